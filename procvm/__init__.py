@@ -1,0 +1,119 @@
+"""Kernel-grade memory I/O on live Linux processes.
+
+Open a process and read its memory, typed and bounds-checked; a page that can
+not be accessed raises `PageFaultError` with exactly the bytes that did arrive.
+
+    >>> import procvm, os
+    >>> with procvm.open(os.getpid()) as process:
+    ...     process.vm.read_bytes(id(b"hello") + 32, 5)
+    b'hello'
+"""
+
+from __future__ import annotations
+
+from procvm.errors import (
+    AccessDeniedError,
+    AddressOverflowError,
+    AlreadyTracedError,
+    ClosedError,
+    InvalidArgsError,
+    NoSuchProcessError,
+    NotStoppedError,
+    NotTracedError,
+    PageFaultError,
+    ProcessError,
+    ProcessExecedError,
+    ProcessExitedError,
+    ProcvmError,
+    SharedMemoryError,
+    StopTimeoutError,
+    UnsupportedError,
+    VmError,
+    WaitTimeoutError,
+)
+from procvm.markers import Fallible, Infallible, Io
+from procvm.mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
+from procvm.mm.iomem import IoMem
+from procvm.mm.iovec import VmReaderArray, VmWriterArray
+from procvm.mm.reader import VmReader
+from procvm.mm.segment import Segment
+from procvm.mm.space import VmSpace
+from procvm.mm.writer import VmWriter
+from procvm.pod import (
+    Pod,
+    PodAtomic,
+    PodOnce,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    isize,
+    u8,
+    u16,
+    u32,
+    u64,
+    usize,
+)
+from procvm.process.maps import Kind, Maps, Perms, Vma
+from procvm.process.process import Process
+from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AddressOverflowError",
+    "AlreadyTracedError",
+    "ClosedError",
+    "Fallible",
+    "HasVmReaderWriter",
+    "Infallible",
+    "InvalidArgsError",
+    "Io",
+    "IoMem",
+    "Kind",
+    "Maps",
+    "NoSuchProcessError",
+    "NotStoppedError",
+    "NotTracedError",
+    "PageFaultError",
+    "Perms",
+    "Pod",
+    "PodAtomic",
+    "PodOnce",
+    "Process",
+    "ProcessError",
+    "ProcessExecedError",
+    "ProcessExitedError",
+    "ProcvmError",
+    "Segment",
+    "SharedMemoryError",
+    "StopTimeoutError",
+    "UnsupportedError",
+    "VmError",
+    "VmIo",
+    "VmIoFill",
+    "VmIoOnce",
+    "VmReader",
+    "VmReaderArray",
+    "VmSpace",
+    "VmWriter",
+    "VmWriterArray",
+    "Vma",
+    "WaitTimeoutError",
+    "f32",
+    "f64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "isize",
+    "open",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "usize",
+]

@@ -1,0 +1,81 @@
+"""Addresses, lengths and the page size: checked in Python before any call.
+
+ctypes would silently cut an address to the low 64 bits and pass a bare int as
+32, so nothing reaches it that has not been through here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import operator
+
+from procvm.errors import AddressOverflowError, InvalidArgsError
+
+__all__ = ["ADDRESS_END", "PAGE_SIZE", "as_address", "as_len", "check_range", "page_end"]
+
+PAGE_SIZE = mmap.PAGESIZE
+"""Bytes in a page of this machine."""
+
+ADDRESS_END = 1 << 64
+"""One past the last address that a pointer can name."""
+
+
+def _as_int(value: object, what: str) -> int:
+    # bool is an int to Python, and an address of True is a mistake every time.
+    if isinstance(value, bool):
+        raise TypeError(f"{what} must be an int, not bool")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # the TypeError is the check
+    except TypeError:
+        raise TypeError(f"{what} must be an int, not {type(value).__name__}") from None
+
+
+def as_address(value: object, what: str = "address") -> int:
+    """Returns `value` as an address or offset below 2^64.
+
+    Raises:
+        TypeError: Not an integer (bool is refused; numpy integers are fine).
+        InvalidArgsError: Negative.
+        AddressOverflowError: 2^64 or more.
+    """
+    address = _as_int(value, what)
+    if address < 0:
+        raise InvalidArgsError(f"{what} {address} is negative; give an unsigned 64-bit number")
+    if address >= ADDRESS_END:
+        raise AddressOverflowError(f"{what} {address:#x} does not fit 64 bits")
+    return address
+
+
+def as_len(value: object, what: str = "length") -> int:
+    """Returns `value` as a count of bytes or elements, 0 or more.
+
+    Raises:
+        TypeError: Not an integer.
+        InvalidArgsError: Negative.
+    """
+    length = _as_int(value, what)
+    if length < 0:
+        raise InvalidArgsError(f"{what} {length} is negative; give 0 or more")
+    return length
+
+
+def check_range(address: object, n: object, what: str = "address") -> tuple[int, int]:
+    """Returns (address, n) as ints of a range that ends at 2^64 or before.
+
+    Raises:
+        TypeError: Not integers.
+        InvalidArgsError: One is negative.
+        AddressOverflowError: `address + n` passes 2^64.
+    """
+    start = as_address(address, what)
+    length = as_len(n)
+    if start + length > ADDRESS_END:
+        raise AddressOverflowError(
+            f"{what} {start:#x} plus length {length:#x} passes 2^64; make the range smaller"
+        )
+    return start, length
+
+
+def page_end(address: int) -> int:
+    """Returns the first address after the page that holds `address`."""
+    return (address | (PAGE_SIZE - 1)) + 1

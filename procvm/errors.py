@@ -1,0 +1,250 @@
+"""The errors of procvm, one tree.
+
+::
+
+    ProcvmError
+    ├─ VmError                  .copied_len: bytes that did take effect
+    │  ├─ InvalidArgsError       (ValueError)
+    │  ├─ PageFaultError         (OSError)          .address .copied_len .errno .pid
+    │  ├─ AccessDeniedError      (PermissionError)  .pid
+    │  └─ AddressOverflowError   (OverflowError)
+    ├─ ProcessError             .pid .copied_len
+    │  ├─ NoSuchProcessError     (ProcessLookupError)
+    │  ├─ ProcessExitedError
+    │  ├─ ProcessExecedError
+    │  ├─ AlreadyTracedError     .tracer_pid
+    │  ├─ NotTracedError
+    │  ├─ NotStoppedError
+    │  ├─ StopTimeoutError       (TimeoutError)
+    │  └─ WaitTimeoutError       (TimeoutError)
+    ├─ SharedMemoryError
+    ├─ UnsupportedError         (NotImplementedError)
+    └─ ClosedError              (ValueError)
+
+A condition of the target, of the machine or of a range is one of these. A
+mistake in the calling program (a cursor skipped past its end, a misaligned
+atomic, a wrong type) is a plain ``ValueError`` or ``TypeError``, as the seed
+panics there.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import Any, ClassVar
+
+__all__ = [
+    "AccessDeniedError",
+    "AddressOverflowError",
+    "AlreadyTracedError",
+    "ClosedError",
+    "InvalidArgsError",
+    "NoSuchProcessError",
+    "NotStoppedError",
+    "NotTracedError",
+    "PageFaultError",
+    "ProcessError",
+    "ProcessExecedError",
+    "ProcessExitedError",
+    "ProcvmError",
+    "SharedMemoryError",
+    "StopTimeoutError",
+    "UnsupportedError",
+    "VmError",
+    "WaitTimeoutError",
+]
+
+
+def _rebuild(cls: type[ProcvmError], message: str, fields: dict[str, Any]) -> ProcvmError:
+    return cls(message, **fields)
+
+
+class ProcvmError(Exception):
+    """Base of every error that procvm raises for a condition it met.
+
+    Attributes:
+        message: What happened and what to do, without the count of bytes.
+        copied_len: Bytes that did take effect before the error, in transfer
+            order from the start of the range that was asked for.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len",)
+
+    def __init__(self, message: str, *, copied_len: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.copied_len = copied_len
+
+    def __str__(self) -> str:
+        if not self.copied_len:
+            return self.message
+        return f"{self.message} (copied_len={self.copied_len}: the bytes before it did take effect)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in self._fields}
+        return _rebuild, (type(self), self.message, fields)
+
+
+class VmError(ProcvmError):
+    """An access to memory that did not complete."""
+
+
+class InvalidArgsError(VmError, ValueError):
+    """The range does not fit the object or the cursor; nothing was touched.
+
+    Source:
+        OSTD ``Error::InvalidArgs``.
+    """
+
+
+class AddressOverflowError(VmError, OverflowError):
+    """Address plus length passes 2^64; nothing was touched.
+
+    Source:
+        OSTD ``Error::Overflow``.
+    """
+
+
+class PageFaultError(VmError, OSError):
+    """A page of the range can not be accessed the way that was asked for.
+
+    Attributes:
+        address: First byte that could not be accessed.
+        copied_len: Bytes before it that did arrive or were written.
+        errno: What the kernel answered: EFAULT, or EIO from /proc/PID/mem.
+        pid: Whose address space it is; the tool's own pid when the tool's own
+            buffer faulted (a mapped file truncated under it).
+
+    Source:
+        OSTD ``Error::PageFault``; process_vm_readv(2), EFAULT.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "address", "pid", "errno")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        address: int,
+        pid: int,
+        copied_len: int = 0,
+        errno: int = _errno.EFAULT,
+    ) -> None:
+        OSError.__init__(self, errno, message)
+        self.message = message
+        self.copied_len = copied_len
+        self.address = address
+        self.pid = pid
+
+
+class AccessDeniedError(VmError, PermissionError):
+    """Something that is allowed to say no said no; the message names it.
+
+    Attributes:
+        pid: The process it was about, or None (a range outside user space).
+        errno: EPERM, EACCES, or EFAULT for a range outside user space.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid", "errno")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        copied_len: int = 0,
+        errno: int = _errno.EPERM,
+    ) -> None:
+        OSError.__init__(self, errno, message)
+        self.message = message
+        self.copied_len = copied_len
+        self.pid = pid
+
+
+class ProcessError(ProcvmError):
+    """A condition of the target process.
+
+    Attributes:
+        pid: The process it is about.
+        copied_len: Bytes of the access under way that did take effect.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid")
+
+    def __init__(self, message: str, *, pid: int, copied_len: int = 0) -> None:
+        super().__init__(message, copied_len=copied_len)
+        self.pid = pid
+
+
+class _ProcessOSError(ProcessError, OSError):
+    """A process error that is also the OSError which Python users expect."""
+
+    _errno: ClassVar[int]
+
+    def __init__(self, message: str, *, pid: int, copied_len: int = 0) -> None:
+        OSError.__init__(self, self._errno, message)
+        self.message = message
+        self.copied_len = copied_len
+        self.pid = pid
+
+
+class NoSuchProcessError(_ProcessOSError, ProcessLookupError):
+    """No process has this pid (or it is the id of a thread)."""
+
+    _errno = _errno.ESRCH
+
+
+class ProcessExitedError(ProcessError):
+    """The process that was opened has ended; its memory is gone."""
+
+
+class ProcessExecedError(ProcessError):
+    """The process runs another program now; the memory that was opened is gone.
+
+    Open the pid again to reach the new program.
+    """
+
+
+class AlreadyTracedError(ProcessError):
+    """Another tracer holds the process; reading and writing still work.
+
+    Attributes:
+        tracer_pid: The pid of that tracer.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid", "tracer_pid")
+
+    def __init__(self, message: str, *, pid: int, tracer_pid: int, copied_len: int = 0) -> None:
+        super().__init__(message, pid=pid, copied_len=copied_len)
+        self.tracer_pid = tracer_pid
+
+
+class NotTracedError(ProcessError):
+    """The operation needs the target held, and it was opened without tracing."""
+
+
+class NotStoppedError(ProcessError):
+    """The operation needs the target stopped, and it runs."""
+
+
+class StopTimeoutError(_ProcessOSError, TimeoutError):
+    """The target did not stop in time; it runs on, nothing is left pending."""
+
+    _errno = _errno.ETIMEDOUT
+
+
+class WaitTimeoutError(_ProcessOSError, TimeoutError):
+    """The process had not ended when the time of a ``wait`` was over."""
+
+    _errno = _errno.ETIMEDOUT
+
+
+class SharedMemoryError(ProcvmError):
+    """An atomic on memory that processes we can not stop also write."""
+
+
+class UnsupportedError(ProcvmError, NotImplementedError):
+    """This kernel, machine or installation lacks what the call needs."""
+
+
+class ClosedError(ProcvmError, ValueError):
+    """The object was closed (or belongs to the process that forked us)."""

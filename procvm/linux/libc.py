@@ -1,0 +1,115 @@
+"""The one CDLL, the few functions of it that we call, and the gate from errno to our errors.
+
+The functions are called without prototypes on prebuilt tuples: with
+`argtypes` a small read takes twice as long. So every argument that is wider
+than a C int is wrapped (`c_void_p`, `c_size_t`, `byref`) by who builds the tuple.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno as _errno
+import functools
+import os
+from typing import Any, NamedTuple, Protocol
+
+from procvm.errors import (
+    AccessDeniedError,
+    PageFaultError,
+    ProcessExitedError,
+    ProcvmError,
+    UnsupportedError,
+    VmError,
+)
+
+__all__ = ["FAULTS", "MAX_RW_COUNT", "REFUSALS", "TRANSIENT", "Libc", "call", "errno_error", "libc"]
+
+MAX_RW_COUNT = 0x7FFFF000
+"""Bytes that one call moves at most. Source: the kernel's ``MAX_RW_COUNT``."""
+
+FAULTS = frozenset({_errno.EFAULT, _errno.EIO})
+"""What a page fault looks like, from process_vm_* and from /proc/PID/mem."""
+
+REFUSALS = frozenset({_errno.EPERM, _errno.EACCES, _errno.ENOSYS})
+"""What a system call answers that a policy or an old kernel does not let us use."""
+
+TRANSIENT = frozenset({_errno.EINTR, _errno.EAGAIN})
+"""What is worth asking again."""
+
+
+class Function(Protocol):
+    """A C function of the library."""
+
+    restype: Any
+
+    def __call__(self, *args: Any) -> int: ...
+
+
+class Libc(NamedTuple):
+    """The C functions that procvm calls, each with its 64-bit result.
+
+    `readv_quiet` is process_vm_readv without the exchange of errno that costs
+    a tenth of a microsecond a call: who sees it fail asks again with `readv`.
+    """
+
+    readv: Function
+    readv_quiet: Function
+    writev: Function
+    pread: Function
+    pwrite: Function
+
+
+@functools.cache
+def libc() -> Libc:
+    """Returns the C library's functions; the first call loads them."""
+    loud = ctypes.CDLL(None, use_errno=True)
+    quiet = ctypes.CDLL(None)
+
+    def function(library: ctypes.CDLL, name: str) -> Function:
+        # By index: a function object of our own, whose result type is ours.
+        found: Function = library[name]
+        found.restype = ctypes.c_ssize_t
+        return found
+
+    try:
+        return Libc(
+            readv=function(loud, "process_vm_readv"),
+            readv_quiet=function(quiet, "process_vm_readv"),
+            writev=function(loud, "process_vm_writev"),
+            pread=function(loud, "pread64"),
+            pwrite=function(loud, "pwrite64"),
+        )
+    except AttributeError as error:
+        raise UnsupportedError(f"this C library lacks a function: {error}") from None
+
+
+def call(function: Function, *args: Any) -> tuple[int, int]:
+    """Calls a C function; returns (result, 0) or (-1, errno)."""
+    # SAFETY: whoever calls keeps what the arguments point to alive.
+    result = function(*args)
+    return (result, 0) if result >= 0 else (-1, ctypes.get_errno())
+
+
+def errno_error(
+    code: int, what: str, *, pid: int, address: int | None = None, copied_len: int = 0
+) -> ProcvmError:
+    """Returns the error of ours for an errno: the one gate, total over all of them.
+
+    Args:
+        code: The errno.
+        what: The call that failed, in words.
+        pid: The process it was about.
+        address: First byte that was not moved, if it was an access.
+        copied_len: Bytes before it that were.
+    """
+    name = _errno.errorcode.get(code, str(code))
+    text = f"{what}: {os.strerror(code)} [{name}]"
+    if address is not None and code in FAULTS:
+        return PageFaultError(text, address=address, pid=pid, copied_len=copied_len, errno=code)
+    if code == _errno.ESRCH:
+        return ProcessExitedError(f"process {pid} has ended", pid=pid, copied_len=copied_len)
+    if code in (_errno.EPERM, _errno.EACCES):
+        return AccessDeniedError(text, pid=pid, copied_len=copied_len, errno=code)
+    if code == _errno.ENOSYS:
+        return UnsupportedError(f"{text}; this kernel lacks it", copied_len=copied_len)
+    return VmError(text, copied_len=copied_len)

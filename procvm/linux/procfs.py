@@ -1,0 +1,178 @@
+"""The files of /proc that tell what a process is; parsers are pure, reading is beside them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from typing import NamedTuple
+
+from procvm.errors import UnsupportedError
+
+__all__ = [
+    "Status",
+    "has_memory",
+    "parse_auxv",
+    "parse_stat",
+    "parse_status",
+    "read_status",
+    "require_own_proc",
+    "thread_ids",
+    "thread_leader",
+    "token_address",
+    "user_space_end",
+]
+
+AT_RANDOM = 25
+
+
+def parse_auxv(data: bytes) -> dict[int, int]:
+    """Parses /proc/PID/auxv; what is cut off at the end is left out."""
+    word = struct.Struct("@NN")
+    return dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
+
+
+def token_address(path: str) -> int:
+    """Returns where the kernel put 16 random bytes at exec, or 0 if it did not.
+
+    Raises:
+        OSError: As open and read.
+    """
+    fd = os.open(f"{path}/auxv", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return parse_auxv(os.read(fd, 4096)).get(AT_RANDOM, 0)
+    finally:
+        os.close(fd)
+
+
+class Status(NamedTuple):
+    """The fields of /proc/PID/status that decide who may do what."""
+
+    name: bytes
+    state: str
+    tgid: int
+    tracer_pid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    permitted: int
+    effective: int
+    kernel_thread: bool
+
+
+def parse_status(data: bytes) -> Status:
+    """Parses /proc/PID/status.
+
+    Raises:
+        ValueError: A field is missing or not a number.
+    """
+    fields: dict[bytes, bytes] = {}
+    for line in data.split(b"\n"):
+        key, colon, value = line.partition(b":")
+        # The name comes first and has its newlines escaped: no later line can pass for another.
+        if colon and key not in fields:
+            fields[key] = value.strip(b"\t ")
+    try:
+        return Status(
+            name=fields[b"Name"],
+            state=fields[b"State"][:1].decode("ascii"),
+            tgid=int(fields[b"Tgid"]),
+            tracer_pid=int(fields[b"TracerPid"]),
+            uids=tuple(map(int, fields[b"Uid"].split())),
+            gids=tuple(map(int, fields[b"Gid"].split())),
+            permitted=int(fields[b"CapPrm"], 16),
+            effective=int(fields[b"CapEff"], 16),
+            kernel_thread=fields.get(b"Kthread", b"0") == b"1",
+        )
+    except KeyError as error:
+        raise ValueError(f"no {error} in a status file") from None
+
+
+def read_status(pid: int | str) -> Status | None:
+    """Returns the status of a process, or None if /proc shows no such process."""
+    data = _read(f"/proc/{pid}/status")
+    return parse_status(data) if data else None
+
+
+def parse_stat(data: bytes) -> list[bytes]:
+    """Returns the fields of /proc/PID/stat, numbered as proc_pid_stat(5) does minus one.
+
+    The name, field 2, may hold anything, ``) R 1`` too: it ends at the last ``)``.
+    """
+    head, _, tail = data.rpartition(b")")
+    pid, _, name = head.partition(b"(")
+    return [pid.strip(), name, *tail.split()]
+
+
+def _read(path: str, most: int = -1) -> bytes | None:
+    """Returns a small file of /proc, or None if the process or the file is not there."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(most)
+    except OSError:
+        return None
+
+
+def read_stat(pid: int) -> list[bytes] | None:
+    """Returns the fields of /proc/PID/stat, or None if there is no such process."""
+    data = _read(f"/proc/{pid}/stat")
+    return parse_stat(data) if data else None
+
+
+def has_memory(pid: int) -> bool:
+    """Returns whether the leader of the process has an address space."""
+    data = _read(f"/proc/{pid}/statm")
+    return data is not None and not data.startswith(b"0 ")
+
+
+def thread_ids(pid: int) -> list[int]:
+    """Returns the ids of the threads of a process other than its leader."""
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [int(name) for name in names if name != str(pid)]
+
+
+def thread_leader(tid: int) -> int | None:
+    """Returns the pid of the process whose thread, not leader, `tid` is; else None."""
+    status = read_status(tid)
+    return status.tgid if status is not None and status.tgid != tid else None
+
+
+def read_text(path: str) -> str | None:
+    """Returns a small setting of the kernel, stripped, or None where it is absent."""
+    data = _read(path)
+    return None if data is None else data.decode("ascii", "replace").strip()
+
+
+def require_own_proc() -> None:
+    """Raises UnsupportedError unless /proc shows the processes that our pids mean."""
+    try:
+        found = os.readlink("/proc/self")
+    except OSError:
+        raise UnsupportedError(
+            "/proc is not mounted, or does not show this process; mount proc on /proc"
+        ) from None
+    if found != str(os.getpid()):
+        raise UnsupportedError(
+            f"/proc belongs to another pid namespace: it calls this process {found}, and its pid "
+            f"is {os.getpid()}; mount the proc of this namespace on /proc"
+        )
+
+
+_USER_SPACE_END = {"aarch64": 1 << 52, "riscv64": 1 << 56}
+
+
+@functools.cache
+def user_space_end() -> int:
+    """Returns one past the last address that user space of this machine can have.
+
+    Source:
+        The kernel's ``TASK_SIZE_MAX`` of each architecture.
+    """
+    if os.uname().machine != "x86_64":
+        return _USER_SPACE_END.get(os.uname().machine, 1 << 56)
+    # The last page is kept free on x86-64. Five-level paging gives 56 bits to
+    # whoever asks; the first processor's flags are in the first page of the text.
+    flags = _read("/proc/cpuinfo", 8192) or b""
+    return (1 << (56 if b" la57" in flags else 47)) - 4096

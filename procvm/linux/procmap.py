@@ -1,0 +1,218 @@
+"""/proc/PID/maps: the mapping of one address, and all of them.
+
+A descriptor of maps belongs to the address space it was opened on: after an
+exec or the end of the process it answers that there is nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from bisect import bisect_right
+from enum import IntFlag
+from typing import NamedTuple
+
+from procvm.own.buffers import Scratch
+
+__all__ = ["Perms", "VmaEntry", "VmaRange", "entry_at", "parse_maps", "read_maps", "vma_at"]
+
+
+class Perms(IntFlag):
+    """What a mapping allows, numbered as PROCMAP_QUERY numbers it.
+
+    Source:
+        The kernel's ``include/uapi/linux/fs.h``.
+    """
+
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+    SHARED = 8
+
+    def __str__(self) -> str:
+        """Returns the four letters of /proc/PID/maps, as in ``rw-p``."""
+        letters = zip("rwx", (Perms.READ, Perms.WRITE, Perms.EXEC), strict=True)
+        shared = "s" if self & Perms.SHARED else "p"
+        return "".join(letter if self & flag else "-" for letter, flag in letters) + shared
+
+
+class VmaRange(NamedTuple):
+    """Where a mapping is and what it allows."""
+
+    start: int
+    end: int
+    flags: int
+
+
+class VmaEntry(NamedTuple):
+    """A line of /proc/PID/maps."""
+
+    start: int
+    end: int
+    flags: int
+    offset: int
+    dev: tuple[int, int]
+    inode: int
+    name: bytes
+
+
+_QUERY = 0xC0686611  # _IOWR('f', 17, struct procmap_query), Linux 6.11
+_QUERY_LEN = 104
+_QUERY_HEAD = struct.Struct("@QQQ")  # size, query_flags, query_addr
+_QUERY_ANSWER = struct.Struct("@QQQ")  # vma_start, vma_end, vma_flags
+_ANSWER_AT = 24
+# The whole: size, query_flags, query_addr, vma_start, vma_end, vma_flags,
+# vma_page_size, vma_offset, inode, dev_major, dev_minor, vma_name_size,
+# build_id_size, vma_name_addr, build_id_addr.
+_ENTRY = struct.Struct("@QQQQQQQQQIIIIQQ")
+# What an older kernel, or a filter in front of this one, answers.
+_NOT_KNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES})
+_PERMS_MASK = 0xF
+
+
+_NAME_LEN = 4096 + 64  # PATH_MAX, and room for what the kernel adds
+
+
+def vma_at(maps_fd: int, address: int) -> VmaRange | None:
+    """Returns the mapping that holds `address`, or None if none does.
+
+    Raises:
+        OSError: ESRCH if the address space is gone; else as ioctl and read.
+
+    Source:
+        PROCMAP_QUERY; before Linux 6.11 the text of /proc/PID/maps.
+    """
+    query = bytearray(_QUERY_LEN)
+    _QUERY_HEAD.pack_into(query, 0, _QUERY_LEN, 0, address)
+    try:
+        fcntl.ioctl(maps_fd, _QUERY, query)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        entry = _entry_in_text(maps_fd, address, error)
+        return None if entry is None else VmaRange(*entry[:3])
+    start, end, flags = _QUERY_ANSWER.unpack_from(query, _ANSWER_AT)
+    return VmaRange(start, end, flags & _PERMS_MASK)
+
+
+def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
+    """Returns the whole line of the mapping that holds `address`, or None if none does.
+
+    Raises:
+        OSError: As `vma_at`.
+    """
+    name = Scratch(_NAME_LEN)
+    ask = (_QUERY_LEN, 0, address, 0, 0, 0, 0, 0, 0, 0, 0, _NAME_LEN, 0, name.address, 0)
+    query = bytearray(_ENTRY.pack(*ask))
+    try:
+        # SAFETY: the kernel writes the name into `name`, which outlives the call.
+        fcntl.ioctl(maps_fd, _QUERY, query)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        return _entry_in_text(maps_fd, address, error)
+    _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
+    text = bytes(name.view[: max(size - 1, 0)])
+    return VmaEntry(start, end, flags & _PERMS_MASK, offset, (major, minor), inode, text)
+
+
+def _entry_in_text(maps_fd: int, address: int, refused: OSError) -> VmaEntry | None:
+    """Does without PROCMAP_QUERY where it is not known; re-raises any other refusal."""
+    if refused.errno not in _NOT_KNOWN:
+        raise refused
+    entries = read_maps(maps_fd)
+    if not entries:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    at = bisect_right(entries, address, key=lambda entry: entry.start) - 1
+    return entries[at] if at >= 0 and address < entries[at].end else None
+
+
+def parse_maps(text: bytes) -> list[VmaEntry]:
+    r"""Parses the text of /proc/PID/maps, line by line, as it stands.
+
+    A newline in a name is ``\012`` in the text and a newline in the result;
+    all other bytes of a name, a backslash too, stand in the text as they are.
+
+    Raises:
+        ValueError: A line is not one of maps.
+    """
+    return [_parse_line(line) for line in text.split(b"\n") if line]
+
+
+def _parse_line(line: bytes) -> VmaEntry:
+    fields = line.split(None, 5)
+    if len(fields) < 5 or len(fields[1]) != 4:
+        raise ValueError(f"not a line of maps: {line[:80]!r}")
+    start, _, end = fields[0].partition(b"-")
+    perms = fields[1]
+    flags = (
+        (perms[0] == 0x72) * 1
+        | (perms[1] == 0x77) * 2
+        | (perms[2] == 0x78) * 4
+        | (perms[3] == 0x73) * 8
+    )
+    major, _, minor = fields[3].partition(b":")
+    name = fields[5] if len(fields) == 6 else b""
+    return VmaEntry(
+        int(start, 16),
+        int(end, 16),
+        flags,
+        int(fields[2], 16),
+        (int(major, 16), int(minor, 16)),
+        int(fields[4]),
+        name.replace(b"\\012", b"\n"),
+    )
+
+
+_TRIES = 8
+
+
+def read_maps(maps_fd: int) -> list[VmaEntry]:
+    """Returns all mappings, sorted and disjoint; empty if the address space is gone.
+
+    The kernel gives the text in pieces of a page, between which the target
+    may change it. A torn listing is read again; if the target never rests,
+    what contradicts an earlier line of the last listing is left out.
+
+    Raises:
+        OSError: As read.
+    """
+    entries: list[VmaEntry] = []
+    for _ in range(_TRIES):
+        entries = parse_maps(_read_all(maps_fd))
+        if _in_order(entries):
+            break
+    else:
+        entries = _without_contradictions(entries)
+    return entries
+
+
+def _read_all(fd: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    # A larger request does not give a larger answer, but costs one call less.
+    while part := os.pread(fd, 1 << 16, size):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _in_order(entries: list[VmaEntry]) -> bool:
+    end = 0
+    for entry in entries:
+        if entry.start < end:
+            return False
+        end = entry.end
+    return True
+
+
+def _without_contradictions(entries: list[VmaEntry]) -> list[VmaEntry]:
+    kept: list[VmaEntry] = []
+    end = 0
+    for entry in sorted(entries):
+        if entry.start >= end:
+            kept.append(entry)
+            end = entry.end
+    return kept

@@ -1,0 +1,136 @@
+"""/proc/PID/mem, made to fault where the target's own access would.
+
+The kernel serves it with page protections ignored, and lets an access below a
+stack grow the stack. So every piece is looked up in the target's mappings
+first. Both descriptors belong to the address space they were opened on: the
+bytes of another image can neither be read nor written through them, whatever
+becomes of the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from procvm.address import PAGE_SIZE
+from procvm.linux.fds import Fd
+from procvm.linux.libc import TRANSIENT, Function, call, libc
+from procvm.linux.procmap import Perms, VmaRange, vma_at
+
+__all__ = ["ProcMem"]
+
+_PIECE_LEN = 1 << 20
+_TRIES = 1000
+
+
+class ProcMem:
+    """The two descriptors and the walk over the mappings between them.
+
+    Attributes:
+        mem: /proc/PID/mem.
+        maps: /proc/PID/maps.
+        writable: Whether mem could be opened for writing.
+    """
+
+    __slots__ = ("maps", "mem", "writable")
+
+    def __init__(self, mem: Fd, maps: Fd, *, writable: bool) -> None:
+        self.mem = mem
+        self.maps = maps
+        self.writable = writable
+
+    def read(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
+        """Reads up to `n` bytes, of mappings that allow `need` only.
+
+        Returns:
+            Bytes that did arrive, and the errno that stopped it, or 0: EIO for a
+            fault of the target, EFAULT for one of our own buffer, ESRCH when the
+            address space is gone.
+        """
+        return self._walk(libc().pread, address, own_address, n, need, checked_after=True)
+
+    def write(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
+        """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
+        return self._walk(libc().pwrite, address, own_address, n, need, checked_after=False)
+
+    def _walk(
+        self,
+        function: Function,
+        address: int,
+        own_address: int,
+        n: int,
+        need: Perms,
+        *,
+        checked_after: bool,
+    ) -> tuple[int, int]:
+        done = 0
+        piece_len = _PIECE_LEN
+        tries = 0
+        while done < n:
+            at = address + done
+            vma, code = self._vma(at)
+            if vma is None:
+                return done, code or errno.EIO
+            if vma.flags & need != need:
+                return done, errno.EIO
+            piece = min(n - done, vma.end - at, piece_len)
+            # SAFETY: the caller keeps `n` bytes at `own_address` alive; an
+            # offset in user space fits off_t.
+            moved, code = call(
+                function,
+                self.mem.number,
+                ctypes.c_void_p(own_address + done),
+                ctypes.c_size_t(piece),
+                ctypes.c_longlong(at),
+            )
+            if code in TRANSIENT and tries < _TRIES:
+                tries += 1
+                continue
+            if code == errno.EFAULT and piece > 1:
+                # Our own buffer faulted, and the count of what went before is
+                # lost with it: in pieces that do not cross a page of ours.
+                piece_len = min(piece // 2, PAGE_SIZE - (own_address + done) % PAGE_SIZE) or 1
+                continue
+            if code:
+                return done, code
+            if moved == 0:
+                return done, errno.ESRCH
+            if checked_after and self._vma(at)[0] != vma:
+                # What was read may be of a page that did not allow it any more.
+                piece_len = max(piece_len // 2, PAGE_SIZE)
+                continue
+            done += moved
+            tries = 0
+        return done, 0
+
+    def _vma(self, address: int) -> tuple[VmaRange | None, int]:
+        try:
+            return vma_at(self.maps.number, address), 0
+        except OSError as error:
+            return None, error.errno or errno.EIO
+
+    def peek(self, address: int, n: int) -> bytes | None:
+        """Returns `n` bytes, protections ignored.
+
+        Empty if the address space is gone, None if nothing is mapped there.
+        """
+        try:
+            return os.pread(self.mem.number, n, address)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return None
+            raise
+
+    def write_whole(self, address: int, data: bytes, need: Perms) -> bool:
+        """Writes a few bytes into one mapping; returns whether all of them were written.
+
+        Nothing is said about a failure: `write` finds out.
+        """
+        try:
+            vma = vma_at(self.maps.number, address)
+            if vma is None or vma.flags & need != need or vma.end - address < len(data):
+                return False
+            return os.pwrite(self.mem.number, data, address) == len(data)
+        except OSError:
+            return False

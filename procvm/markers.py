@@ -1,0 +1,48 @@
+"""The markers that say, in the types, what memory a cursor stands in.
+
+They are never instantiated. They are unrelated classes on purpose: were
+`Infallible` a subclass of `Fallible`, or were they protocols, both checkers
+would let a fallible cursor pass where an infallible one is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, final
+
+__all__ = ["F", "Fallible", "G", "Infallible", "Io"]
+
+
+class _Marker:
+    def __init__(self) -> None:
+        raise TypeError(f"{type(self).__name__} is a marker for types, it has no instances")
+
+
+@final
+class Fallible(_Marker):
+    """Memory whose access may fault: a target's address space.
+
+    Source:
+        OSTD ``Fallible``.
+    """
+
+
+@final
+class Infallible(_Marker):
+    """Memory of the tool's own process, whose access can not fault.
+
+    Source:
+        OSTD ``Infallible``.
+    """
+
+
+@final
+class Io(_Marker):
+    """Device memory: every access has exactly the width that was asked for.
+
+    Source:
+        OSTD ``Io``.
+    """
+
+
+F = TypeVar("F", Fallible, Infallible, Io)
+G = TypeVar("G", Fallible, Infallible, Io)

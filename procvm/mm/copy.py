@@ -1,0 +1,80 @@
+"""The one place that moves bytes between two kinds of memory.
+
+Every copy of the library comes through `copy`: the cursors, the objects of
+memory, the vectored streams. It decides by whose memory the two sides are.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from procvm.errors import ProcvmError
+from procvm.mm.memory import Memory
+from procvm.own.buffers import Scratch
+from procvm.own.buffers import copy as copy_own
+
+__all__ = ["copy"]
+
+_BOUNCE_LEN = 1 << 18
+
+
+class _Bounce(threading.local):
+    """One reused buffer a thread, for copies between two memories not ours."""
+
+    def __init__(self) -> None:
+        self.buffer = Scratch(_BOUNCE_LEN)
+
+
+_bounce = _Bounce()
+
+
+def copy(dst: Memory, dst_address: int, src: Memory, src_address: int, n: int) -> None:
+    """Copies `n` bytes from `src` to `dst`.
+
+    Raises:
+        ProcvmError: `copied_len` bytes were read *and* written.
+
+    Source:
+        OSTD ``memcpy<DstFallibility, SrcFallibility>``.
+    """
+    if n == 0:
+        return
+    if src.is_own:
+        if dst.is_own:
+            # SAFETY: both cursors checked their range against memory they keep alive.
+            copy_own(dst_address, src_address, n)
+        else:
+            dst.write(dst_address, src_address, n)
+    elif dst.is_own:
+        src.read(src_address, dst_address, n)
+    else:
+        _copy_by_bounce(dst, dst_address, src, src_address, n)
+
+
+def _copy_by_bounce(dst: Memory, dst_address: int, src: Memory, src_address: int, n: int) -> None:
+    overlap = src.domain is dst.domain and src_address < dst_address < src_address + n
+    # Where the destination begins inside the source, a chunk written would be
+    # read again as source: then all of it is read before any of it is written.
+    step_len = n if overlap else min(n, _BOUNCE_LEN)
+    bounce = Scratch(step_len) if step_len > _BOUNCE_LEN else _bounce.buffer
+    held = bounce.address
+    done = 0
+    while done < n:
+        step = min(n - done, step_len)
+        fault: ProcvmError | None = None
+        try:
+            src.read(src_address + done, held, step)
+        except ProcvmError as error:
+            fault = error
+            step = error.copied_len
+        try:
+            if step:
+                dst.write(dst_address + done, held, step)
+        except ProcvmError as error:
+            # What was read and could not be written does not count.
+            error.copied_len += done
+            raise
+        done += step
+        if fault is not None:
+            fault.copied_len = done
+            raise fault

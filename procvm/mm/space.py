@@ -1,0 +1,276 @@
+"""`VmSpace`: a target's address space."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, final
+
+from procvm.address import check_range, page_end
+from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
+from procvm.markers import Fallible
+from procvm.mm.io import VmIo, VmIoFill
+from procvm.mm.memory import UserMemory
+from procvm.mm.own import OwnMemory
+from procvm.mm.reader import VmReader, bytes_by
+from procvm.mm.writer import VmWriter
+from procvm.own.buffers import Buffer, address_of, writable_cell
+from procvm.pod import PodAtomic, PodLike, atomic_pod, pod_of
+
+__all__ = ["VmSpace"]
+
+T = TypeVar("T")
+
+
+class _Accesses(threading.local):
+    """Prepared accesses by pod; their scratch memory serves one thread only."""
+
+    def __init__(self) -> None:
+        self.loads: dict[Any, tuple[Callable[[int], Any], int]] = {}
+        self.stores: dict[Any, tuple[Callable[[int, Any], None], int]] = {}
+
+
+@final
+class VmSpace(VmIo, VmIoFill):
+    """The address space of a process; an offset is an address of the target.
+
+    An access faults exactly where the target's own access would; `forced` gives
+    the space as a debugger sees it. The target runs meanwhile and may change
+    bytes under an access: a copy is not atomic. Several threads may use one
+    space.
+
+    Source:
+        OSTD ``VmSpace``.
+    """
+
+    def __init__(self, memory: UserMemory) -> None:
+        self._memory = memory
+        self._end = memory.end
+        self._accesses = _Accesses()
+
+    def __repr__(self) -> str:
+        return f"<VmSpace of {self._memory!r}>"
+
+    @property
+    def memory(self) -> UserMemory:
+        """The memory behind it."""
+        return self._memory
+
+    @property
+    def end(self) -> int:
+        """One past the last address that user space can have."""
+        return self._end
+
+    def forced(self) -> VmSpace:
+        """Returns the same space with page protections ignored.
+
+        What may not be read is read, and what may not be written is written: a
+        private mapping by copy-on-write, so that a file on disk never changes.
+        Shared read-only memory still faults.
+
+        Source:
+            proc_pid_mem(5).
+        """
+        return VmSpace(self._memory.forced())
+
+    def _check(self, vaddr: object, n: object) -> tuple[int, int]:
+        start, length = check_range(vaddr, n)
+        if start + length > self._end:
+            raise AccessDeniedError(
+                f"[{start:#x}, {start + length:#x}) leaves user space, which ends at "
+                f"{self._end:#x}; give a range below it",
+                errno=14,
+            )
+        return start, length
+
+    def reader(self, vaddr: int, n: int) -> VmReader[Fallible]:
+        """Returns a reader of `n` bytes at `vaddr`; nothing is touched yet.
+
+        Raises:
+            AccessDeniedError: The range leaves user space.
+
+        Source:
+            OSTD ``VmSpace::reader``.
+        """
+        vaddr, n = self._check(vaddr, n)
+        return VmReader(self._memory, vaddr, n, Fallible)
+
+    def writer(self, vaddr: int, n: int) -> VmWriter[Fallible]:
+        """Returns a writer of `n` bytes at `vaddr`; nothing is touched yet.
+
+        Raises:
+            AccessDeniedError: The range leaves user space.
+
+        Source:
+            OSTD ``VmSpace::writer``.
+        """
+        vaddr, n = self._check(vaddr, n)
+        return VmWriter(self._memory, vaddr, n, Fallible)
+
+    def reader_writer(self, vaddr: int, n: int) -> tuple[VmReader[Fallible], VmWriter[Fallible]]:
+        """Returns a reader and a writer of the same range, as atomics take them.
+
+        Raises:
+            AccessDeniedError: The range leaves user space.
+
+        Source:
+            OSTD ``VmSpace::reader_writer``.
+        """
+        return self.reader(vaddr, n), self.writer(vaddr, n)
+
+    def read(self, offset: int, writer: VmWriter[Any]) -> None:
+        """Fills all of `writer` from the target; see `VmIo.read`."""
+        self.reader(offset, writer.avail()).copy_to(writer)
+
+    def write(self, offset: int, reader: VmReader[Any]) -> None:
+        """Writes all of `reader` to the target; see `VmIo.write`."""
+        reader.copy_to(self.writer(offset, reader.remain()))
+
+    def read_bytes(self, offset: int, n: int) -> bytes:
+        """Returns the `n` bytes at an address; see `VmIo.read_bytes`."""
+        offset, n = self._check(offset, n)
+        # SAFETY: bytes_by keeps the `n` bytes at `address` alive meanwhile.
+        return bytes_by(n, lambda address: self._memory.read(offset, address, n))
+
+    def read_into(self, offset: int, buf: Buffer) -> None:
+        """Fills the caller's buffer from the target; see `VmIo.read_into`."""
+        n = len(buf) if type(buf) is bytearray else memoryview(buf).nbytes
+        if type(offset) is not int or not 0 <= offset <= self._end - n:
+            offset, n = self._check(offset, n)
+        if n:
+            # It holds the buffer in place, and refuses one that can not be written.
+            cell = writable_cell(buf)
+            # SAFETY: `cell` stands at the first of the buffer's `n` bytes and
+            # keeps them alive until the read is done.
+            self._memory.read(offset, address_of(cell), n)
+
+    def write_bytes(self, offset: int, data: Buffer) -> None:
+        """Writes all bytes of `data` to the target; see `VmIo.write_bytes`."""
+        source = OwnMemory.of_buffer(data, writable=False)
+        offset, n = self._check(offset, source.n)
+        if n:
+            self._memory.write(offset, source.address, n)
+
+    def read_val(self, offset: int, pod: PodLike[T]) -> T:
+        """Returns the value at an address; see `VmIo.read_val`."""
+        loads = self._accesses.loads
+        try:
+            load, size = loads[pod]
+        except (KeyError, TypeError):
+            plain = pod_of(pod)
+            load, size = loads[pod] = self._memory.loader(plain), plain.size
+        if type(offset) is not int or not 0 <= offset <= self._end - size:
+            offset, _ = self._check(offset, size)
+        return cast(T, load(offset))
+
+    def write_val(self, offset: int, pod: PodLike[T], value: T) -> None:
+        """Writes one value at an address; see `VmIo.write_val`."""
+        stores = self._accesses.stores
+        try:
+            store, size = stores[pod]
+        except (KeyError, TypeError):
+            plain = pod_of(pod)
+            store, size = stores[pod] = self._memory.storer(plain), plain.size
+        if type(offset) is not int or not 0 <= offset <= self._end - size:
+            offset, _ = self._check(offset, size)
+        store(offset, value)
+
+    def fill_zeros(self, offset: int, n: int) -> None:
+        """Writes `n` zeros to the target.
+
+        Raises:
+            AccessDeniedError: The range leaves user space; nothing was touched.
+            PageFaultError: `copied_len` zeros were written.
+        """
+        offset, n = self._check(offset, n)
+        if n:
+            self._memory.fill_zeros(offset, n)
+
+    def read_cstring(self, vaddr: int, max_len: int) -> bytes:
+        """Returns the bytes at `vaddr` up to the first NUL, without it.
+
+        No page is read behind the one that holds the NUL, so a string that ends
+        just before a hole is read whole.
+
+        Args:
+            vaddr: Where the string begins.
+            max_len: Bytes to look at, the NUL included; 0 gives an empty string.
+
+        Raises:
+            InvalidArgsError: No NUL in the first `max_len` bytes.
+            PageFaultError: No NUL before the first byte that can not be read,
+                which is `address`; `copied_len` bytes before it could.
+
+        Source:
+            The seed's kernel: ``read_cstring``.
+        """
+        vaddr, max_len = check_range(vaddr, max_len)
+        parts: list[bytes] = []
+        done = 0
+        while done < max_len:
+            at = vaddr + done
+            n = min(page_end(at) - at, max_len - done)
+            try:
+                part = self.read_bytes(at, n)
+            except ProcvmError as error:
+                error.copied_len += done
+                raise
+            end = part.find(b"\0")
+            if end >= 0:
+                parts.append(part[:end])
+                return b"".join(parts)
+            parts.append(part)
+            done += n
+        if max_len == 0:
+            return b""
+        raise InvalidArgsError(
+            f"no NUL in the {max_len} bytes at {vaddr:#x}; give a larger max_len, "
+            "or read_bytes if it is not a string"
+        )
+
+    def _atomic_at(self, vaddr: int, pod: PodAtomic[T]) -> tuple[int, PodAtomic[T]]:
+        pod = atomic_pod(pod)
+        vaddr, _ = self._check(vaddr, pod.size)
+        return vaddr, pod
+
+    def atomic_load(self, vaddr: int, pod: PodAtomic[T]) -> T:
+        """Loads one aligned value of the target atomically.
+
+        Raises:
+            ValueError: `vaddr` is not aligned for the value.
+            NotTracedError: The target was opened without tracing.
+        """
+        vaddr, pod = self._atomic_at(vaddr, pod)
+        return self.reader(vaddr, pod.size).atomic_load(pod)
+
+    def atomic_compare_exchange(
+        self, vaddr: int, pod: PodAtomic[T], old: T, new: T
+    ) -> tuple[T, bool]:
+        """Stores `new` if `old` is there, as one atomic step.
+
+        Returns:
+            What was there, and whether `new` was stored.
+
+        Raises:
+            ValueError: `vaddr` is not aligned for the value.
+            NotTracedError: The target was opened without tracing.
+        """
+        vaddr, pod = self._atomic_at(vaddr, pod)
+        reader, writer = self.reader_writer(vaddr, pod.size)
+        return writer.atomic_compare_exchange(reader, pod, old, new)
+
+    def atomic_fetch_update(self, vaddr: int, pod: PodAtomic[T], fn: Callable[[T], T]) -> T:
+        """Replaces a value by `fn` of it, as one atomic step; returns the old one.
+
+        `fn` may be called more than once.
+
+        Raises:
+            ValueError: `vaddr` is not aligned for the value.
+            NotTracedError: The target was opened without tracing.
+        """
+        current = self.atomic_load(vaddr, pod)
+        while True:
+            found, stored = self.atomic_compare_exchange(vaddr, pod, current, fn(current))
+            if stored:
+                return found
+            current = found

@@ -1,0 +1,1 @@
+"""Processes: their identity, their memory, their mappings."""

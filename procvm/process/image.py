@@ -1,0 +1,276 @@
+"""`Image`: one program in one process, told from all that may take its place.
+
+A pid is reused, and a process may exec: neither the number nor the pidfd says
+which program's memory a call would reach. Identity here is three descriptors
+and the token: the pidfd is the process whatever its number, /proc/PID/mem and
+/proc/PID/maps are the address space whatever the process, and the token says
+of one process_vm_readv which address space it took.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+import threading
+import weakref
+
+from procvm.errors import (
+    ClosedError,
+    NoSuchProcessError,
+    ProcessExecedError,
+    ProcessExitedError,
+    ProcvmError,
+)
+from procvm.linux import procfs
+from procvm.linux.fds import Fd
+from procvm.linux.libc import REFUSALS
+from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
+from procvm.linux.procmem import ProcMem
+from procvm.process import access
+
+__all__ = ["Image", "ended", "open_image"]
+
+_LOOKS = 4
+
+
+def ended(pidfd: int) -> bool:
+    """Returns whether the process has ended; a zombie has."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Image:
+    """A program that was opened.
+
+    Attributes:
+        pid: Its process's number when it was opened.
+        pidfd: Its process; None once closed.
+        files: Its address space; None once closed.
+        calls: The checked calls on it.
+        by_calls: Whether they are to be used: not once they were refused.
+        end: One past the last address of user space.
+    """
+
+    def __init__(
+        self, pid: int, pidfd: Fd, files: ProcMem, token_address: int, *, by_calls: bool
+    ) -> None:
+        self.pid = pid
+        self.pidfd: Fd | None = pidfd
+        self.files: ProcMem | None = files
+        self.end = procfs.user_space_end()
+        token = files.peek(token_address, TOKEN_LEN) if token_address else None
+        # Our own image can not change under us; whoever execs is not us any more.
+        self.pinned = pid == os.getpid()
+        self._guard = Guard(pid, pidfd.number, token_address, token or b"", pinned=self.pinned)
+        self.calls = VmCalls(self._guard)
+        # Without a token no answer by number can be believed.
+        self.by_calls = by_calls and bool(token)
+        self._lock = threading.Lock()
+        _forget_in_children(self)
+
+    def open_files(self, copied_len: int = 0) -> ProcMem:
+        """Returns the address space.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        files = self.files
+        if files is None:
+            raise ClosedError(
+                f"process {self.pid} was closed (or belongs to the process that forked this one); "
+                "open it again",
+                copied_len=copied_len,
+            )
+        return files
+
+    def open_pidfd(self) -> Fd:
+        """Returns the process.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        pidfd = self.pidfd
+        if pidfd is None:
+            self.open_files()
+            raise ClosedError(f"process {self.pid} was closed; open it again")
+        return pidfd
+
+    def verify(self, copied_len: int, *, refused: bool = False) -> None:
+        """Finds out why an answer could not be believed; returns if it is worth asking again.
+
+        Args:
+            copied_len: What an error is to say of the access under way.
+            refused: Whether the call was refused, so that it is not made again.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        guard = self._guard
+        for _ in range(_LOOKS):
+            files = self.open_files(copied_len)
+            if ended(self.open_pidfd().number):
+                raise self.gone(copied_len)
+            here = files.peek(guard.token_address, TOKEN_LEN)
+            if here == b"":
+                raise self.gone(copied_len)
+            if refused or not here:
+                self.by_calls = False
+            if not self.by_calls:
+                return
+            now, code = self.calls.peek(guard.token_address, TOKEN_LEN)
+            if code == errno.ESRCH or code in REFUSALS:
+                # The leader has ended and other threads live on, or a policy
+                # came over us: the descriptors still serve.
+                self.by_calls = False
+                return
+            if now == here:
+                with self._lock:
+                    if guard.token is not None:
+                        guard.token = here
+                return
+        # The address space lives, kept by a process that shares it, and the
+        # number leads to another one.
+        raise self._execed(copied_len)
+
+    def gone(self, copied_len: int = 0) -> ProcvmError:
+        """Returns the error that says how the address space went."""
+        pidfd = self.open_pidfd()
+        if not ended(pidfd.number):
+            # On its way out it has no memory any more; after an exec it has.
+            _, code = self.calls.peek(self._guard.token_address, 1)
+            refused = code in REFUSALS
+            has_memory = procfs.has_memory(self.pid) if refused else code != errno.ESRCH
+            if has_memory and not ended(pidfd.number):
+                return self._execed(copied_len)
+        return ProcessExitedError(
+            f"process {self.pid} has ended", pid=self.pid, copied_len=copied_len
+        )
+
+    def _execed(self, copied_len: int) -> ProcvmError:
+        return ProcessExecedError(
+            f"process {self.pid} runs another program now; open it again to reach that one",
+            pid=self.pid,
+            copied_len=copied_len,
+        )
+
+    def close(self) -> None:
+        """Lets go of the descriptors; every later access raises ClosedError."""
+        with self._lock:
+            # First of all nothing may be believed any more: a prepared call
+            # that is under way compares with this.
+            self._guard.token = None
+            self.by_calls = False
+            self.files = None
+            self.pidfd = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.files is None
+
+
+_images: weakref.WeakSet[Image] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for image in list(_images):
+        # The lock may have been held by a thread that the child does not have.
+        image._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]  # this module's own
+        image.close()
+
+
+@functools.cache
+def _at_fork() -> None:
+    os.register_at_fork(after_in_child=_close_all)
+
+
+def _forget_in_children(image: Image) -> None:
+    """Closes the image in every child that the tool forks: the pinned one is not theirs."""
+    _at_fork()
+    _images.add(image)
+
+
+def open_image(pid: int, *, by_calls: bool = True) -> Image:
+    """Opens the program that process `pid` runs now.
+
+    Raises:
+        NoSuchProcessError: No process has the number.
+        ProcessExitedError: It has ended and waits to be reaped.
+        AccessDeniedError: Something does not allow it; the message names it.
+        UnsupportedError: /proc is not mounted, or is that of another pid namespace.
+    """
+    pidfd = _open_pidfd(pid)
+    procfs.require_own_proc()
+    for _ in range(_LOOKS):
+        if ended(pidfd.number):
+            raise ProcessExitedError(
+                f"process {pid} has ended and waits to be reaped by its parent", pid=pid
+            )
+        try:
+            files, token_address = _open_address_space(pid)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                # Between two programs of an exec, on its way out, or never had any.
+                denied = access.denial(pid)
+                if denied is not None:
+                    raise denied from None
+                continue
+            raise access.open_error(pid, error) from None
+        # All three were opened on one program only if it is still there.
+        if files.peek(token_address, TOKEN_LEN) != b"":
+            return Image(pid, pidfd, files, token_address, by_calls=by_calls)
+    if ended(pidfd.number) or not procfs.has_memory(pid):
+        raise ProcessExitedError(f"process {pid} has ended", pid=pid)
+    raise ProcessExecedError(
+        f"process {pid} runs one new program after the other; open it when it has settled",
+        pid=pid,
+    )
+
+
+def _open_pidfd(pid: int) -> Fd:
+    try:
+        return Fd(os.pidfd_open(pid))
+    except OverflowError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+            raise access.open_error(pid, error) from None
+        leader = procfs.thread_leader(pid)
+        if leader is not None:
+            raise NoSuchProcessError(
+                f"{pid} is a thread of process {leader}; open {leader}", pid=pid
+            ) from None
+    raise NoSuchProcessError(f"no process has the pid {pid}", pid=pid)
+
+
+def _open_address_space(pid: int) -> tuple[ProcMem, int]:
+    """Opens mem and maps by the leader, or by a thread that outlived it."""
+    try:
+        return _open_at(f"/proc/{pid}")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH):
+            raise
+        for tid in procfs.thread_ids(pid):
+            try:
+                return _open_at(f"/proc/{pid}/task/{tid}")
+            except OSError as again:
+                if again.errno not in (errno.ENOENT, errno.ESRCH):
+                    raise
+        raise
+
+
+def _open_at(path: str) -> tuple[ProcMem, int]:
+    try:
+        mem, writable = Fd.open(f"{path}/mem", os.O_RDWR), True
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        mem, writable = Fd.open(f"{path}/mem", os.O_RDONLY), False
+    maps = Fd.open(f"{path}/maps", os.O_RDONLY)
+    token_address = procfs.token_address(path)
+    return ProcMem(mem, maps, writable=writable), token_address

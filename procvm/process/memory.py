@@ -1,0 +1,257 @@
+"""The memory of a live process: which system call serves an access, and what its failure means."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar, final
+
+from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError
+from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
+from procvm.linux.procmap import Perms
+from procvm.mm.memory import UserMemory
+from procvm.own.buffers import address_of_bytes
+from procvm.pod import Pod, PodAtomic
+from procvm.process.image import Image
+
+__all__ = ["ProcessMemory"]
+
+T = TypeVar("T")
+
+_TRIES = 1000
+_NONE = Perms(0)
+
+
+@final
+class ProcessMemory(UserMemory):
+    """An image's memory, as its own accesses see it or with protections ignored.
+
+    Reads go by process_vm_readv with the token in the same call, and by
+    /proc/PID/mem where that is refused. Writes go by /proc/PID/mem, whose
+    descriptor can not reach another image, unless the image is pinned.
+    """
+
+    def __init__(self, image: Image, *, ignore_protections: bool = False) -> None:
+        self.image = image
+        self._forced = ignore_protections
+        self._calls = image.calls
+        self._to_read = _NONE if ignore_protections else Perms.READ
+        self._to_write = _NONE if ignore_protections else Perms.WRITE
+
+    def __repr__(self) -> str:
+        return f"process {self.image.pid}" + (", forced" if self._forced else "")
+
+    @property
+    def domain(self) -> object:
+        """The image: protections do not change what an address means."""
+        return self.image
+
+    @property
+    def end(self) -> int:
+        """One past the last address of user space on this machine."""
+        return self.image.end
+
+    def forced(self) -> ProcessMemory:
+        """Returns the same memory with page protections ignored."""
+        return ProcessMemory(self.image, ignore_protections=True)
+
+    # Reading
+
+    def read(self, address: int, own_address: int, n: int) -> None:
+        """Copies `n` bytes of the target to our own memory; see `Memory.read`."""
+        done = self._calls.read(address, own_address, n) if self.image.by_calls else 0
+        if done != n:
+            self._read_on(address, own_address, n, max(done, 0))
+
+    def _read_on(self, address: int, own_address: int, n: int, done: int) -> None:
+        """Goes on after a call that moved less than all, or raises what stopped it."""
+        image = self.image
+        tries = 0
+        while done < n:
+            at, to = address + done, own_address + done
+            if not image.by_calls:
+                return self._read_by_mem(address, own_address, n, done)
+            got = self._calls.read(at, to, n - done)
+            if got > 0:
+                done += got
+                tries = 0
+                continue
+            tries += 1
+            _, code = self._calls.peek(at, 1)
+            if got == 0 and code == 0:
+                # That byte can be read, so it is our own buffer, or the target
+                # has just made it readable.
+                if self._calls.own_faults(to):
+                    raise self._own_fault(to, done)
+            elif got == 0 and code == errno.EFAULT:
+                if self._forced:
+                    return self._read_by_mem(address, own_address, n, done)
+                raise self._fault(at, done, "read")
+            elif code not in REFUSALS and code not in TRANSIENT and code not in _EXPECTED:
+                raise errno_error(
+                    code, f"reading process {image.pid}", pid=image.pid, copied_len=done
+                )
+            else:
+                image.verify(done, refused=code in REFUSALS)
+            if tries > _TRIES:
+                raise errno_error(
+                    code or errno.EAGAIN,
+                    f"reading process {image.pid}, {tries} times",
+                    pid=image.pid,
+                    copied_len=done,
+                )
+        return None
+
+    def _read_by_mem(self, address: int, own_address: int, n: int, done: int) -> None:
+        got, code = self.image.open_files(done).read(
+            address + done, own_address + done, n - done, self._to_read
+        )
+        self._settle(code, "read", address, own_address, done + got)
+
+    def readv(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
+        """Reads ranges of the target into one run of our own bytes; see `Memory.readv`."""
+        done = 0
+        first = 0
+        try:
+            while first < len(ranges):
+                got, begun = 0, first
+                if self.image.by_calls:
+                    got = max(self._calls.readv(ranges, first, own_address + done), 0)
+                while first < len(ranges) and got >= ranges[first][1]:
+                    got -= ranges[first][1]
+                    done += ranges[first][1]
+                    first += 1
+                if first < len(ranges) and (got or first == begun):
+                    # The call stopped here: a read of its own finds out why.
+                    address, n = ranges[first]
+                    done += got
+                    self.read(address + got, own_address + done, n - got)
+                    done += n - got
+                    first += 1
+        except ProcvmError as error:
+            error.copied_len += done
+            raise
+
+    def loader(self, pod: Pod[T]) -> Callable[[int], T]:
+        """Returns a reader of one value with its call prepared."""
+        if not pod.code or not self.image.by_calls:
+            return super().loader(pod)
+        return self._calls.loader(pod, self.read)
+
+    # Writing
+
+    def write(self, address: int, own_address: int, n: int) -> None:
+        """Copies `n` own bytes to the target; see `Memory.write`."""
+        image = self.image
+        files = image.open_files()
+        if image.pinned and not self._forced:
+            done, code = self._write_by_calls(address, own_address, n)
+        elif files.writable:
+            done, code = files.write(address, own_address, n, self._to_write)
+        elif self._forced:
+            raise AccessDeniedError(
+                f"/proc is mounted read-only: process {image.pid} can not be written with "
+                "protections ignored; mount a writable /proc, or write without forced()",
+                pid=image.pid,
+                errno=errno.EROFS,
+            )
+        else:
+            image.verify(0)
+            done, code = self._write_by_calls(address, own_address, n)
+        self._settle(code, "write", address, own_address, done)
+
+    def _write_by_calls(self, address: int, own_address: int, n: int) -> tuple[int, int]:
+        done = tries = 0
+        while done < n:
+            got, code = self._calls.write(address + done, own_address + done, n - done)
+            if code == errno.EFAULT:
+                # As procmem has it: EFAULT is our own buffer, EIO the target's.
+                own = self._calls.own_faults(own_address + done)
+                return done, errno.EFAULT if own else errno.EIO
+            if code in TRANSIENT and tries < _TRIES:
+                tries += 1
+                continue
+            if code:
+                return done, code
+            done += got
+        return done, 0
+
+    def storer(self, pod: Pod[T]) -> Callable[[int, T], None]:
+        """Returns a writer of one value, short where all goes well."""
+        image = self.image
+        need = self._to_write
+        size = pod.size
+        to_bytes = pod.to_bytes
+
+        def store(address: int, value: T) -> None:
+            data = to_bytes(value)
+            files = image.files
+            if files is None or not files.write_whole(address, data, need):
+                # `data` is alive until the write is done.
+                self.write(address, address_of_bytes(data), size)
+
+        return store
+
+    # What a failure means
+
+    def _settle(self, code: int, verb: str, address: int, own_address: int, done: int) -> None:
+        """Raises what an errno of `procmem` means; 0 means that all went well."""
+        if code == 0:
+            return
+        image = self.image
+        if code == errno.EIO:
+            raise self._fault(address + done, done, verb)
+        if code == errno.EFAULT:
+            raise self._own_fault(own_address + done, done)
+        if code == errno.ESRCH:
+            raise image.gone(done)
+        raise errno_error(code, f"{verb} of process {image.pid}", pid=image.pid, copied_len=done)
+
+    def _fault(self, address: int, done: int, verb: str) -> ProcvmError:
+        # A page that faults and an address space that has just gone look alike.
+        self.image.verify(done)
+        if self._forced:
+            advice = "nothing is mapped there, or not even a debugger may"
+        else:
+            advice = f"the target itself can not {verb} there; see maps(), or forced() to override"
+        return PageFaultError(
+            f"process {self.image.pid} has no page to {verb} at {address:#x}: {advice}",
+            address=address,
+            pid=self.image.pid,
+            copied_len=done,
+        )
+
+    def _own_fault(self, own_address: int, done: int) -> ProcvmError:
+        return PageFaultError(
+            f"the tool's own buffer faults at {own_address:#x}: is it a mapping of a file "
+            "that was made shorter?",
+            address=own_address,
+            pid=os.getpid(),
+            copied_len=done,
+        )
+
+    # Atomics
+
+    def atomic_load(self, address: int, pod: PodAtomic[T]) -> T:
+        """Needs the target held."""
+        raise self._not_traced()
+
+    def atomic_compare_exchange(
+        self, address: int, pod: PodAtomic[T], old: T, new: T
+    ) -> tuple[T, bool]:
+        """Needs the target held."""
+        for value in (old, new):
+            pod.to_bytes(value)  # a number that does not fit is told first
+        raise self._not_traced()
+
+    def _not_traced(self) -> ProcvmError:
+        self.image.open_files()
+        return NotTracedError(
+            f"process {self.image.pid} was opened without tracing: an atomic needs its threads "
+            "held still",
+            pid=self.image.pid,
+        )
+
+
+_EXPECTED = frozenset({0, errno.EFAULT, errno.ESRCH})

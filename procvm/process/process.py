@@ -1,0 +1,182 @@
+"""`Process`: a live process, opened without tracing."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import select
+import time
+import warnings
+from types import TracebackType
+from typing import Literal, Self, final
+
+from procvm.address import as_address
+from procvm.errors import WaitTimeoutError
+from procvm.linux import pidfd as _pidfd
+from procvm.linux.libc import errno_error
+from procvm.linux.procmap import entry_at, read_maps
+from procvm.mm.space import VmSpace
+from procvm.process.image import Image, ended, open_image
+from procvm.process.maps import Maps, Vma, vma_of
+from procvm.process.memory import ProcessMemory
+
+__all__ = ["Process", "open_process"]
+
+
+@final
+class Process:
+    """A live process whose memory can be read and written; it is never stopped.
+
+    What was opened is one program in one process: after an exec or the end of
+    the process every access raises, whatever has the pid then.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._vm = VmSpace(ProcessMemory(image))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._image.closed else "open"
+        return f"<Process {self._image.pid}, {state}>"
+
+    @property
+    def pid(self) -> int:
+        """The pid it was opened by."""
+        return self._image.pid
+
+    @property
+    def vm(self) -> VmSpace:
+        """Its address space."""
+        return self._vm
+
+    def maps(self) -> Maps:
+        """Returns its mappings, sorted and disjoint, as they are now.
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        files = self._image.open_files()
+        entries = read_maps(files.maps.number)
+        if not entries:
+            raise self._image.gone()
+        return Maps([vma_of(entry) for entry in entries])
+
+    def find_vma(self, address: int) -> Vma | None:
+        """Returns the mapping that holds `address` now, or None, at the price of one call.
+
+        The whole listing is parsed only if the kernel can not be asked for one
+        mapping (before Linux 6.11).
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        address = as_address(address)
+        files = self._image.open_files()
+        try:
+            found = entry_at(files.maps.number, address)
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                raise self._image.gone() from None
+            raise errno_error(
+                error.errno or errno.EIO, "asking for a mapping", pid=self.pid
+            ) from None
+        return None if found is None else vma_of(found)
+
+    def is_alive(self) -> bool:
+        """Returns whether the process that was opened has not ended; a zombie has.
+
+        It may run another program by now.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        return not ended(self._image.open_pidfd().number)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until the process has ended.
+
+        It is not reaped: the ``wait`` of whoever started it still works.
+
+        Args:
+            timeout: Seconds to wait at most; None for no limit.
+
+        Returns:
+            Its exit status as subprocess gives it: the code, or minus the
+            number of the signal that ended it. None if it is not a child of
+            ours and the kernel does not tell others (before Linux 6.15).
+
+        Raises:
+            WaitTimeoutError: It has not ended in time.
+            ClosedError: It was closed.
+        """
+        held = self._image.open_pidfd()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(held.number, select.POLLIN)
+        while not poll.poll(None if deadline is None else _ms_until(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(
+                    f"process {self.pid} has not ended within {timeout} s", pid=self.pid
+                )
+        return _pidfd.exit_status(held.number, self.pid)
+
+    def close(self) -> None:
+        """Lets go of the process, which runs on. Twice is fine.
+
+        Every later use of it, of its `vm` and of cursors over it raises
+        ClosedError.
+        """
+        self._image.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        image: Image | None = getattr(self, "_image", None)
+        if image is not None and not image.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+
+
+def _ms_until(deadline: float) -> int:
+    # Rounded up, and within what poll takes.
+    return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
+
+
+def open_process(pid: int, *, backend: Literal["auto", "process_vm", "mem"] = "auto") -> Process:
+    """Opens a live process without tracing it: it is never stopped.
+
+    Args:
+        pid: Its pid.
+        backend: What reads go by. ``"auto"`` is process_vm_readv with
+            /proc/PID/mem where that is refused; ``"mem"`` is /proc/PID/mem
+            alone, which answers with a fault where a page may never come
+            (userfaultfd) and the other would block. The results are the same.
+
+    Raises:
+        NoSuchProcessError: No process has the pid.
+        ProcessExitedError: It has ended and waits to be reaped.
+        AccessDeniedError: Something does not allow it; the message names it.
+        UnsupportedError: /proc is missing or that of another pid namespace.
+        TypeError: `pid` is not an int.
+    """
+    if isinstance(pid, bool):
+        raise TypeError("pid must be an int, not bool")
+    try:
+        number = operator.index(pid)
+    except TypeError:
+        raise TypeError(f"pid must be an int, not {type(pid).__name__}") from None
+    if backend not in ("auto", "mem"):
+        raise ValueError(f"backend {backend!r}: give 'auto' or 'mem'")
+    return Process(open_image(number, by_calls=backend != "mem"))

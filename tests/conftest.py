@@ -1,0 +1,24 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import procvm
+from tests.playground import Playground
+
+
+@pytest.fixture
+def playground() -> Iterator[Playground]:
+    """A child of its own for the test, ended after it."""
+    with Playground() as child:
+        yield child
+
+
+@pytest.fixture(params=["auto", "mem"])
+def process(request: pytest.FixtureRequest, playground: Playground) -> Iterator[procvm.Process]:
+    """The playground, opened: once served by process_vm_readv, once by /proc/PID/mem."""
+    with procvm.open(playground.pid, backend=request.param) as process:
+        yield process
