@@ -1,0 +1,151 @@
+"""A walk through the main job, on children of its own: ``python -m procvm.tour``.
+
+It uses public names only, and prints what they really gave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import procvm
+from procvm import Perms, i32, u64
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+# The child keeps a structure in one writable page, followed by a read-only
+# page and then by nothing, and says where.
+_CHILD = """
+import ctypes, mmap, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+page = mmap.PAGESIZE
+base = libc.mmap(None, 3 * page, 3, 0x22, -1, 0)
+libc.munmap(base + 2 * page, page)
+class Account(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint64), ("balance", ctypes.c_int32),
+                ("owner", ctypes.c_char * 16)]
+account = Account.from_address(base)
+account.number, account.balance, account.owner = 4711, -250, sys.argv[1].encode()
+ctypes.memmove(base + page, b"this page is read-only", 23)
+libc.mprotect(base + page, page, 1)
+print(hex(base), flush=True)
+for line in sys.stdin:
+    print(account.number, account.balance, account.owner.decode(), flush=True)
+"""
+
+
+class Account(ctypes.Structure):
+    """The structure that the child keeps."""
+
+    _fields_ = (
+        ("number", ctypes.c_uint64),
+        ("balance", ctypes.c_int32),
+        ("owner", ctypes.c_char * 16),
+    )
+
+
+class _Child:
+    """A child and where its pages are."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+        self.base = int(self._line(), 16)
+
+    def _line(self) -> str:
+        stdout = self._popen.stdout
+        return stdout.readline().strip() if stdout is not None else ""
+
+    def says(self) -> str:
+        """Returns what the child itself sees in its structure."""
+        if self._popen.stdin is not None:
+            self._popen.stdin.write("\n")
+            self._popen.stdin.flush()
+        return self._line()
+
+
+@contextmanager
+def _child(owner: str) -> Generator[_Child]:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", _CHILD, owner],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as popen:
+        try:
+            yield _Child(popen)
+        finally:
+            popen.kill()
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}\n{'-' * len(text)}")
+
+
+def main() -> None:
+    """Runs the tour."""
+    with ExitStack() as stack:
+        ada, bob = stack.enter_context(_child("ada")), stack.enter_context(_child("bob"))
+        process = stack.enter_context(procvm.open(ada.pid))
+        other = stack.enter_context(procvm.open(bob.pid))
+        vm, base, page = process.vm, ada.base, mmap.PAGESIZE
+
+        _title(f"1. The mappings of process {process.pid}")
+        maps = process.maps()
+        writable = maps.filter(perms="rw")
+        size = sum(vma.size for vma in maps if vma.perms & Perms.READ)
+        print(f"{len(maps)} mappings, {len(writable)} of them writable, {size >> 10} KiB readable")
+        print(f"its structure is in   {process.find_vma(base)}")
+        print(f"the page behind it is {process.find_vma(base + page)}")
+
+        _title("2. A typed read and a typed write")
+        print(f"vm.read_val({base:#x}, u64)      -> {vm.read_val(base, u64)}")
+        print(f"vm.read_val({base + 8:#x}, i32)      -> {vm.read_val(base + 8, i32)}")
+        vm.write_val(base + 8, i32, 1_000_000)
+        print(f"vm.write_val({base + 8:#x}, i32, 1000000)")
+        print(f"the child itself now says:          {ada.says()}")
+
+        _title("3. A C structure")
+        account = vm.reader(base, 64).read_val(Account)
+        print(
+            f"reader.read_val(Account) -> number {account.number}, balance {account.balance}, ",
+            end="",
+        )
+        print(f"owner {account.owner!r}")
+
+        _title("4. A read that runs into a hole")
+        buffer = bytearray(64)
+        reader = vm.reader(base + 2 * page - 24, 64)
+        try:
+            reader.read_fallible(procvm.VmWriter.from_buffer(buffer))
+        except procvm.PageFaultError as fault:
+            print(f"PageFaultError: {fault}")
+            print(f"address {fault.address:#x}, copied_len {fault.copied_len}: 24 of 64 arrived,")
+            print(f"and the reader stands after them, with {reader.remain()} bytes left")
+
+        _title("5. A read-only page, written as a debugger would")
+        try:
+            vm.write_bytes(base + page + 13, b"WRITTEN! ")
+        except procvm.PageFaultError as fault:
+            print(f"without forced(): {type(fault).__name__}, copied_len {fault.copied_len}")
+        vm.forced().write_bytes(base + page + 13, b"WRITTEN! ")
+        print(f"with forced():    {vm.read_cstring(base + page, 64)!r}")
+
+        _title(f"6. A copy from process {other.pid} to process {process.pid}")
+        source, target = other.vm.reader(bob.base, 28), vm.writer(base, 28)
+        print(f"reader.read_fallible(writer) -> {source.read_fallible(target)} bytes")
+        print(f"the first child itself now says:    {ada.says()}")
+    print("\nBoth children ended. The README and docs/ go on from here.")
+
+
+if __name__ == "__main__":
+    main()
