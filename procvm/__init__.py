@@ -59,6 +59,8 @@ from procvm.pod import (
 from procvm.process.maps import Kind, Maps, Perms, Vma
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
+from procvm.tracee.spawn import attach, spawn
+from procvm.tracee.tracee import Held, Thread, Tracee
 
 __version__ = "0.1.0"
 
@@ -69,6 +71,7 @@ __all__ = [
     "ClosedError",
     "Fallible",
     "HasVmReaderWriter",
+    "Held",
     "Infallible",
     "InvalidArgsError",
     "Io",
@@ -91,6 +94,8 @@ __all__ = [
     "Segment",
     "SharedMemoryError",
     "StopTimeoutError",
+    "Thread",
+    "Tracee",
     "UnsupportedError",
     "VmError",
     "VmIo",
@@ -103,6 +108,7 @@ __all__ = [
     "VmWriterArray",
     "Vma",
     "WaitTimeoutError",
+    "attach",
     "f32",
     "f64",
     "i8",
@@ -111,6 +117,7 @@ __all__ = [
     "i64",
     "isize",
     "open",
+    "spawn",
     "u8",
     "u16",
     "u32",

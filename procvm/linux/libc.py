@@ -22,7 +22,17 @@ from procvm.errors import (
     VmError,
 )
 
-__all__ = ["FAULTS", "MAX_RW_COUNT", "REFUSALS", "TRANSIENT", "Libc", "call", "errno_error", "libc"]
+__all__ = [
+    "FAULTS",
+    "MAX_RW_COUNT",
+    "REFUSALS",
+    "TRANSIENT",
+    "Libc",
+    "call",
+    "errno_error",
+    "libc",
+    "same_memory",
+]
 
 MAX_RW_COUNT = 0x7FFFF000
 """Bytes that one call moves at most. Source: the kernel's ``MAX_RW_COUNT``."""
@@ -88,6 +98,26 @@ def call(function: Function, *args: Any) -> tuple[int, int]:
     # SAFETY: whoever calls keeps what the arguments point to alive.
     result = function(*args)
     return (result, 0) if result >= 0 else (-1, ctypes.get_errno())
+
+
+_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
+_KCMP_VM = 1
+
+
+def same_memory(pid: int, other: int) -> bool:
+    """Returns whether two processes run in one address space; False where nobody tells.
+
+    Source:
+        kcmp(2), KCMP_VM.
+    """
+    number = _KCMP.get(os.uname().machine)
+    if number is None:
+        return False
+    function: Function = ctypes.CDLL(None, use_errno=True)["syscall"]
+    function.restype = ctypes.c_long
+    arguments = (number, pid, other, _KCMP_VM, ctypes.c_ulong(0), ctypes.c_ulong(0))
+    # SAFETY: numbers only.
+    return call(function, *map(ctypes.c_long, arguments[:4]), *arguments[4:]) == (0, 0)
 
 
 def errno_error(

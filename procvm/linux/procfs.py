@@ -11,14 +11,17 @@ from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
+    "Thread",
     "has_memory",
     "parse_auxv",
     "parse_stat",
     "parse_status",
     "read_status",
+    "relatives",
     "require_own_proc",
     "thread_ids",
     "thread_leader",
+    "threads",
     "token_address",
     "user_space_end",
 ]
@@ -131,6 +134,40 @@ def thread_ids(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(name) for name in names if name != str(pid)]
+
+
+class Thread(NamedTuple):
+    """A thread as /proc tells it.
+
+    Attributes:
+        tid: Its id.
+        name: Its name, any bytes.
+        state: The letter of /proc/PID/stat: R, S, D, T, t, Z ...
+    """
+
+    tid: int
+    name: bytes
+    state: str
+
+
+def threads(pid: int) -> list[tuple[int, bytes, str]]:
+    """Returns (tid, name, state) of every thread of a process, in plain types."""
+    found: list[tuple[int, bytes, str]] = []
+    for tid in sorted({pid, *thread_ids(pid)}):
+        data = _read(f"/proc/{pid}/task/{tid}/stat")
+        if data:
+            fields = parse_stat(data)
+            found.append((tid, fields[1], fields[2].decode("ascii", "replace")))
+    return found
+
+
+def relatives(pid: int) -> list[int]:
+    """Returns the parent and the children of a process."""
+    stat = read_stat(pid)
+    found = [int(stat[3])] if stat is not None and int(stat[3]) else []
+    for tid in (pid, *thread_ids(pid)):
+        found.extend(map(int, (_read(f"/proc/{pid}/task/{tid}/children") or b"").split()))
+    return found
 
 
 def thread_leader(tid: int) -> int | None:

@@ -67,7 +67,7 @@ class _IoMemory(Memory):
 
     def _elements(self, address: int, width: int, count: int) -> Any:
         at = address - self._held.address
-        return self._view[at : at + width * count].cast(cast(Any, _CODES[width]))
+        return cast(Any, self._view)[at : at + width * count].cast(_CODES[width])
 
     def read(self, address: int, own_address: int, n: int) -> None:
         done = 0

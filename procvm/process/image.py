@@ -23,12 +23,11 @@ from procvm.errors import (
     ProcessExitedError,
     ProcvmError,
 )
-from procvm.linux import procfs
+from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
 from procvm.linux.libc import REFUSALS
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmem import ProcMem
-from procvm.process import access
 
 __all__ = ["Image", "ended", "open_image"]
 
@@ -70,6 +69,11 @@ class Image:
         self.by_calls = by_calls and bool(token)
         self._lock = threading.Lock()
         _forget_in_children(self)
+
+    @property
+    def token_address(self) -> int:
+        """Where the token stands; 0 if the program has none."""
+        return self._guard.token_address
 
     def open_files(self, copied_len: int = 0) -> ProcMem:
         """Returns the address space.

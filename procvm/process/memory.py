@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
 from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
-from procvm.linux.procmap import Perms
+from procvm.linux.procmap import Perms, vma_at
 from procvm.mm.memory import UserMemory
 from procvm.own.buffers import address_of_bytes
 from procvm.pod import Pod, PodAtomic
+from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
 from procvm.process.image import Image
 
 __all__ = ["ProcessMemory"]
@@ -32,8 +34,11 @@ class ProcessMemory(UserMemory):
     descriptor can not reach another image, unless the image is pinned.
     """
 
-    def __init__(self, image: Image, *, ignore_protections: bool = False) -> None:
+    def __init__(
+        self, image: Image, holder: Holder | None = None, *, ignore_protections: bool = False
+    ) -> None:
         self.image = image
+        self._holder = holder
         self._forced = ignore_protections
         self._calls = image.calls
         self._to_read = _NONE if ignore_protections else Perms.READ
@@ -54,7 +59,7 @@ class ProcessMemory(UserMemory):
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
-        return ProcessMemory(self.image, ignore_protections=True)
+        return ProcessMemory(self.image, self._holder, ignore_protections=True)
 
     # Reading
 
@@ -87,7 +92,7 @@ class ProcessMemory(UserMemory):
             elif got == 0 and code == errno.EFAULT:
                 if self._forced:
                     return self._read_by_mem(address, own_address, n, done)
-                raise self._fault(at, done, "read")
+                raise self.fault(at, "read", done)
             elif code not in REFUSALS and code not in TRANSIENT and code not in _EXPECTED:
                 raise errno_error(
                     code, f"reading process {image.pid}", pid=image.pid, copied_len=done
@@ -201,14 +206,15 @@ class ProcessMemory(UserMemory):
             return
         image = self.image
         if code == errno.EIO:
-            raise self._fault(address + done, done, verb)
+            raise self.fault(address + done, verb, done)
         if code == errno.EFAULT:
             raise self._own_fault(own_address + done, done)
         if code == errno.ESRCH:
             raise image.gone(done)
         raise errno_error(code, f"{verb} of process {image.pid}", pid=image.pid, copied_len=done)
 
-    def _fault(self, address: int, done: int, verb: str) -> ProcvmError:
+    def fault(self, address: int, verb: str, done: int = 0) -> ProcvmError:
+        """Returns the error of a page that can not be accessed, if the program is still there."""
         # A page that faults and an address space that has just gone look alike.
         self.image.verify(done)
         if self._forced:
@@ -233,25 +239,36 @@ class ProcessMemory(UserMemory):
 
     # Atomics
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether page protections are ignored."""
+        return self._forced
+
     def atomic_load(self, address: int, pod: PodAtomic[T]) -> T:
-        """Needs the target held."""
-        raise self._not_traced()
+        """Loads by the processor where the memory is shared, under a hold where it is private."""
+        found = self._atomic(Atomic(address, pod.size))
+        return pod.from_bytes(found.to_bytes(pod.size, sys.byteorder))
 
     def atomic_compare_exchange(
         self, address: int, pod: PodAtomic[T], old: T, new: T
     ) -> tuple[T, bool]:
-        """Needs the target held."""
-        for value in (old, new):
-            pod.to_bytes(value)  # a number that does not fit is told first
-        raise self._not_traced()
+        """Exchanges by the processor where the memory is shared, else under a hold."""
+        expected = int.from_bytes(pod.to_bytes(old), sys.byteorder)
+        desired = int.from_bytes(pod.to_bytes(new), sys.byteorder)
+        found = self._atomic(Atomic(address, pod.size, expected, desired))
+        current = pod.from_bytes(found.to_bytes(pod.size, sys.byteorder))
+        return current, found == expected
 
-    def _not_traced(self) -> ProcvmError:
-        self.image.open_files()
-        return NotTracedError(
-            f"process {self.image.pid} was opened without tracing: an atomic needs its threads "
-            "held still",
-            pid=self.image.pid,
-        )
+    def _atomic(self, what: Atomic) -> int:
+        if vma_of_atomic(self, what, vma_at).flags & Perms.SHARED:
+            return on_shared(self, what)
+        if self._holder is None:
+            raise NotTracedError(
+                f"process {self.image.pid} was opened without tracing, and an atomic on private "
+                "memory needs its threads held still; use procvm.attach",
+                pid=self.image.pid,
+            )
+        return self._holder.atomic(self, what)
 
 
 _EXPECTED = frozenset({0, errno.EFAULT, errno.ESRCH})

@@ -8,7 +8,7 @@ import select
 import time
 import warnings
 from types import TracebackType
-from typing import Literal, Self, final
+from typing import Literal, Self
 
 from procvm.address import as_address
 from procvm.errors import WaitTimeoutError
@@ -16,14 +16,14 @@ from procvm.linux import pidfd as _pidfd
 from procvm.linux.libc import errno_error
 from procvm.linux.procmap import entry_at, read_maps
 from procvm.mm.space import VmSpace
+from procvm.process.atomic import Holder
 from procvm.process.image import Image, ended, open_image
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
 
-__all__ = ["Process", "open_process"]
+__all__ = ["Process", "as_pid", "open_process"]
 
 
-@final
 class Process:
     """A live process whose memory can be read and written; it is never stopped.
 
@@ -31,13 +31,13 @@ class Process:
     the process every access raises, whatever has the pid then.
     """
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, holder: Holder | None = None) -> None:
         self._image = image
-        self._vm = VmSpace(ProcessMemory(image))
+        self._vm = VmSpace(ProcessMemory(image, holder))
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"
-        return f"<Process {self._image.pid}, {state}>"
+        return f"<{type(self).__name__} {self._image.pid}, {state}>"
 
     @property
     def pid(self) -> int:
@@ -149,6 +149,20 @@ class Process:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
 
 
+def as_pid(pid: object) -> int:
+    """Returns `pid` as an int.
+
+    Raises:
+        TypeError: It is not an integer.
+    """
+    if isinstance(pid, bool):
+        raise TypeError("pid must be an int, not bool")
+    try:
+        return operator.index(pid)  # type: ignore[arg-type]  # the TypeError is the check
+    except TypeError:
+        raise TypeError(f"pid must be an int, not {type(pid).__name__}") from None
+
+
 def _ms_until(deadline: float) -> int:
     # Rounded up, and within what poll takes.
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
@@ -171,12 +185,7 @@ def open_process(pid: int, *, backend: Literal["auto", "process_vm", "mem"] = "a
         UnsupportedError: /proc is missing or that of another pid namespace.
         TypeError: `pid` is not an int.
     """
-    if isinstance(pid, bool):
-        raise TypeError("pid must be an int, not bool")
-    try:
-        number = operator.index(pid)
-    except TypeError:
-        raise TypeError(f"pid must be an int, not {type(pid).__name__}") from None
+    number = as_pid(pid)
     if backend not in ("auto", "mem"):
         raise ValueError(f"backend {backend!r}: give 'auto' or 'mem'")
     return Process(open_image(number, by_calls=backend != "mem"))

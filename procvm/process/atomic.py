@@ -1,0 +1,137 @@
+"""Atomics on a target: by the processor where memory is shared, under a hold where not."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from procvm.address import PAGE_SIZE
+from procvm.errors import SharedMemoryError
+from procvm.linux import procfs
+from procvm.linux.libc import errno_error, same_memory
+from procvm.linux.procmap import Perms, VmaEntry, VmaRange, entry_at
+from procvm.linux.shared import map_page
+from procvm.own import atomics, buffers
+from procvm.own.buffers import Scratch
+
+if TYPE_CHECKING:
+    from procvm.process.memory import ProcessMemory
+
+__all__ = ["Atomic", "Holder", "on_shared", "require_no_peer", "under_hold", "vma_of_atomic"]
+
+_WORDS = {4: ctypes.c_uint32, 8: ctypes.c_uint64}
+
+
+class Atomic:
+    """One atomic operation on numbers taken as unsigned.
+
+    Attributes:
+        address: Where; aligned.
+        size: 4 or 8 bytes.
+        expected: What must be there for the exchange; None to load only.
+        desired: What to store if it is.
+    """
+
+    __slots__ = ("address", "desired", "expected", "size")
+
+    def __init__(
+        self, address: int, size: int, expected: int | None = None, desired: int = 0
+    ) -> None:
+        self.address = address
+        self.size = size
+        self.expected = expected
+        self.desired = desired
+
+    @property
+    def needs(self) -> Perms:
+        """What the page must allow: an exchange that fails needs to write as well."""
+        return Perms.READ if self.expected is None else Perms.READ | Perms.WRITE
+
+
+class Holder(Protocol):
+    """Who can hold the target still for an atomic."""
+
+    def atomic(self, memory: ProcessMemory, what: Atomic) -> int:
+        """Performs it while no task of the target runs; returns what was there."""
+        ...
+
+
+V = TypeVar("V", VmaEntry, VmaRange)
+
+
+def vma_of_atomic(memory: ProcessMemory, what: Atomic, ask: Callable[[int, int], V | None]) -> V:
+    """Returns the mapping of the word, as `vma_at` or `entry_at` gives it.
+
+    Raises:
+        PageFaultError: The target's own instruction would fault there.
+    """
+    image = memory.image
+    try:
+        vma = ask(image.open_files().maps.number, what.address)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise image.gone() from None
+        code = error.errno or errno.EIO
+        raise errno_error(code, "asking for a mapping", pid=image.pid) from None
+    needs = Perms(0) if memory.is_forced else what.needs
+    if vma is None or vma.flags & needs != needs:
+        raise memory.fault(what.address, "access atomically")
+    return vma
+
+
+def on_shared(memory: ProcessMemory, what: Atomic) -> int:
+    """Performs an atomic on a shared mapping, by the processor on our own mapping of it.
+
+    Raises:
+        SharedMemoryError: The object behind it can not be mapped here.
+    """
+    pid = memory.image.pid
+    if memory.is_forced:
+        raise SharedMemoryError(
+            f"the memory at {what.address:#x} of process {pid} is shared: protections of shared "
+            "memory can not be ignored; use the space itself, not forced()"
+        )
+    entry = vma_of_atomic(memory, what, entry_at)
+    page = map_page(pid, entry, what.address, writable=what.expected is not None)
+    # Opened by a path, so look again: it may have been another mapping's by then.
+    if vma_of_atomic(memory, what, entry_at) != entry:
+        raise memory.fault(what.address, "access atomically")
+    address = page.address + what.address % PAGE_SIZE
+    if what.expected is None:
+        # SAFETY: `page` keeps the mapping; an aligned load is atomic.
+        return int(buffers.load(_WORDS[what.size], address))
+    # SAFETY: `page` keeps the mapping, which is writable; the word is aligned.
+    return atomics.compare_exchange(address, what.size, what.expected, what.desired)
+
+
+def under_hold(memory: ProcessMemory, what: Atomic) -> int:
+    """Performs an atomic on private memory while every task of the target is stopped.
+
+    It writes exactly the word, and also where the exchange fails (what was
+    there), as the processor does: so it faults where the target's own
+    instruction would.
+    """
+    scratch = Scratch(what.size)
+    memory.read(what.address, scratch.address, what.size)
+    found = int.from_bytes(scratch.view, sys.byteorder)
+    if what.expected is not None:
+        if found == what.expected:
+            scratch.view[:] = what.desired.to_bytes(what.size, sys.byteorder)
+        memory.write(what.address, scratch.address, what.size)
+    return found
+
+
+def require_no_peer(pid: int) -> None:
+    """Raises SharedMemoryError if another process runs in the same address space.
+
+    One made by vfork is none: its parent can not be held meanwhile.
+    """
+    for other in procfs.relatives(pid):
+        if same_memory(pid, other):
+            raise SharedMemoryError(
+                f"process {other} runs in the address space of process {pid} (CLONE_VM): holding "
+                "one does not keep the other from writing"
+            )

@@ -1,0 +1,1 @@
+"""Tracees: processes that can be held still, by way of the tracer."""

@@ -1,0 +1,201 @@
+"""`attach` and `spawn`: how a process becomes a tracee."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, TypeAlias
+
+from procvm.errors import ProcessExitedError, UnsupportedError
+from procvm.linux.fds import Fd
+from procvm.process.image import open_image
+from procvm.process.process import as_pid
+from procvm.tracee.tracee import LONGEST_HOLD, Calls, Tracee
+from procvm.tracee.tracer import open_channel
+from procvm.tracer.protocol import Op
+
+__all__ = ["attach", "spawn"]
+
+_EXEC_TIMEOUT = 20.0
+"""Seconds from the start of a process to its first instruction, on a busy machine."""
+
+File: TypeAlias = int | IO[bytes] | None
+Arg: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
+    """Opens a live process so that it can be held; it runs on, untraced, between holds.
+
+    It is held once, for an instant, to see that it can be.
+
+    Args:
+        pid: Its pid.
+        longest_hold: Seconds after which a hold ends by itself; None for never.
+
+    Raises:
+        NoSuchProcessError: No process has the pid.
+        ProcessExitedError: It has ended.
+        AlreadyTracedError: Somebody traces it; `procvm.open` still works.
+        AccessDeniedError: It may not be traced; the message names the cause.
+        StopTimeoutError: It could not be stopped for now.
+    """
+    image = open_image(as_pid(pid))
+    tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
+    try:
+        if pid == os.getpid():
+            raise UnsupportedError("a tool can not hold itself; procvm.open reads and writes it")
+        tracee.stop()
+        tracee.resume()
+    except BaseException:
+        tracee.close()
+        raise
+    return tracee
+
+
+# It waits until it is seized, and then becomes the program: exactly as it would
+# have been started, so what Python itself set up is put back first.
+_TRAMPOLINE = """
+import marshal, os, signal, sys
+setup, go, failed = map(int, sys.argv[1:4])
+for fd in (setup, go, failed):
+    os.set_inheritable(fd, False)
+with open(setup, "rb") as file:
+    paths, argv, env = marshal.load(file)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+os.read(go, 1)
+error = None
+for path in paths:
+    try:
+        os.execve(path, argv, env)
+    except OSError as now:
+        if error is None or now.errno not in (2, 20):
+            error = now
+os.write(failed, str(error.errno).encode())
+os._exit(127)
+"""
+
+
+def spawn(
+    argv: Sequence[Arg] | Arg,
+    *,
+    stdin: File = None,
+    stdout: File = None,
+    stderr: File = None,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    cwd: Arg | None = None,
+    pass_fds: Sequence[int] = (),
+    start_new_session: bool = False,
+    stopped: bool = False,
+    longest_hold: float | None = LONGEST_HOLD,
+) -> Tracee:
+    """Starts a program as a tracee; the ``with`` statement ends it.
+
+    The arguments mean what they mean to subprocess.Popen; pipes are binary.
+
+    Args:
+        argv: The program and its arguments; a single string is the program.
+        stdin: As subprocess.Popen.
+        stdout: As subprocess.Popen.
+        stderr: As subprocess.Popen.
+        env: As subprocess.Popen.
+        cwd: As subprocess.Popen.
+        pass_fds: As subprocess.Popen.
+        start_new_session: As subprocess.Popen.
+        stopped: Whether it is held at its first instruction, until `resume`.
+        longest_hold: Seconds after which a hold ends by itself; None for never.
+
+    Raises:
+        OSError: The program can not be started, as from subprocess.Popen.
+        AccessDeniedError: It may not be traced.
+    """
+    arguments = _arguments(argv)
+    variables = {
+        os.fsencode(name): os.fsencode(value)
+        for name, value in (os.environ if env is None else env).items()
+    }
+    setup, setup_end = map(Fd, os.pipe2(os.O_CLOEXEC))
+    go, go_end = map(Fd, os.pipe2(os.O_CLOEXEC))
+    failed, failed_end = map(Fd, os.pipe2(os.O_CLOEXEC))
+    passed = (setup.number, go.number, failed_end.number)
+    popen = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *map(str, passed)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        pass_fds=(*passed, *pass_fds),
+        start_new_session=start_new_session,
+    )
+    # Only now has it become the trampoline: the next exec is the program's.
+    popen.args = [os.fsdecode(argument) for argument in arguments]
+    del setup, go, failed_end
+    try:
+        with os.fdopen(os.dup(setup_end.number), "wb") as file:
+            del setup_end
+            marshal.dump((_paths(arguments[0], variables), arguments, variables), file)
+        return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
+    except BaseException:
+        popen.kill()
+        # Not its __exit__, which would close pipes of the caller's as well.
+        popen.wait()
+        for pipe in (popen.stdin, popen.stdout, popen.stderr):
+            if pipe is not None:
+                pipe.close()
+        raise
+
+
+def _become(
+    popen: subprocess.Popen[bytes],
+    go_end: Fd,
+    failed: Fd,
+    *,
+    stopped: bool,
+    longest_hold: float | None,
+) -> Tracee:
+    """Lets the trampoline become the program, held at its first instruction."""
+    pidfd = Fd(os.pidfd_open(popen.pid))
+    channel = open_channel(popen.pid, pidfd.number)
+    try:
+        try:
+            channel.request(
+                popen.pid,
+                Op.AWAIT_EXEC,
+                (_EXEC_TIMEOUT, longest_hold),
+                fds=(go_end.number,),
+                timeout=_EXEC_TIMEOUT,
+            )
+        except ProcessExitedError:
+            code = os.read(failed.number, 16)
+            if not code:
+                raise
+            name = popen.args[0] if isinstance(popen.args, list) else popen.args
+            raise OSError(int(code), os.strerror(int(code)), name) from None
+        image = open_image(popen.pid)
+    except BaseException:
+        channel.close()
+        raise
+    tracee = Tracee(image, Calls(image, channel), longest_hold=longest_hold, popen=popen)
+    if not stopped:
+        tracee.resume()
+    return tracee
+
+
+def _arguments(argv: Sequence[Arg] | Arg) -> list[bytes]:
+    if isinstance(argv, str | bytes | os.PathLike):
+        return [os.fsencode(argv)]
+    arguments = [os.fsencode(argument) for argument in argv]
+    if not arguments:
+        raise ValueError("argv is empty; give at least the program")
+    return arguments
+
+
+def _paths(program: bytes, env: dict[bytes, bytes]) -> list[bytes]:
+    """Returns where to look for the program, as subprocess does."""
+    if os.path.dirname(program):
+        return [program]
+    path = env.get(b"PATH", os.fsencode(os.defpath))
+    return [os.path.join(folder, program) for folder in path.split(b":")]

@@ -1,0 +1,335 @@
+"""`Tracee`: a process that can be held still."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import threading
+import weakref
+from types import TracebackType
+from typing import Any, NamedTuple, final
+
+from procvm.errors import (
+    ClosedError,
+    ProcessExitedError,
+    ProcvmError,
+    WaitTimeoutError,
+)
+from procvm.linux.fds import Fd
+from procvm.mm.space import VmSpace
+from procvm.process.atomic import Atomic, require_no_peer, under_hold
+from procvm.process.image import Image
+from procvm.process.memory import ProcessMemory
+from procvm.process.process import Process
+from procvm.tracee.tracer import Channel, open_channel
+from procvm.tracer.protocol import Op
+
+__all__ = ["Held", "Thread", "Tracee"]
+
+STOP_TIMEOUT = 2.0
+"""Seconds that a stop may take, unless it is told otherwise."""
+
+LONGEST_HOLD = 5.0
+"""Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
+
+_GRACE = 1.0
+
+
+class Thread(NamedTuple):
+    """A thread of a target.
+
+    Attributes:
+        tid: Its id.
+        name: Its name; any bytes.
+        state: As /proc tells it: R runs, S and D sleep, t is held, T is stopped
+            by a signal, Z has ended.
+    """
+
+    tid: int
+    name: bytes
+    state: str
+
+
+class Held(io.FileIO):
+    """A hold on a target, for as long as it is open; what `with stopped()` gives.
+
+    It is the end of a pipe, whose closing the tracer sees and lets go. That is
+    why it is a file: leaving the ``with`` then runs no bytecode of ours, at any
+    of which Ctrl-C could come first and leave the target stopped; and should it
+    come before the ``with`` is entered, dropping the object closes it as well.
+    """
+
+    vm: VmSpace
+    """The target's address space."""
+
+    def __del__(self) -> None:
+        # Closed here, so that dropping it is no ResourceWarning: it was interrupted.
+        self.close()
+
+
+class Calls:
+    """One tracee's requests to the tracer, and the atomics that use them."""
+
+    def __init__(self, image: Image, channel: Channel | None = None) -> None:
+        self._image = image
+        self._lock = threading.RLock()
+        # A read-compare-write under a hold is one step to the target, and has
+        # to be one to the other threads of the tool as well.
+        self._atomic_lock = threading.Lock()
+        self._channel = channel
+        self._alone_in: int | None = None
+        self.closed = False
+
+    def request(
+        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float = STOP_TIMEOUT
+    ) -> Any:
+        """Asks the tracer, and waits for the answer; see `Channel.request`."""
+        with self._lock:
+            return self._open().request(self._image.pid, op, args, fds=fds, timeout=timeout)
+
+    def _open(self) -> Channel:
+        if self.closed:
+            raise ClosedError(f"process {self._image.pid} was detached from; attach again")
+        if self._channel is None or self._channel.closed:
+            self._channel = open_channel(self._image.pid, self._image.open_pidfd().number)
+        return self._channel
+
+    def drop(self) -> None:
+        """Ends the channel, and with it every hold."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """Ends the channel for good."""
+        self.closed = True
+        self.drop()
+
+    def forget(self) -> None:
+        """As `close`, in a child that the tool forked."""
+        self._lock = threading.RLock()
+        self.close()
+
+    def atomic(self, memory: ProcessMemory, what: Atomic) -> int:
+        """Performs an atomic on private memory while the target is held; see `Holder`."""
+        with self._atomic_lock:
+            channel = self._channel
+            if channel is not None and (hold := channel.flags.rely()):
+                try:
+                    if self._alone_in != hold:
+                        require_no_peer(self._image.pid)
+                        self._alone_in = hold
+                    return under_hold(memory, what)
+                finally:
+                    channel.flags.done()
+            self._name_image()
+            return int(
+                self.request(
+                    Op.ATOMIC,
+                    STOP_TIMEOUT,
+                    memory.is_forced,
+                    what.address,
+                    what.size,
+                    what.expected,
+                    what.desired,
+                )
+            )
+
+    def _name_image(self) -> None:
+        """Gives the tracer our own descriptors of the program, once a channel."""
+        with self._lock:
+            channel = self._open()
+            if channel.image_named:
+                return
+            files = self._image.open_files()
+            fds = (files.mem.number, files.maps.number)
+            self.request(Op.IMAGE, self._image.token_address, files.writable, fds=fds)
+            channel.image_named = True
+
+
+@final
+class Tracee(Process):
+    """A live process that can be held still, and used atomically.
+
+    Between holds it is not traced at all and runs at full speed. A hold ends
+    with `resume`, with its ``with`` statement, with `close`, after
+    `longest_hold` seconds, and with the tool, however that ends.
+
+    A held target notices it as little as the kernel allows: no signal is lost,
+    and a stop by a signal stays one; six blocking calls return EINTR
+    (epoll_wait, epoll_pwait, sigtimedwait, semtimedop, io_getevents, and recv
+    with a timeout).
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        calls: Calls,
+        *,
+        longest_hold: float | None,
+        popen: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        super().__init__(image, calls)
+        self._calls = calls
+        self._longest_hold = longest_hold
+        self._popen = popen
+        _calls_of_tracees.add(calls)
+        _watch_forks()
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Stops every thread of the target; each `stop` needs its `resume`.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Raises:
+            StopTimeoutError: A thread did not stop (it sleeps uninterruptibly);
+                all run on, and none stops later.
+            AlreadyTracedError: Somebody else traces it now.
+            ProcessExitedError: It has ended.
+        """
+        self._calls.request(Op.STOP, timeout, self._longest_hold, timeout=timeout)
+
+    def resume(self) -> None:
+        """Takes back one `stop`; with the last one the target runs on.
+
+        Raises:
+            NotStoppedError: There is no `stop` to take back, or the hold's
+                longest time was over.
+        """
+        self._calls.request(Op.RESUME)
+
+    def stopped(self, timeout: float = STOP_TIMEOUT) -> Held:
+        """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
+
+        Such holds nest with each other and with `stop`. Ctrl-C at any moment in
+        or around the ``with`` leaves the target running.
+
+        Raises:
+            StopTimeoutError: As `stop`.
+        """
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        held = Held(ours, "w")
+        try:
+            end = Fd(theirs)
+            held.vm = self._vm
+            self._calls.request(
+                Op.STOP, timeout, self._longest_hold, fds=(end.number,), timeout=timeout
+            )
+        except BaseException:
+            held.close()
+            raise
+        # Our copy of the other end goes with `end`. No call stands between here and the
+        # caller, so that nothing can come before it has the hold.
+        return held
+
+    def is_stopped(self) -> bool:
+        """Returns whether the target is held (not: whether a signal stopped it)."""
+        return bool(self._calls.request(Op.IS_STOPPED))
+
+    def threads(self) -> list[Thread]:
+        """Returns its threads, as they are now."""
+        self._image.open_files()
+        return [Thread(*fields) for fields in self._calls.request(Op.THREADS)]
+
+    def send_signal(self, signo: int) -> None:
+        """Sends a signal to the process, and to no other that has its number.
+
+        Raises:
+            ProcessExitedError: It has ended.
+        """
+        try:
+            signal.pidfd_send_signal(self._image.open_pidfd().number, signo)
+        except ProcessLookupError:
+            raise self._image.gone() from None
+
+    def kill(self) -> None:
+        """Kills the process; it does not matter whether it has ended already."""
+        try:
+            self.send_signal(signal.SIGKILL)
+        except ProcessExitedError:
+            return
+
+    def detach(self) -> None:
+        """Lets go of the target for good; the same as `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the target, which runs on. Twice is fine."""
+        if not self._calls.closed:
+            try:
+                self._calls.request(Op.DETACH)
+            except ProcvmError:
+                pass  # it or the tracer has ended, and nothing is held any more
+            finally:
+                self._calls.close()
+        super().close()
+
+    def poll(self) -> int | None:
+        """Returns the exit status of a spawned process, or None while it runs."""
+        if self._popen is not None:
+            return self._popen.poll()
+        return None if self.is_alive() else self.wait()
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status as `wait` or `poll` last saw it."""
+        return None if self._popen is None else self._popen.returncode
+
+    @property
+    def stdin(self) -> Any:
+        """The pipe to a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stdin
+
+    @property
+    def stdout(self) -> Any:
+        """The pipe from a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stdout
+
+    @property
+    def stderr(self) -> Any:
+        """The pipe from a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stderr
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until the process has ended; a spawned one is reaped. See `Process.wait`."""
+        if self._popen is None:
+            return super().wait(timeout)
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise WaitTimeoutError(
+                f"process {self.pid} has not ended within {timeout} s", pid=self.pid
+            ) from None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes it; a spawned process is ended."""
+        try:
+            if self._popen is not None:
+                self.kill()
+                self._popen.__exit__(kind, error, traceback)
+        finally:
+            self.close()
+
+
+_calls_of_tracees: weakref.WeakSet[Calls] = weakref.WeakSet()
+_watching = False
+
+
+def _forget_all() -> None:
+    for calls in list(_calls_of_tracees):
+        calls.forget()
+
+
+def _watch_forks() -> None:
+    global _watching  # noqa: PLW0603
+    if not _watching:
+        os.register_at_fork(after_in_child=_forget_all)
+        _watching = True

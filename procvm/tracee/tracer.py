@@ -1,0 +1,185 @@
+"""The tool's end of the tracer: its start, and a channel for each tracee."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from procvm.errors import NotTracedError, StopTimeoutError, UnsupportedError
+from procvm.mm.segment import Segment
+from procvm.tracer import protocol
+from procvm.tracer.protocol import Flags, Op
+
+__all__ = ["Channel", "open_channel", "tracer_pid"]
+
+# Isolated, and without `site`, which would look through all of site-packages:
+# where modules are is told by the tool, as it finds them itself.
+_BOOT = """
+import sys
+fd, sys.path[:] = sys.argv[1], sys.argv[2:]
+sys.argv[1:] = [fd]
+import runpy
+runpy.run_module("procvm.tracer", run_name="__main__", alter_sys=True)
+"""
+
+
+class _Tracer:
+    """The running tracer: its process and the control socket."""
+
+    def __init__(self) -> None:
+        if not sys.executable:
+            raise UnsupportedError("this Python does not know its own program (sys.executable)")
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = [os.path.abspath(entry) for entry in sys.path if entry]
+        with theirs:
+            # A session of its own, so that no key of a terminal reaches it.
+            self.popen = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *path],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def close(self) -> None:
+        """Ends it; it lets go of everything."""
+        self.control.close()
+        self.popen.wait()
+
+
+_GRACE = 1.0
+"""Seconds that the tracer may need beyond those it was given."""
+
+_lock = threading.Lock()
+_running: _Tracer | None = None
+
+
+def _tracer() -> _Tracer:
+    """Returns the running tracer, started if there is none. The lock is held."""
+    global _running  # noqa: PLW0603 (one tracer serves all of the tool)
+    _watch_forks()
+    if _running is None or _running.popen.poll() is not None:
+        if _running is not None:
+            _running.control.close()
+        _running = _Tracer()
+    return _running
+
+
+@functools.cache
+def _watch_forks() -> None:
+    atexit.register(_at_exit)
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _at_exit() -> None:
+    if _running is not None:
+        _running.close()
+
+
+def _forget() -> None:
+    """Lets a forked child keep nothing open that tells the tracer that the tool lives."""
+    global _running, _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    if _running is not None:
+        _running.control.close()
+        # It is the parent's to wait for.
+        _running.popen.returncode = 0
+    _running = None
+
+
+class Channel:
+    """A tracee's own line to its worker in the tracer."""
+
+    def __init__(self, line: socket.socket, flags: Flags, segment: Segment) -> None:
+        self._line = line
+        self.flags = flags
+        self.image_named = False
+        self._segment = segment
+
+    def request(
+        self,
+        pid: int,
+        op: Op,
+        args: tuple[object, ...],
+        *,
+        fds: tuple[int, ...] = (),
+        timeout: float,
+    ) -> Any:
+        """Asks the worker, and waits for its answer.
+
+        Whatever interrupts it, Ctrl-C too, ends the channel: the worker then
+        lets go, and no answer is ever taken for that of a later request.
+
+        Raises:
+            ProcvmError: The worker's own, or StopTimeoutError if it does not answer.
+            NotTracedError: The tracer has ended.
+        """
+        answered = False
+        try:
+            protocol.send(self._line, (int(op), *args), fds)
+            poll = select.poll()
+            poll.register(self._line, select.POLLIN)
+            if not poll.poll((timeout + _GRACE) * 1000):
+                raise StopTimeoutError(
+                    f"the tracer did not answer for process {pid} in time; it lets go of it as "
+                    "soon as it can",
+                    pid=pid,
+                )
+            good, answer = protocol.receive_answer(self._line)
+            answered = True
+        except (OSError, EOFError) as error:
+            if isinstance(error, StopTimeoutError):
+                raise
+            raise NotTracedError(
+                "the tracer process has ended, and so has every hold; the next call starts another",
+                pid=pid,
+            ) from None
+        finally:
+            if not answered:
+                self.close()
+        if not good:
+            raise answer
+        return answer
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._line.fileno() < 0
+
+    def close(self) -> None:
+        """Ends it; the worker lets go of the target. Twice is fine."""
+        self._line.close()
+        self._segment.close()
+
+
+def open_channel(pid: int, pidfd: int) -> Channel:
+    """Returns a new channel for a process.
+
+    Raises:
+        UnsupportedError: The tracer can not be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    segment = Segment.alloc(1, shared=True)
+    flags = Flags(segment.buffer)
+    with theirs, _lock:
+        for _ in range(2):
+            control = _tracer().control
+            with contextlib.suppress(BrokenPipeError, ConnectionError):
+                protocol.send(control, (pid,), (theirs.fileno(), pidfd, segment.fd))
+                return Channel(ours, flags, segment)
+    raise UnsupportedError("the tracer process does not start; look at what it wrote to stderr")
+
+
+def tracer_pid() -> int:
+    """Returns the pid of the tracer, started if there is none."""
+    with _lock:
+        return _tracer().popen.pid

@@ -1,0 +1,284 @@
+"""`Hold`: all tasks of one process, stopped and let go by one thread.
+
+What a task can be, and what each event makes of it (``docs/tracer.md`` has it as a table):
+
+=========  ==========================================================
+`SEIZED`   ours, asked to stop, and the stop has not come yet
+`HELD`     in a ptrace-stop, a group-stop too
+`DEAD`     a leader that ended before its threads: it can not be traced
+=========  ==========================================================
+
+A task that ends is reaped and forgotten at once: only its tracer can do so,
+and an exec or the exit of the process waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from enum import Enum, auto
+
+from procvm.errors import (
+    AlreadyTracedError,
+    ProcessExitedError,
+    StopTimeoutError,
+)
+from procvm.linux import procfs
+from procvm.linux.access import denial, open_error
+from procvm.tracer import requests
+from procvm.tracer.requests import EVENT_EXEC, EVENT_STOP, Event, Gone
+
+__all__ = ["Hold", "TaskState"]
+
+_SPINS = 200
+_NAP = 50e-6
+_LONGEST_NAP = 1e-3
+_SEIZE_TRIES = 50
+
+
+class TaskState(Enum):
+    """What is known of a task."""
+
+    SEIZED = auto()
+    HELD = auto()
+    DEAD = auto()
+
+
+class Hold:
+    """The tasks of process `pid`; every method is called by the same thread.
+
+    Attributes:
+        pid: The process.
+        tasks: Its tasks by tid, while they are seized.
+        execed: Whether an exec replaced the program while it was held.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.tasks: dict[int, TaskState] = {}
+        self.execed = False
+        self._pidfd = pidfd
+        self._tries: dict[int, int] = {}
+
+    def stop(self, deadline: float) -> None:
+        """Stops every task, also those born meanwhile.
+
+        Args:
+            deadline: When to give up, on the clock of time.monotonic.
+
+        Raises:
+            ProcessExitedError: It has ended.
+            AlreadyTracedError: Somebody else traces it.
+            AccessDeniedError: It may not be traced.
+            StopTimeoutError: Some task did not stop; all have to be let go.
+        """
+        self.execed = False
+        self._tries.clear()
+        spins, nap = 0, _NAP
+        self._seize_new()
+        while True:
+            self.collect()
+            if self._all_stopped():
+                count = self._nr_tasks()
+                if count == len(self.tasks) and count:
+                    return
+                self._seize_new()
+            elif spins % 64 == 63:
+                # A task that was born unseen may be what the others wait for.
+                self._seize_new()
+            spins += 1
+            if spins > _SPINS:
+                if time.monotonic() > deadline:
+                    raise self._timeout()
+                time.sleep(nap)
+                nap = min(nap * 2, _LONGEST_NAP)
+
+    def stop_at_exec(self, go_fd: int, deadline: float) -> None:
+        """Seizes the one task of a new process, lets it go on to its exec, and holds it there.
+
+        Args:
+            go_fd: What the process waits for a byte from.
+            deadline: When to give up, on the clock of time.monotonic.
+
+        Raises:
+            ProcessExitedError: It ended without an exec.
+            AccessDeniedError: It may not be traced.
+            StopTimeoutError: No exec came in time.
+        """
+        try:
+            requests.seize(self.pid)
+        except Gone:
+            raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid) from None
+        except OSError as error:
+            raise denial(self.pid) or open_error(self.pid, error) from None
+        self.tasks[self.pid] = TaskState.SEIZED
+        os.write(go_fd, b"!")
+        self.execed = False
+        while not self.execed:
+            event = requests.wait_any()
+            if event is None:
+                if time.monotonic() > deadline:
+                    raise self._timeout()
+                time.sleep(_NAP)
+                continue
+            if event.exited or event.event == EVENT_EXEC:
+                self._take(event)
+            else:
+                # Whatever comes before the exec goes on as if nobody looked.
+                if event.event:
+                    event.consume()
+                with contextlib.suppress(Gone):
+                    requests.cont(event.tid, 0 if event.event else event.signo)
+            if not self.tasks:
+                raise ProcessExitedError(f"process {self.pid} ended before its exec", pid=self.pid)
+
+    def _timeout(self) -> StopTimeoutError:
+        late = [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]
+        return StopTimeoutError(
+            f"process {self.pid} did not stop in time: {len(late)} of its {len(self.tasks)} tasks "
+            f"run on or sleep uninterruptibly (tid {late[0] if late else self.pid}); all of them "
+            "were let go",
+            pid=self.pid,
+        )
+
+    def _all_stopped(self) -> bool:
+        return TaskState.SEIZED not in self.tasks.values()
+
+    def _nr_tasks(self) -> int:
+        """Returns how many tasks the kernel counts: a listing may end early, the count does not."""
+        try:
+            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+        except OSError:
+            # Gone for a moment during an exec by a thread; or for good.
+            self._require_alive()
+            return -1
+
+    def _require_alive(self) -> None:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if poll.poll(0):
+            raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
+
+    def _seize_new(self) -> None:
+        try:
+            names = os.listdir(f"/proc/{self.pid}/task")
+        except OSError:
+            self._require_alive()
+            return
+        for name in names:
+            tid = int(name)
+            if self.tasks.get(tid, TaskState.DEAD) is TaskState.DEAD:
+                self._seize(tid)
+
+    def _seize(self, tid: int) -> None:
+        try:
+            requests.seize(tid)
+            self.tasks[tid] = TaskState.SEIZED
+            requests.interrupt(tid)
+        except Gone:
+            return
+        except OSError as error:
+            self._refused(tid, error)
+
+    def _refused(self, tid: int, error: OSError) -> None:
+        """Finds out why a task can not be seized, or leaves it for another try."""
+        if error.errno != errno.EPERM:
+            raise open_error(self.pid, error) from None
+        status = procfs.read_status(f"{self.pid}/task/{tid}")
+        if status is None:
+            return
+        if status.state in "ZX":
+            # A leader that ended stays until its threads have; others go soon.
+            self.tasks[tid] = TaskState.DEAD
+            if tid != self.pid:
+                del self.tasks[tid]
+            else:
+                self._require_alive()
+            return
+        if status.tracer_pid == threading.get_native_id():
+            # Born of a task of ours, and so ours from its first instruction.
+            self.tasks[tid] = TaskState.SEIZED
+            return
+        tries = self._tries[tid] = self._tries.get(tid, 0) + 1
+        # A thread of ours that is just ending lets go in a moment.
+        ours = os.path.exists(f"/proc/self/task/{status.tracer_pid}")
+        if status.tracer_pid and not ours and tries > 1:
+            raise AlreadyTracedError(
+                f"process {self.pid} is traced by process {status.tracer_pid} already; reading and "
+                "writing still work, holding it does not until that one detaches",
+                pid=self.pid,
+                tracer_pid=status.tracer_pid,
+            )
+        if tries > _SEIZE_TRIES:
+            # Not just the moment of a sibling's exec.
+            raise denial(self.pid) or open_error(self.pid, error) from None
+        time.sleep(_NAP)
+
+    def collect(self) -> None:
+        """Takes in everything that the tasks did."""
+        while (event := requests.wait_any()) is not None:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        tid = event.tid
+        if event.exited:
+            self.tasks.pop(tid, None)
+            event.consume()
+            return
+        if event.event == 0:
+            self._pass_signal(event)
+            return
+        event.consume()
+        if event.event == EVENT_EXEC:
+            # Every other task is gone, the one that called exec too: it is the leader now.
+            self.tasks = {tid: TaskState.HELD}
+            self.execed = True
+        elif tid in self.tasks or self._is_task(tid):
+            self.tasks[tid] = TaskState.HELD
+        elif event.event == EVENT_STOP:
+            # A process that a task of ours made by clone(): not a task, not ours to hold.
+            self._let_go(tid)
+
+    def _pass_signal(self, event: Event) -> None:
+        """Delivers a signal that came first; the task stops again before its handler's start.
+
+        The event is not consumed: until the signal is passed on it stays where
+        the kernel keeps it for the target, should we die.
+        """
+        self.tasks[event.tid] = TaskState.SEIZED
+        try:
+            requests.interrupt(event.tid)
+            requests.cont(event.tid, event.signo)
+        except Gone:
+            pass  # its end is an event of its own
+
+    def _is_task(self, tid: int) -> bool:
+        return os.path.exists(f"/proc/{self.pid}/task/{tid}")
+
+    def _let_go(self, tid: int) -> None:
+        with contextlib.suppress(Gone, OSError):
+            requests.detach(tid)
+
+    def release(self) -> bool:
+        """Lets every task go that is stopped; returns whether that was all of them.
+
+        Those that did not stop are let go when the thread that traces them
+        ends: the kernel then takes back the stop that is still to come.
+        """
+        whole = True
+        for tid, state in self.tasks.items():
+            if state is TaskState.HELD:
+                try:
+                    requests.detach(tid)
+                except Gone:
+                    whole = False  # dead, and to be reaped
+                except OSError:
+                    whole = False
+            elif state is TaskState.SEIZED:
+                whole = False
+        self.tasks.clear()
+        return whole

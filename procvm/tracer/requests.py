@@ -1,0 +1,118 @@
+"""The ptrace requests: python-ptrace's, and those it lacks through its generic call."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Any
+
+from ptrace.binding import func as _binding  # pyright: ignore[reportMissingTypeStubs]  # it has none
+
+__all__ = [
+    "EVENT_CLONE",
+    "EVENT_EXEC",
+    "EVENT_STOP",
+    "OPTIONS",
+    "Gone",
+    "cont",
+    "detach",
+    "interrupt",
+    "seize",
+    "wait_any",
+]
+
+_func: Any = _binding
+_SEIZE = 0x4206
+_INTERRUPT = 0x4207
+EVENT_STOP = 128
+EVENT_CLONE = int(_func.PTRACE_EVENT_CLONE)
+EVENT_EXEC = int(_func.PTRACE_EVENT_EXEC)
+
+OPTIONS = int(_func.PTRACE_O_TRACECLONE) | int(_func.PTRACE_O_TRACEEXEC)
+"""Never EXITKILL, which kills when only a thread of ours ends; nor TRACEFORK: children run on."""
+
+_WALL = 0x40000000
+_WNOTHREAD = 0x20000000
+
+
+class Gone(Exception):  # noqa: N818 (a state, not an error)
+    """The task is dead, or was zapped out of its stop."""
+
+
+def _ptrace(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
+    try:
+        return int(_func.ptrace(request, tid, arg1, arg2))
+    except _func.PtraceError as error:
+        if error.errno == errno.ESRCH:
+            raise Gone from None
+        code = int(error.errno or errno.EIO)
+        raise OSError(code, os.strerror(code)) from None
+
+
+def seize(tid: int) -> None:
+    """Begins to trace a task, which runs on.
+
+    Raises:
+        Gone: There is no such task.
+        PermissionError: Dead, traced already, a kernel thread, or not ours to trace.
+    """
+    _ptrace(_SEIZE, tid, 0, OPTIONS)
+
+
+def interrupt(tid: int) -> None:
+    """Asks a seized task to stop; the stop comes as an event."""
+    _ptrace(_INTERRUPT, tid)
+
+
+def cont(tid: int, signo: int) -> None:
+    """Lets a stopped task run on, with a signal delivered."""
+    _ptrace(_func.PTRACE_CONT, tid, 0, signo)
+
+
+def detach(tid: int) -> None:
+    """Lets go of a stopped task; a group-stop stays one."""
+    _ptrace(_func.PTRACE_DETACH, tid, 0, 0)
+
+
+class Event:
+    """Something that a task of ours did, looked at and not consumed."""
+
+    __slots__ = ("event", "exited", "signo", "tid")
+
+    def __init__(self, tid: int, *, exited: bool, signo: int = 0, event: int = 0) -> None:
+        self.tid = tid
+        self.exited = exited
+        self.signo = signo
+        self.event = event
+
+    def consume(self) -> None:
+        """Takes it off the queue; a task that exited is reaped, and its parent told."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.tid, _WALL | _WNOTHREAD | os.WNOHANG)
+
+
+def wait_any() -> Event | None:
+    """Returns what a task traced by this thread did, or None if there is nothing new.
+
+    It is not consumed: a signal that we took off the queue and then could not
+    pass on, since we died, would be lost to the target.
+    """
+    try:
+        found = os.waitid(
+            os.P_ALL,
+            0,
+            os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL | _WNOTHREAD,
+        )
+    except ChildProcessError:
+        return None
+    if found is None:
+        return None
+    if found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+        return Event(found.si_pid, exited=True)
+    return Event(
+        found.si_pid,
+        exited=False,
+        signo=found.si_status & 0xFF,
+        event=found.si_status >> 8,
+    )

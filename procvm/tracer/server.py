@@ -1,0 +1,273 @@
+"""The tracer's threads: one that listens, and one for each tracee, which does all its ptrace.
+
+ptrace obeys the thread that seized and no other, and what a thread traces is
+let go by the kernel when it ends, with stops that are still to come taken back.
+So a worker that could not stop everything hands its channel to a new thread and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from procvm.errors import NotStoppedError, ProcvmError
+from procvm.linux import procfs
+from procvm.linux.fds import Fd
+from procvm.linux.procmem import ProcMem
+from procvm.process.atomic import Atomic, require_no_peer, under_hold
+from procvm.process.image import Image
+from procvm.process.memory import ProcessMemory
+from procvm.tracer import protocol
+from procvm.tracer.hold import Hold
+from procvm.tracer.protocol import Flags, Op
+
+__all__ = ["serve"]
+
+_LOOK_MS = 10
+"""How often a held target is looked after: a task that was killed is reaped by nobody else."""
+
+_LOOK_AFTER_WORKERS_MS = 100
+_STUCK = 0.1
+_BUSY_WAIT = 0.05
+
+_holds = itertools.count(1)
+
+
+class Worker:
+    """One tracee: its channel, its holds, and the thread that traces it."""
+
+    def __init__(self, pid: int, channel: socket.socket, pidfd: int, flags_fd: int) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._pidfd = pidfd
+        self._flags = Flags(mmap.mmap(flags_fd, mmap.PAGESIZE))
+        os.close(flags_fd)
+        self.hold = Hold(pid, pidfd)
+        self._explicit = 0
+        self._contexts: set[int] = set()  # descriptors, each of a `with stopped()`
+        self._expires: float | None = None
+        self._whole = True
+        self._image: Image | None = None
+        self.busy_since: float | None = None
+        self.ended = False
+
+    def start(self, after: threading.Thread | None = None) -> None:
+        """Serves the channel in a thread of its own, when thread `after` has ended."""
+        threading.Thread(target=self._run, args=(after,), daemon=True).start()
+
+    def _run(self, after: threading.Thread | None) -> None:
+        if after is not None:
+            after.join()
+        try:
+            while self._serve_once():
+                if not self._whole:
+                    # What did not stop, or died, is the kernel's as this thread ends.
+                    self._whole = True
+                    self.hold = Hold(self.pid, self._pidfd)
+                    self.start(after=threading.current_thread())
+                    return
+        except OSError:
+            pass  # the tool is gone, in the middle of an answer
+        self._let_go()
+        self._close()
+
+    def _close(self) -> None:
+        self.ended = True
+        for fd in (*self._contexts, self._pidfd):
+            os.close(fd)
+        self._contexts.clear()
+        self._channel.close()
+
+    @property
+    def _held(self) -> bool:
+        return bool(self._explicit or self._contexts)
+
+    def _serve_once(self) -> bool:
+        """Waits for something to do, and does it; returns False when the tool is gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        for fd in self._contexts:
+            poll.register(fd, select.POLLIN)
+        ready = dict(poll.poll(_LOOK_MS if self._held else None))
+        # Ended contexts first: an answer must tell what is so after them.
+        for fd in self._contexts & ready.keys():
+            os.close(fd)
+            self._contexts.discard(fd)
+        self._look_after()
+        if self._channel.fileno() not in ready:
+            return True
+        received = protocol.receive(self._channel)
+        if received is None:
+            return False
+        (op, *args), fds = received
+        try:
+            answer = self._do(Op(op), args, fds)
+        except ProcvmError as error:
+            protocol.send_error(self._channel, error)
+        else:
+            protocol.send_answer(self._channel, answer)
+        return bool(op != Op.DETACH)
+
+    def _look_after(self) -> None:
+        """Reaps what died while held, and ends a hold that is over or took too long."""
+        if not self._flags.hold:
+            return
+        self.hold.collect()
+        late = self._expires is not None and time.monotonic() >= self._expires
+        if late or not self._held or not self.hold.tasks:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._explicit = 0
+        if self._flags.hold:
+            self._flags.set_hold(0)
+            until = time.monotonic() + _BUSY_WAIT
+            while self._flags.relied_on and time.monotonic() < until:
+                time.sleep(0.0001)
+        if not self.hold.release():
+            self._whole = False
+
+    def _do(self, op: Op, args: list[Any], fds: list[int]) -> object:
+        answers: dict[Op, Callable[..., object]] = {
+            Op.STOP: self._stop,
+            Op.RESUME: self._resume,
+            Op.IS_STOPPED: self._is_stopped,
+            Op.THREADS: self._threads,
+            Op.ATOMIC: self._atomic,
+            Op.IMAGE: self._take_image,
+            Op.AWAIT_EXEC: self._await_exec,
+            Op.DETACH: self._detach,
+        }
+        return answers[op](fds, *args)
+
+    def _is_stopped(self, _fds: list[int]) -> bool:
+        return self._flags.hold != 0
+
+    def _threads(self, _fds: list[int]) -> list[tuple[int, bytes, str]]:
+        return procfs.threads(self.pid)
+
+    def _detach(self, _fds: list[int]) -> None:
+        self._let_go()
+
+    def _stop(self, fds: list[int], timeout: float, longest: float | None) -> None:
+        """Stops the target if it runs, and counts one more that wants it so.
+
+        Args:
+            fds: The pipe of a ``with stopped()``; empty for a plain `stop`.
+            timeout: Seconds that the stop may take.
+            longest: Seconds that the hold may take; None for no limit.
+        """
+        if not self._flags.hold:
+            # Whatever was held before has expired, and the tool is told so by its `resume`.
+            self._explicit = 0
+            try:
+                self._stop_all(timeout)
+            except BaseException:
+                for fd in fds:
+                    os.close(fd)
+                raise
+            self._expires = None if longest is None else time.monotonic() + longest
+            self._flags.set_hold(next(_holds))
+        self._contexts.update(fds)
+        self._explicit += not fds
+
+    def _stop_all(self, timeout: float) -> None:
+        self.busy_since = time.monotonic()
+        try:
+            self.hold.stop(self.busy_since + timeout)
+        except BaseException:
+            self.hold.release()
+            self._whole = False
+            raise
+        finally:
+            self.busy_since = None
+
+    def _resume(self, _fds: list[int]) -> int:
+        if not self._explicit:
+            raise NotStoppedError(
+                f"process {self.pid} is not stopped by stop(): it never was, every stop() has had "
+                "its resume(), or the longest time of the hold was over",
+                pid=self.pid,
+            )
+        self._explicit -= 1
+        if not self._held:
+            self._let_go()
+        return self._explicit
+
+    def _atomic(self, _fds: list[int], timeout: float, forced: bool, *what: Any) -> int:
+        """Stops, operates and resumes, unless the target is held already."""
+        if self._image is None:
+            raise NotStoppedError("no program was named to the tracer", pid=self.pid)
+        memory = ProcessMemory(self._image, ignore_protections=forced)
+        held = self._flags.hold != 0
+        if not held:
+            self._stop_all(timeout)
+        try:
+            require_no_peer(self.pid)
+            return under_hold(memory, Atomic(*what))
+        finally:
+            if not held and not self.hold.release():
+                self._whole = False
+
+    def _take_image(self, fds: list[int], token_address: int, writable: bool) -> None:
+        """Takes the tool's own descriptors: an atomic can then reach no other program."""
+        mem, maps = map(Fd, fds)
+        files = ProcMem(mem, maps, writable=writable)
+        pidfd = Fd(os.dup(self._pidfd))
+        self._image = Image(self.pid, pidfd, files, token_address, by_calls=True)
+
+    def _await_exec(self, fds: list[int], timeout: float, longest: float | None) -> None:
+        """Seizes a process that waits for a byte, gives it one, and holds it at its exec."""
+        (go,) = fds
+        self.busy_since = time.monotonic()
+        try:
+            self.hold.stop_at_exec(go, self.busy_since + timeout)
+        except BaseException:
+            self.hold.release()
+            self._whole = False
+            raise
+        finally:
+            self.busy_since = None
+            os.close(go)
+        self._explicit = 1
+        self._expires = None if longest is None else time.monotonic() + longest
+        self._flags.set_hold(next(_holds))
+
+
+def _rescue(worker: Worker) -> None:
+    """Reaps for a worker whose seize hangs: it waits for an exec that waits for that zombie."""
+    since = worker.busy_since
+    if since is None or time.monotonic() - since < _STUCK:
+        return
+    for tid in list(worker.hold.tasks):
+        with contextlib.suppress(OSError):
+            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | 0x40000000)
+
+
+def serve(control: socket.socket) -> None:
+    """Listens for tracees until the tool is gone, then ends: the kernel lets go of the rest."""
+    workers: list[Worker] = []
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    while True:
+        workers = [worker for worker in workers if not worker.ended]
+        if not poll.poll(_LOOK_AFTER_WORKERS_MS if workers else None):
+            for worker in workers:
+                _rescue(worker)
+            continue
+        received = protocol.receive(control)
+        if received is None:
+            return
+        (pid,), (channel_fd, pidfd, flags_fd) = received
+        channel = socket.socket(fileno=channel_fd)
+        worker = Worker(pid, channel, pidfd, flags_fd)
+        workers.append(worker)
+        worker.start()
