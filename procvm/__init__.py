@@ -31,6 +31,7 @@ from procvm.errors import (
     VmError,
     WaitTimeoutError,
 )
+from procvm.linux.access import Explanation, explain
 from procvm.markers import Fallible, Infallible, Io
 from procvm.mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
 from procvm.mm.iomem import IoMem
@@ -60,7 +61,7 @@ from procvm.process.maps import Kind, Maps, Perms, Vma
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
 from procvm.tracee.spawn import attach, spawn
-from procvm.tracee.tracee import Held, Thread, Tracee
+from procvm.tracee.tracee import Event, Held, Thread, Tracee
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,8 @@ __all__ = [
     "AddressOverflowError",
     "AlreadyTracedError",
     "ClosedError",
+    "Event",
+    "Explanation",
     "Fallible",
     "HasVmReaderWriter",
     "Held",
@@ -109,6 +112,7 @@ __all__ = [
     "Vma",
     "WaitTimeoutError",
     "attach",
+    "explain",
     "f32",
     "f64",
     "i8",

@@ -8,15 +8,59 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import NamedTuple
 
 from procvm.errors import AccessDeniedError, ProcessExitedError, ProcvmError
 from procvm.escape import printable
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 
-__all__ = ["denial", "open_error"]
+__all__ = ["Explanation", "denial", "explain", "open_error"]
 
-_CAP_SYS_PTRACE = 1 << 19
+CAP_SYS_PTRACE = 1 << 19
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+
+
+class Explanation(NamedTuple):
+    """What decides whether a process may be accessed and held, without trying it.
+
+    Attributes:
+        pid: The process.
+        cause: None if nothing is known to deny access; else one of
+            ``"no process"``, ``"zombie"``, ``"hidden"``, ``"kernel thread"``,
+            ``"user namespace"``, ``"other user"``, ``"set-uid"``,
+            ``"capabilities"``, ``"not dumpable"``, ``"yama"``.
+        message: The cause and the way out, in words; empty without a cause.
+        tracer_pid: Who traces it, which denies a hold only; 0 for nobody.
+        uids: Its real, effective and saved uid; empty if it is not shown.
+        gids: Its real, effective and saved gid.
+        missing_capabilities: Those that it has and the tool has not, as a mask.
+        has_sys_ptrace: Whether the tool has CAP_SYS_PTRACE.
+        same_user_namespace: Whether both share one; None where the tool may not look.
+        dumpable: Whether it is; None where nobody tells.
+        yama_scope: kernel.yama.ptrace_scope; None where Yama is absent.
+        is_descendant: Whether it descends from the tool, as Yama 1 asks.
+        seccomp: The tool's own seccomp mode: 0 none, 2 a filter, which may
+            refuse a call that all of this allows.
+        kernel_thread: Whether it is one.
+        zombie: Whether it has ended and waits to be reaped.
+    """
+
+    pid: int
+    cause: str | None
+    message: str
+    tracer_pid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    missing_capabilities: int
+    has_sys_ptrace: bool
+    same_user_namespace: bool | None
+    dumpable: bool | None
+    yama_scope: int | None
+    is_descendant: bool
+    seccomp: int
+    kernel_thread: bool
+    zombie: bool
 
 
 def open_error(pid: int, error: OSError) -> ProcvmError:
@@ -40,122 +84,168 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
 
 def denial(pid: int) -> AccessDeniedError | None:
     """Returns the cause that denies access to a living process, or None if none is found."""
+    found = explain(pid)
+    if found.cause in (None, "no process", "zombie"):
+        return None
+    return AccessDeniedError(found.message, pid=pid, errno=errno.EACCES)
+
+
+def explain(pid: int) -> Explanation:
+    """Tells why process `pid` may or may not be accessed, without attaching or opening it.
+
+    Returns:
+        The diagnosis; `cause` is the first thing that the kernel would say no
+        for, or None.
+    """
     status = procfs.read_status(pid)
-    if status is None:
-        return (
-            _deny(
-                pid,
-                f"process {pid} lives but /proc does not show it: /proc is mounted with hidepid; "
-                "join its gid= group, or remount it without hidepid",
-            )
-            if _lives(pid)
-            else None
-        )
-    if status.state in "ZX":
-        return None
-    if status.kernel_thread:
-        return _deny(pid, f"{pid} is a kernel thread: it has no user address space")
     ours = procfs.read_status("self")
-    if ours is None:
-        return None
-    ours_has_ptrace = bool(ours.effective & _CAP_SYS_PTRACE)
-    if ours_has_ptrace and _same_user_namespace(pid) is not False:
-        return _yama(pid, ours_has_ptrace=True)
-    if ours_has_ptrace:
-        return _deny(
-            pid,
+    scope = procfs.read_text(_YAMA)
+    facts = Explanation(
+        pid=pid,
+        cause=None,
+        message="",
+        tracer_pid=status.tracer_pid if status else 0,
+        uids=status.uids[:3] if status else (),
+        gids=status.gids[:3] if status else (),
+        missing_capabilities=status.permitted & ~ours.permitted if status and ours else 0,
+        has_sys_ptrace=bool(ours and ours.effective & CAP_SYS_PTRACE),
+        same_user_namespace=_same_user_namespace(pid),
+        dumpable=_dumpable(pid, status) if status else None,
+        yama_scope=int(scope) if scope and scope.isdecimal() else None,
+        is_descendant=_is_descendant(pid),
+        seccomp=ours.seccomp if ours else 0,
+        kernel_thread=bool(status and status.kernel_thread),
+        zombie=bool(status and status.state in "ZX"),
+    )
+    cause, message = _cause(facts, status, ours)
+    return facts._replace(cause=cause, message=message)
+
+
+def _cause(
+    facts: Explanation, status: procfs.Status | None, ours: procfs.Status | None
+) -> tuple[str | None, str]:
+    pid = facts.pid
+    if status is None or ours is None:
+        if not _lives(pid):
+            return "no process", f"no process has the pid {pid}"
+        return (
+            "hidden",
+            f"process {pid} lives but /proc does not show it: /proc is mounted with hidepid; "
+            "join its gid= group, or remount it without hidepid",
+        )
+    if facts.zombie:
+        return "zombie", f"process {pid} has ended and waits to be reaped by its parent"
+    if facts.kernel_thread:
+        return "kernel thread", f"{pid} is a kernel thread: it has no user address space"
+    if pid == os.getpid():
+        return None, ""
+    return _by_credentials(facts, status, ours) or _by_yama(facts) or (None, "")
+
+
+def _by_credentials(
+    facts: Explanation, status: procfs.Status, ours: procfs.Status
+) -> tuple[str, str] | None:
+    pid = facts.pid
+    if facts.has_sys_ptrace:
+        if facts.same_user_namespace is not False:
+            return None
+        return (
+            "user namespace",
             f"process {pid} lives in another user namespace, over which CAP_SYS_PTRACE of this "
             "one does not reach; run the tool in its namespace or as its owner outside",
         )
-    name = printable(status.name)
-    if {*status.uids[:3]} != {ours.uids[0]} or {*status.gids[:3]} != {ours.gids[0]}:
-        theirs = f"uids {_ids(status.uids)}, gids {_ids(status.gids)}"
-        if len({*status.uids[:3]}) > 1 or len({*status.gids[:3]}) > 1:
-            return _deny(
-                pid,
-                f"process {pid} ({name}) is a set-uid or set-gid program ({theirs}); run the tool "
-                "as root or with CAP_SYS_PTRACE",
+    who = f"process {pid} ({printable(status.name)})"
+    if {*facts.uids} != {ours.uids[0]} or {*facts.gids} != {ours.gids[0]}:
+        theirs = f"uids {_ids(facts.uids)}, gids {_ids(facts.gids)}"
+        if len({*facts.uids}) > 1 or len({*facts.gids}) > 1:
+            return (
+                "set-uid",
+                f"{who} is a set-uid or set-gid program ({theirs}); run the tool as root or with "
+                "CAP_SYS_PTRACE",
             )
-        return _deny(
-            pid,
-            f"process {pid} ({name}) belongs to another user ({theirs}; the tool has uid "
-            f"{ours.uids[0]}, gid {ours.gids[0]}); run the tool as that user, as root, or with "
-            "CAP_SYS_PTRACE",
+        return (
+            "other user",
+            f"{who} belongs to another user ({theirs}; the tool has uid {ours.uids[0]}, gid "
+            f"{ours.gids[0]}); run the tool as that user, as root, or with CAP_SYS_PTRACE",
         )
-    if status.permitted & ~ours.permitted:
-        return _deny(
-            pid,
-            f"process {pid} ({name}) has capabilities that the tool lacks "
-            f"({status.permitted & ~ours.permitted:#x}); run the tool with CAP_SYS_PTRACE",
+    if facts.missing_capabilities:
+        return (
+            "capabilities",
+            f"{who} has capabilities that the tool lacks ({facts.missing_capabilities:#x}); run "
+            "the tool with CAP_SYS_PTRACE",
         )
-    if _not_dumpable(pid, status):
-        return _deny(
-            pid,
-            f"process {pid} ({name}) is not dumpable: it changed its ids, runs a file that may "
-            "not be read, or asked for it (PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE",
-        )
-    return _yama(pid, ours_has_ptrace=False)
-
-
-def _yama(pid: int, *, ours_has_ptrace: bool) -> AccessDeniedError | None:
-    scope = procfs.read_text("/proc/sys/kernel/yama/ptrace_scope") or "0"
-    if scope == "3":
-        return _deny(
-            pid,
-            "Yama forbids all tracing (kernel.yama.ptrace_scope is 3, until the next boot); no "
-            "process can be accessed but the tool itself",
-        )
-    if scope == "2" and not ours_has_ptrace:
-        return _deny(
-            pid,
-            "Yama allows tracing to CAP_SYS_PTRACE only (kernel.yama.ptrace_scope is 2); run the "
-            "tool with it",
-        )
-    if scope == "1" and not ours_has_ptrace:
-        return _deny(
-            pid,
-            f"Yama allows a tool its own descendants only (kernel.yama.ptrace_scope is 1), and "
-            f"process {pid} is none; start it from the tool, have it call "
-            "prctl(PR_SET_PTRACER), set the scope to 0, or run with CAP_SYS_PTRACE",
+    if facts.dumpable is False:
+        return (
+            "not dumpable",
+            f"{who} is not dumpable: it changed its ids, runs a file that may not be read, or "
+            "asked for it (PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE",
         )
     return None
 
 
-def _deny(pid: int, message: str) -> AccessDeniedError:
-    return AccessDeniedError(message, pid=pid, errno=errno.EACCES)
+def _by_yama(facts: Explanation) -> tuple[str, str] | None:
+    pid, scope = facts.pid, facts.yama_scope
+    if scope == 3:
+        message = (
+            "Yama forbids all tracing (kernel.yama.ptrace_scope is 3, until the next boot); no "
+            "process can be accessed but the tool itself"
+        )
+    elif scope == 2 and not facts.has_sys_ptrace:
+        message = (
+            "Yama allows tracing to CAP_SYS_PTRACE only (kernel.yama.ptrace_scope is 2); run the "
+            "tool with it"
+        )
+    elif scope == 1 and not facts.has_sys_ptrace and not facts.is_descendant:
+        message = (
+            "Yama allows a tool its own descendants only (kernel.yama.ptrace_scope is 1), and "
+            f"process {pid} is none; start it from the tool, have it call prctl(PR_SET_PTRACER), "
+            "set the scope to 0, or run with CAP_SYS_PTRACE"
+        )
+    else:
+        return None
+    return "yama", message
 
 
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    return pid > 0
 
 
 def _ids(ids: tuple[int, ...]) -> str:
-    return "/".join(map(str, dict.fromkeys(ids[:3])))
+    return "/".join(map(str, dict.fromkeys(ids)))
 
 
 def _same_user_namespace(pid: int) -> bool | None:
-    """Returns whether the process shares our user namespace; None where we may not look."""
     try:
         return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
     except OSError:
         return None
 
 
-def _not_dumpable(pid: int, status: procfs.Status) -> bool:
+def _is_descendant(pid: int) -> bool:
+    ancestor = pid
+    while ancestor > 1:
+        stat = procfs.read_stat(ancestor)
+        if stat is None:
+            return False
+        ancestor = int(stat[3])
+        if ancestor == os.getpid():
+            return True
+    return False
+
+
+def _dumpable(pid: int, status: procfs.Status) -> bool | None:
     # The files of a process that may not be dumped belong to root; those of
-    # one that may, to its effective user.
+    # one that may, to its effective user. Root's own are root's either way.
     try:
         owner = os.stat(f"/proc/{pid}/mem").st_uid
     except OSError:
-        return True
+        return None
     if status.uids[1] != owner:
-        return True
-    # Root's files belong to root either way: there is no telling them apart,
-    # and nothing else is left that would deny what root's own process is.
-    return status.uids[1] == 0
+        return False
+    return None if owner == 0 else True

@@ -60,6 +60,7 @@ class Status(NamedTuple):
     permitted: int
     effective: int
     kernel_thread: bool
+    seccomp: int
 
 
 def parse_status(data: bytes) -> Status:
@@ -85,6 +86,7 @@ def parse_status(data: bytes) -> Status:
             permitted=int(fields[b"CapPrm"], 16),
             effective=int(fields[b"CapEff"], 16),
             kernel_thread=fields.get(b"Kthread", b"0") == b"1",
+            seccomp=int(fields.get(b"Seccomp", b"0")),
         )
     except KeyError as error:
         raise ValueError(f"no {error} in a status file") from None

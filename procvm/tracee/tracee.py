@@ -8,9 +8,11 @@ import signal
 import subprocess
 import threading
 import weakref
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
+from procvm.address import as_address
 from procvm.errors import (
     ClosedError,
     ProcessExitedError,
@@ -22,11 +24,11 @@ from procvm.mm.space import VmSpace
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.process.process import Process
+from procvm.process.process import Process, as_pid
 from procvm.tracee.tracer import Channel, open_channel
 from procvm.tracer.protocol import Op
 
-__all__ = ["Held", "Thread", "Tracee"]
+__all__ = ["Event", "Held", "Thread", "Tracee"]
 
 STOP_TIMEOUT = 2.0
 """Seconds that a stop may take, unless it is told otherwise."""
@@ -50,6 +52,21 @@ class Thread(NamedTuple):
     tid: int
     name: bytes
     state: str
+
+
+class Event(NamedTuple):
+    """Something that stopped a target on its way.
+
+    Attributes:
+        kind: ``"signal"`` (about to be delivered, as the target goes on),
+            ``"stop"`` (a signal stopped the whole process), or ``"exec"``.
+        tid: The thread it happened to.
+        signo: The signal; 0 for an exec.
+    """
+
+    kind: str
+    tid: int
+    signo: int
 
 
 class Held(io.FileIO):
@@ -83,7 +100,7 @@ class Calls:
         self.closed = False
 
     def request(
-        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float = STOP_TIMEOUT
+        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float | None = STOP_TIMEOUT
     ) -> Any:
         """Asks the tracer, and waits for the answer; see `Channel.request`."""
         with self._lock:
@@ -233,6 +250,62 @@ class Tracee(Process):
         """Returns its threads, as they are now."""
         self._image.open_files()
         return [Thread(*fields) for fields in self._calls.request(Op.THREADS)]
+
+    def registers(self, tid: int | None = None) -> dict[str, int]:
+        """Returns the general registers of a held thread, by the kernel's names.
+
+        Args:
+            tid: The thread; the leader if it is not given.
+
+        Raises:
+            NotStoppedError: The target runs.
+        """
+        found: dict[str, int] = self._calls.request(Op.GET_REGISTERS, self._tid(tid))
+        return found
+
+    def set_registers(self, values: Mapping[str, int], tid: int | None = None) -> None:
+        """Sets registers of a held thread; those not named stay as they are.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ValueError: There is no register of that name.
+        """
+        unknown = values.keys() - self.registers(tid).keys()
+        if unknown:
+            raise ValueError(f"no register is called {sorted(unknown)[0]!r} on this machine")
+        numbers = {name: as_address(value, name) for name, value in values.items()}
+        self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
+
+    def step(self, tid: int | None = None, timeout: float = STOP_TIMEOUT) -> None:
+        """Lets a held thread run one instruction; the others stay held.
+
+        Raises:
+            NotStoppedError: The target runs.
+            StopTimeoutError: The instruction is a system call that blocks; the
+                thread is held again.
+            ProcessExitedError: The thread ended by it.
+        """
+        self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
+
+    def cont(self, timeout: float | None = None) -> Event | None:
+        """Lets a held target run on, traced, to the next event; then it is held again.
+
+        Args:
+            timeout: Seconds to wait for an event; None for no limit.
+
+        Returns:
+            What happened; None if nothing did in time, and the target is held
+            again all the same.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ProcessExitedError: It ended.
+        """
+        kind, tid, signo = self._calls.request(Op.CONT, timeout, timeout=timeout)
+        return None if kind == "timeout" else Event(kind, tid, signo)
+
+    def _tid(self, tid: int | None) -> int:
+        return self.pid if tid is None else as_pid(tid)
 
     def send_signal(self, signo: int) -> None:
         """Sends a signal to the process, and to no other that has its number.

@@ -112,7 +112,7 @@ class Channel:
         args: tuple[object, ...],
         *,
         fds: tuple[int, ...] = (),
-        timeout: float,
+        timeout: float | None,
     ) -> Any:
         """Asks the worker, and waits for its answer.
 
@@ -128,7 +128,7 @@ class Channel:
             protocol.send(self._line, (int(op), *args), fds)
             poll = select.poll()
             poll.register(self._line, select.POLLIN)
-            if not poll.poll((timeout + _GRACE) * 1000):
+            if not poll.poll(None if timeout is None else (timeout + _GRACE) * 1000):
                 raise StopTimeoutError(
                     f"the tracer did not answer for process {pid} in time; it lets go of it as "
                     "soon as it can",

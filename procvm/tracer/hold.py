@@ -18,8 +18,10 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum, auto
 
 from procvm.errors import (
@@ -38,6 +40,7 @@ _SPINS = 200
 _NAP = 50e-6
 _LONGEST_NAP = 1e-3
 _SEIZE_TRIES = 50
+_AFTER_EVENT = 5.0
 
 
 class TaskState(Enum):
@@ -63,6 +66,9 @@ class Hold:
         self.execed = False
         self._pidfd = pidfd
         self._tries: dict[int, int] = {}
+        # Signals that `cont` stopped at, to be delivered as the task goes on.
+        self._signals: dict[int, int] = {}
+        self._group_stopped: set[int] = set()
 
     def stop(self, deadline: float) -> None:
         """Stops every task, also those born meanwhile.
@@ -233,12 +239,16 @@ class Hold:
             self._pass_signal(event)
             return
         event.consume()
+        self._group_stopped.discard(tid)
         if event.event == EVENT_EXEC:
             # Every other task is gone, the one that called exec too: it is the leader now.
             self.tasks = {tid: TaskState.HELD}
+            self._signals.clear()
             self.execed = True
         elif tid in self.tasks or self._is_task(tid):
             self.tasks[tid] = TaskState.HELD
+            if event.event == EVENT_STOP and event.signo != signal.SIGTRAP:
+                self._group_stopped.add(tid)
         elif event.event == EVENT_STOP:
             # A process that a task of ours made by clone(): not a task, not ours to hold.
             self._let_go(tid)
@@ -273,12 +283,114 @@ class Hold:
         for tid, state in self.tasks.items():
             if state is TaskState.HELD:
                 try:
-                    requests.detach(tid)
-                except Gone:
+                    requests.detach(tid, self._signals.get(tid, 0))
+                except (Gone, OSError):
                     whole = False  # dead, and to be reaped
-                except OSError:
-                    whole = False
             elif state is TaskState.SEIZED:
                 whole = False
         self.tasks.clear()
+        self._signals.clear()
+        self._group_stopped.clear()
         return whole
+
+    def step(self, tid: int, deadline: float) -> None:
+        """Lets one held task run one instruction; the others stay held.
+
+        Raises:
+            ProcessExitedError: The task ended by it.
+            StopTimeoutError: The instruction did not complete in time (a system
+                call that blocks); the task is held again.
+        """
+        self.tasks[tid] = TaskState.SEIZED
+        late = False
+        requests.step(tid, self._signals.pop(tid, 0))
+        while self.tasks.get(tid) is TaskState.SEIZED:
+            event = requests.wait_any()
+            if event is None:
+                if time.monotonic() > deadline and not late:
+                    late = True
+                    requests.interrupt(tid)
+                time.sleep(_NAP)
+            elif event.tid != tid or event.exited or event.event:
+                self._take(event)
+            elif event.signo == signal.SIGTRAP:
+                event.consume()
+                self.tasks[tid] = TaskState.HELD
+            else:
+                # It came before the instruction: the step is into its handler.
+                requests.step(tid, event.signo)
+        if tid not in self.tasks:
+            raise ProcessExitedError(f"thread {tid} has ended", pid=self.pid)
+        if late:
+            raise StopTimeoutError(
+                f"thread {tid} did not complete an instruction in time: it is in a system call "
+                "that blocks; it is held again",
+                pid=self.pid,
+            )
+
+    def cont(self, deadline: float | None, given_up: Callable[[], bool]) -> tuple[str, int, int]:
+        """Lets every task run on, traced, until something happens; then holds them all again.
+
+        Args:
+            deadline: When to give up, on the clock of time.monotonic; None for never.
+            given_up: Whether the tool does not wait any more.
+
+        Returns:
+            What happened, to which task, with which signal: ("signal", tid,
+            signo) about to be delivered, ("stop", tid, signo) of the group,
+            ("exec", pid, 0), or ("timeout", pid, 0).
+
+        Raises:
+            ProcessExitedError: The process ended.
+        """
+        for tid, state in self.tasks.items():
+            if state is TaskState.HELD:
+                self._run_on(tid)
+        nap = _NAP
+        found: tuple[str, int, int] | None = None
+        while found is None:
+            event = requests.wait_any()
+            if event is not None:
+                nap = _NAP
+                found = self._happened(event)
+            elif (deadline is not None and time.monotonic() > deadline) or given_up():
+                found = ("timeout", self.pid, 0)
+            else:
+                time.sleep(nap)
+                nap = min(nap * 2, _LONGEST_NAP)
+        for tid, state in self.tasks.items():
+            if state is TaskState.SEIZED:
+                with contextlib.suppress(Gone):
+                    requests.interrupt(tid)
+        self.stop(time.monotonic() + _AFTER_EVENT)
+        return found
+
+    def _run_on(self, tid: int) -> None:
+        self.tasks[tid] = TaskState.SEIZED
+        with contextlib.suppress(Gone):
+            if tid in self._group_stopped:
+                requests.listen(tid)
+            else:
+                requests.cont(tid, self._signals.pop(tid, 0))
+
+    def _happened(self, event: Event) -> tuple[str, int, int] | None:
+        """Takes in an event of a running target; returns it if it is one to stop at."""
+        tid = event.tid
+        if event.event == 0 and not event.exited:
+            # Taken off the queue: should the tracer be killed now, the signal is lost.
+            event.consume()
+            self.tasks[tid] = TaskState.HELD
+            self._signals[tid] = event.signo
+            return "signal", tid, event.signo
+        self._take(event)
+        if not self.tasks:
+            raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
+        if event.exited:
+            return None
+        if event.event == EVENT_EXEC:
+            return "exec", tid, 0
+        if tid in self._group_stopped:
+            return "stop", tid, event.signo
+        if self.tasks.get(tid) is TaskState.HELD:
+            self._run_on(tid)
+        return None

@@ -36,6 +36,10 @@ class Op(IntEnum):
     DETACH = 6
     IMAGE = 7
     AWAIT_EXEC = 8
+    GET_REGISTERS = 9
+    SET_REGISTERS = 10
+    STEP = 11
+    CONT = 12
 
 
 def send(channel: socket.socket, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:

@@ -18,13 +18,18 @@ __all__ = [
     "cont",
     "detach",
     "interrupt",
+    "listen",
+    "registers",
     "seize",
+    "set_registers",
+    "step",
     "wait_any",
 ]
 
 _func: Any = _binding
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207
+_LISTEN = 0x4208
 EVENT_STOP = 128
 EVENT_CLONE = int(_func.PTRACE_EVENT_CLONE)
 EVENT_EXEC = int(_func.PTRACE_EVENT_EXEC)
@@ -44,10 +49,12 @@ def _ptrace(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
     try:
         return int(_func.ptrace(request, tid, arg1, arg2))
     except _func.PtraceError as error:
-        if error.errno == errno.ESRCH:
-            raise Gone from None
-        code = int(error.errno or errno.EIO)
-        raise OSError(code, os.strerror(code)) from None
+        raise _gone_or_error(error) from None
+
+
+def _gone_or_error(error: Any) -> Exception:
+    code = int(error.errno or errno.EIO)
+    return Gone() if code == errno.ESRCH else OSError(code, os.strerror(code))
 
 
 def seize(tid: int) -> None:
@@ -70,9 +77,43 @@ def cont(tid: int, signo: int) -> None:
     _ptrace(_func.PTRACE_CONT, tid, 0, signo)
 
 
-def detach(tid: int) -> None:
-    """Lets go of a stopped task; a group-stop stays one."""
-    _ptrace(_func.PTRACE_DETACH, tid, 0, 0)
+def listen(tid: int) -> None:
+    """Lets a task that is in a group-stop stay in it, until SIGCONT."""
+    _ptrace(_LISTEN, tid)
+
+
+def step(tid: int, signo: int) -> None:
+    """Lets a stopped task run one instruction, with a signal delivered first."""
+    _ptrace(_func.PTRACE_SINGLESTEP, tid, 0, signo)
+
+
+def detach(tid: int, signo: int = 0) -> None:
+    """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
+    _ptrace(_func.PTRACE_DETACH, tid, 0, signo)
+
+
+def registers(tid: int) -> dict[str, int]:
+    """Returns the general registers of a stopped task, by the kernel's names."""
+    try:
+        found = _func.ptrace_getregs(tid)
+    except _func.PtraceError as error:
+        raise _gone_or_error(error) from None
+    return {name: int(getattr(found, name)) for name, *_ in found._fields_ if _plain(found, name)}
+
+
+def set_registers(tid: int, values: dict[str, int]) -> None:
+    """Sets some of the general registers of a stopped task."""
+    try:
+        found = _func.ptrace_getregs(tid)
+        for name, value in values.items():
+            setattr(found, name, value)
+        _func.ptrace_setregs(tid, found)
+    except _func.PtraceError as error:
+        raise _gone_or_error(error) from None
+
+
+def _plain(registers: Any, name: str) -> bool:
+    return isinstance(getattr(registers, name), int)
 
 
 class Event:

@@ -15,19 +15,20 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
-from procvm.errors import NotStoppedError, ProcvmError
+from procvm.errors import NoSuchProcessError, NotStoppedError, ProcessExitedError, ProcvmError
 from procvm.linux import procfs
 from procvm.linux.fds import Fd
 from procvm.linux.procmem import ProcMem
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.tracer import protocol
+from procvm.tracer import protocol, requests
 from procvm.tracer.hold import Hold
 from procvm.tracer.protocol import Flags, Op
+from procvm.tracer.requests import Gone
 
 __all__ = ["serve"]
 
@@ -145,6 +146,10 @@ class Worker:
             Op.IMAGE: self._take_image,
             Op.AWAIT_EXEC: self._await_exec,
             Op.DETACH: self._detach,
+            Op.GET_REGISTERS: self._get_registers,
+            Op.SET_REGISTERS: self._set_registers,
+            Op.STEP: self._step,
+            Op.CONT: self._cont,
         }
         return answers[op](fds, *args)
 
@@ -240,6 +245,55 @@ class Worker:
         self._explicit = 1
         self._expires = None if longest is None else time.monotonic() + longest
         self._flags.set_hold(next(_holds))
+
+    def _held_task(self, tid: int) -> int:
+        if not self._flags.hold:
+            raise NotStoppedError(
+                f"process {self.pid} runs; stop() it first, or hold it with stopped()", pid=self.pid
+            )
+        if tid not in self.hold.tasks:
+            raise NoSuchProcessError(f"process {self.pid} has no thread {tid}", pid=tid)
+        return tid
+
+    def _get_registers(self, _fds: list[int], tid: int) -> dict[str, int]:
+        with self._gone(tid):
+            return requests.registers(self._held_task(tid))
+
+    def _set_registers(self, _fds: list[int], tid: int, values: dict[str, int]) -> None:
+        with self._gone(tid):
+            requests.set_registers(self._held_task(tid), values)
+
+    def _step(self, _fds: list[int], tid: int, timeout: float) -> None:
+        with self._gone(tid):
+            self.hold.step(self._held_task(tid), time.monotonic() + timeout)
+
+    def _cont(self, _fds: list[int], timeout: float | None) -> tuple[str, int, int]:
+        self._held_task(next(iter(self.hold.tasks), 0))
+        self._flags.set_hold(0)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        begun = time.monotonic()
+        try:
+            found = self.hold.cont(deadline, self._given_up)
+        except BaseException:
+            self._whole = self.hold.release() and self._whole
+            raise
+        self._flags.set_hold(next(_holds))
+        if self._expires is not None:
+            # The longest time is that of standing still.
+            self._expires += time.monotonic() - begun
+        return found
+
+    def _given_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        return bool(poll.poll(0))
+
+    @contextlib.contextmanager
+    def _gone(self, tid: int) -> Generator[None]:
+        try:
+            yield
+        except Gone:
+            raise ProcessExitedError(f"thread {tid} has ended", pid=self.pid) from None
 
 
 def _rescue(worker: Worker) -> None:
