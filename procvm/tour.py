@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,39 @@ libc.mprotect(base + page, page, 1)
 print(hex(base), flush=True)
 for line in sys.stdin:
     print(account.number, account.balance, account.owner.decode(), flush=True)
+"""
+
+
+# Four threads add to one counter by compare-and-exchange, until a line comes
+# in; then it says how often they did.
+_COUNTER = """
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+static uint64_t counter;
+static int enough;
+static void *count(void *done)
+{
+    while (!__atomic_load_n(&enough, __ATOMIC_SEQ_CST)) {
+        uint64_t old = __atomic_load_n(&counter, __ATOMIC_SEQ_CST);
+        if (__sync_bool_compare_and_swap(&counter, old, old + 1))
+            ++*(uint64_t *)done;
+    }
+    return 0;
+}
+int main(void)
+{
+    pthread_t threads[4];
+    uint64_t done[4] = {0}, sum = 0;
+    for (int k = 0; k < 4; k++) pthread_create(&threads[k], 0, count, &done[k]);
+    printf("%p\\n", (void *)&counter);
+    fflush(stdout);
+    getchar();
+    enough = 1;
+    for (int k = 0; k < 4; k++) { pthread_join(threads[k], 0); sum += done[k]; }
+    printf("%lu %lu\\n", (unsigned long)sum, (unsigned long)counter);
+    return 0;
+}
 """
 
 
@@ -144,7 +179,43 @@ def main() -> None:
         source, target = other.vm.reader(bob.base, 28), vm.writer(base, 28)
         print(f"reader.read_fallible(writer) -> {source.read_fallible(target)} bytes")
         print(f"the first child itself now says:    {ada.says()}")
-    print("\nBoth children ended. The README and docs/ go on from here.")
+    _show_atomics()
+    print("\nAll children ended. The README and docs/ go on from here.")
+
+
+def _show_atomics() -> None:
+    _title("7. A compare-and-exchange on a counter of four running threads")
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        print(
+            "left out: there is no C compiler to build the child with (Debian: apt-get install gcc)"
+        )
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/counter"
+        subprocess.run(
+            [compiler, "-O1", "-pthread", "-x", "c", "-", "-o", program],
+            input=_COUNTER,
+            text=True,
+            check=True,
+        )
+        with procvm.spawn([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracee:
+            counter = int(tracee.stdout.readline(), 16)
+            ours = 0
+            while ours < 300:
+                old = tracee.vm.read_val(counter, u64)
+                _, stored = tracee.vm.atomic_compare_exchange(counter, u64, old, old + 1)
+                if not stored:
+                    # Under a hold nobody comes first.
+                    with tracee.stopped() as held:
+                        old = held.vm.atomic_load(counter, u64)
+                        _, stored = held.vm.atomic_compare_exchange(counter, u64, old, old + 1)
+                ours += stored
+            tracee.stdin.write(b"\n")
+            tracee.stdin.flush()
+            theirs, total = map(int, tracee.stdout.readline().split())
+    print(f"its threads added {theirs}, we added {ours} while they ran,")
+    print(f"and the counter is {total}: {'exact' if theirs + ours == total else 'WRONG'}")
 
 
 if __name__ == "__main__":

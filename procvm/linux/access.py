@@ -18,6 +18,10 @@ from procvm.linux.libc import errno_error
 __all__ = ["Explanation", "denial", "explain", "open_error"]
 
 CAP_SYS_PTRACE = 1 << 19
+_NOT_DUMPABLE = (
+    "{who} is not dumpable: it changed its ids, runs a file that may not be read, or asked for it "
+    "(PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE"
+)
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
@@ -67,6 +71,12 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
     """Returns the error for an OSError met while opening process `pid`."""
     code = error.errno or errno.EIO
     if code in (errno.EPERM, errno.EACCES):
+        found = explain(pid)
+        if found.cause is None and found.dumpable is None and not found.has_sys_ptrace:
+            # Root's own process: /proc can not tell, but nothing else is left.
+            return AccessDeniedError(
+                _NOT_DUMPABLE.format(who=f"process {pid}"), pid=pid, errno=code
+            )
         return denial(pid) or AccessDeniedError(
             f"process {pid} may not be accessed, though owner, dumpability and capabilities "
             "allow it: a security module (SELinux, AppArmor, Landlock) or a seccomp filter "
@@ -177,8 +187,7 @@ def _by_credentials(
     if facts.dumpable is False:
         return (
             "not dumpable",
-            f"{who} is not dumpable: it changed its ids, runs a file that may not be read, or "
-            "asked for it (PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE",
+            _NOT_DUMPABLE.format(who=who),
         )
     return None
 
