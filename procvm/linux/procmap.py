@@ -192,10 +192,13 @@ def read_maps(maps_fd: int) -> list[VmaEntry]:
 def _read_all(fd: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    # A larger request does not give a larger answer, but costs one call less.
-    while part := os.pread(fd, 1 << 16, size):
-        parts.append(part)
-        size += len(part)
+    try:
+        # A larger request does not give a larger answer, but costs one call less.
+        while part := os.pread(fd, 1 << 16, size):
+            parts.append(part)
+            size += len(part)
+    except ProcessLookupError:
+        return b""  # ended and reaped
     return b"".join(parts)
 
 

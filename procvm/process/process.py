@@ -58,7 +58,11 @@ class Process:
             ClosedError: It was closed.
         """
         files = self._image.open_files()
-        entries = read_maps(files.maps.number)
+        try:
+            entries = read_maps(files.maps.number)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise errno_error(code, "reading the mappings", pid=self.pid) from None
         if not entries:
             raise self._image.gone()
         return Maps([vma_of(entry) for entry in entries])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 import procvm
+import pytest
 from procvm import u64
+
 from tests.playground import PAGE, Playground, pattern
 
 
