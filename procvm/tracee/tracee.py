@@ -19,7 +19,6 @@ from procvm.errors import (
     ProcvmError,
     WaitTimeoutError,
 )
-from procvm.linux.fds import Fd
 from procvm.mm.space import VmSpace
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
@@ -80,10 +79,6 @@ class Held(io.FileIO):
 
     vm: VmSpace
     """The target's address space."""
-
-    def __del__(self) -> None:
-        # Closed here, so that dropping it is no ResourceWarning: it was interrupted.
-        self.close()
 
 
 class Calls:
@@ -230,16 +225,17 @@ class Tracee(Process):
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         held = Held(ours, "w")
         try:
-            end = Fd(theirs)
             held.vm = self._vm
-            self._calls.request(
-                Op.STOP, timeout, self._longest_hold, fds=(end.number,), timeout=timeout
-            )
+            try:
+                self._calls.request(
+                    Op.STOP, timeout, self._longest_hold, fds=(theirs,), timeout=timeout
+                )
+            finally:
+                os.close(theirs)
         except BaseException:
             held.close()
             raise
-        # Our copy of the other end goes with `end`. No call stands between here and the
-        # caller, so that nothing can come before it has the hold.
+        # No call stands between here and the caller: nothing can come before it has the hold.
         return held
 
     def is_stopped(self) -> bool:

@@ -104,6 +104,7 @@ class Channel:
         self.flags = flags
         self.image_named = False
         self._segment = segment
+        self._number = 0
 
     def request(
         self,
@@ -125,7 +126,8 @@ class Channel:
         """
         answered = False
         try:
-            protocol.send(self._line, (int(op), *args), fds)
+            self._number += 1
+            protocol.send(self._line, (self._number, int(op), *args), fds)
             poll = select.poll()
             poll.register(self._line, select.POLLIN)
             if not poll.poll(None if timeout is None else (timeout + _GRACE) * 1000):
@@ -134,8 +136,8 @@ class Channel:
                     "soon as it can",
                     pid=pid,
                 )
-            good, answer = protocol.receive_answer(self._line)
-            answered = True
+            number, good, answer = protocol.receive_answer(self._line)
+            answered = number == self._number
         except (OSError, EOFError) as error:
             if isinstance(error, StopTimeoutError):
                 raise
@@ -146,6 +148,9 @@ class Channel:
         finally:
             if not answered:
                 self.close()
+        if not answered:
+            # Left over from a request that Ctrl-C interrupted twice.
+            raise NotTracedError("the hold was interrupted, and is over", pid=pid)
         if not good:
             raise answer
         return answer

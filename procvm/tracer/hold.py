@@ -209,10 +209,12 @@ class Hold:
             # Born of a task of ours, and so ours from its first instruction.
             self.tasks[tid] = TaskState.SEIZED
             return
+        if status.tracer_pid and os.path.exists(f"/proc/self/task/{status.tracer_pid}"):
+            # Another thread of ours is about to let go of it.
+            time.sleep(_NAP)
+            return
         tries = self._tries[tid] = self._tries.get(tid, 0) + 1
-        # A thread of ours that is just ending lets go in a moment.
-        ours = os.path.exists(f"/proc/self/task/{status.tracer_pid}")
-        if status.tracer_pid and not ours and tries > 1:
+        if status.tracer_pid and tries > 1:
             raise AlreadyTracedError(
                 f"process {self.pid} is traced by process {status.tracer_pid} already; reading and "
                 "writing still work, holding it does not until that one detaches",

@@ -69,18 +69,18 @@ def receive(channel: socket.socket) -> tuple[tuple[Any, ...], list[int]] | None:
     return cast("tuple[Any, ...]", marshal.loads(data)), list(fds)
 
 
-def send_answer(channel: socket.socket, value: Any = None) -> None:
-    """Answers a request with a value of plain types."""
-    channel.send(marshal.dumps((True, value)))
+def send_answer(channel: socket.socket, number: int, value: Any = None) -> None:
+    """Answers request `number` with a value of plain types."""
+    channel.send(marshal.dumps((number, True, value)))
 
 
-def send_error(channel: socket.socket, error: ProcvmError) -> None:
-    """Answers a request with an error, which is raised at the other side."""
-    channel.send(marshal.dumps((False, pickle.dumps(error))))
+def send_error(channel: socket.socket, number: int, error: ProcvmError) -> None:
+    """Answers request `number` with an error, which is raised at the other side."""
+    channel.send(marshal.dumps((number, False, pickle.dumps(error))))
 
 
-def receive_answer(channel: socket.socket) -> tuple[bool, Any]:
-    """Returns (True, value) or (False, error): what a request was answered with.
+def receive_answer(channel: socket.socket) -> tuple[int, bool, Any]:
+    """Returns (number, True, value) or (number, False, error): what a request was answered with.
 
     Raises:
         EOFError: The tracer is gone.
@@ -88,9 +88,9 @@ def receive_answer(channel: socket.socket) -> tuple[bool, Any]:
     data = channel.recv(_LONGEST)
     if not data:
         raise EOFError
-    good, value = marshal.loads(data)
+    number, good, value = marshal.loads(data)
     # SAFETY: the packet comes from the tracer that this process started.
-    return good, value if good else pickle.loads(value)
+    return number, good, value if good else pickle.loads(value)
 
 
 class Flags:

@@ -108,13 +108,13 @@ class Worker:
         received = protocol.receive(self._channel)
         if received is None:
             return False
-        (op, *args), fds = received
+        (number, op, *args), fds = received
         try:
             answer = self._do(Op(op), args, fds)
         except ProcvmError as error:
-            protocol.send_error(self._channel, error)
+            protocol.send_error(self._channel, number, error)
         else:
-            protocol.send_answer(self._channel, answer)
+            protocol.send_answer(self._channel, number, answer)
         return bool(op != Op.DETACH)
 
     def _look_after(self) -> None:
