@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import struct
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+
+if TYPE_CHECKING:
+    from _ctypes import _SimpleCData  # pyright: ignore[reportPrivateUsage]  # c_int has no other base
 
 __all__ = [
+    "C",
     "Pod",
     "PodAtomic",
     "PodLike",
@@ -36,6 +41,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_INFINITIES = (struct.pack("@f", math.inf), struct.pack("@f", -math.inf))
 
 
 class Pod(Generic[T]):
@@ -80,13 +87,18 @@ class Pod(Generic[T]):
             TypeError: Not a value of this pod.
         """
         if self.packer is None:
-            if not isinstance(value, self.ctype):
+            # A subclass with fields of its own would spill over what comes behind.
+            if not isinstance(value, self.ctype) or ctypes.sizeof(cast(Any, value)) != self.size:
                 raise TypeError(f"{self.name} takes a {self.name}, not {type(value).__name__}")
             return bytes(cast(Any, value))
         try:
-            return self.packer.pack(value)
+            data = self.packer.pack(value)
         except (struct.error, OverflowError):
             raise self._misfit(value) from None
+        if self.code == "f" and data in _INFINITIES and not math.isinf(cast(float, value)):
+            # The native mode, which moves a number whole, does not look.
+            raise self._misfit(value)
+        return data
 
     def _misfit(self, value: object) -> Exception:
         if hasattr(value, "__index__") or (self.code in "fd" and hasattr(value, "__float__")):
@@ -107,7 +119,7 @@ class Pod(Generic[T]):
             OverflowError: A number that does not fit; the message names which.
             TypeError: Not values of this pod.
         """
-        if self.code:
+        if self.code and self.code != "f":
             try:
                 return struct.pack(f"@{len(values)}{self.code}", *values)
             except (struct.error, OverflowError):
@@ -140,6 +152,11 @@ class PodOnceAtomic(PodOnce[T], PodAtomic[T]):
 
     __slots__ = ()
 
+
+C = TypeVar(
+    "C",
+    bound="ctypes.Structure | ctypes.Union | ctypes.Array[Any] | _SimpleCData[Any]",
+)
 
 PodLike: TypeAlias = Pod[T] | type[T]
 
@@ -201,7 +218,12 @@ def pod_of(kind: PodLike[T]) -> Pod[T]:
     if isinstance(cast(object, kind), type) and issubclass(
         kind, _SIMPLE | _POINTER | _FUNCTION | ctypes.Structure | ctypes.Union | ctypes.Array
     ):
-        return _pod_of_ctype(cast(Any, kind))
+        pod = _pod_of_ctype(cast(Any, kind))
+        if pod.size != ctypes.sizeof(cast(Any, kind)):
+            # It had no fields yet when it was first seen.
+            _pod_of_ctype.cache_clear()
+            pod = _pod_of_ctype(cast(Any, kind))
+        return pod
     raise TypeError(
         f"{kind!r} is not a plain-old-data type: give u8 to f64, "
         "or a ctypes structure, union or array"

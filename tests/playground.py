@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import subprocess
+from collections.abc import Mapping
 from typing import Self
 
 from tests.build import compiled
@@ -19,9 +20,9 @@ def pattern(address: int, n: int) -> bytes:
 class Playground:
     """The running child; a context manager that ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self.popen = subprocess.Popen(
-            [compiled("playground")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [compiled("playground")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
         )
         assert self._line() == "ready"
 
@@ -73,6 +74,34 @@ class Playground:
     def spin(self, address: int) -> None:
         """Starts a thread of the child that counts an 8-byte word up."""
         self.ask(f"spin {address:x}")
+
+    def reserve(self, n: int) -> int:
+        """Maps private anonymous bytes that nobody has touched; returns the address."""
+        return int(self.ask(f"reserve {n}"), 16)
+
+    def window(self, n: int, window_len: int) -> int:
+        """Maps the same `window_len` shared bytes again and again over `n`; returns the address."""
+        return int(self.ask(f"window {n} {window_len}"), 16)
+
+    def map_file(self, path: bytes, n: int, kind: str = "r") -> int:
+        """Maps a file: privately (rw, r) or shared (srw, sr); returns the address."""
+        return int(self.ask(f"mapfile {path.hex()} {n} {kind}"), 16)
+
+    def map_memfd(self, name: bytes, n: int) -> int:
+        """Maps a new memfd of this name, shared; returns the address."""
+        return int(self.ask(f"memfd {name.hex()} {n}"), 16)
+
+    def set_comm(self, name: bytes) -> None:
+        """Gives the child's main thread a name; the kernel keeps 15 bytes of it."""
+        self.ask(f"comm {name.hex()}")
+
+    def storm(self, address: int, n: int, kind: str) -> None:
+        """Starts a thread of the child that makes pages rw and `kind` again, for ever."""
+        self.ask(f"storm {address:x} {n} {kind}")
+
+    def random_at(self) -> int:
+        """Returns where the child has the 16 random bytes of its exec."""
+        return int(self.ask("random"), 16)
 
     def close(self) -> None:
         self.popen.kill()

@@ -21,13 +21,12 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import threading
 from array import array
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from procvm.linux.libc import MAX_RW_COUNT, call, libc
-from procvm.own.buffers import Scratch
+from procvm.own.buffers import Scratch, fill_zeros
 from procvm.pod import Pod
 
 __all__ = ["IOV_MAX", "TOKEN_LEN", "Guard", "VmCalls"]
@@ -125,6 +124,10 @@ def _prepare_once(guard: Guard) -> Once:
         done = function(*args)
         if done >= TOKEN_LEN and token.raw == guard.token and not ended(0):
             return done - TOKEN_LEN
+        if done > TOKEN_LEN:
+            # Not known to be ours to show: whoever has the number now, the
+            # caller's buffer is not where its bytes are to be found.
+            fill_zeros(own_address, done - TOKEN_LEN)
         return -1
 
     def once_pinned(address: int, own_address: int, n: int) -> int:
@@ -148,21 +151,28 @@ def _prepare_once(guard: Guard) -> Once:
 _MOST = MAX_RW_COUNT - TOKEN_LEN
 
 
-class VmCalls(threading.local):
-    """The checked calls on one image; each thread has its own scratch.
-
-    Attributes:
-        guard: How to know that an answer is the image's.
-        read: Reads once, (address, own address, length), and checks where the
-            bytes came from. The result is the bytes that did arrive and are the
-            image's: less than were asked for means that the call failed after
-            them, -1 that nothing of it may be believed (the image knows how to
-            find out why).
-    """
+class VmCalls:
+    """The checked calls on one image; any thread may use them."""
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.read = _prepare_once(guard)
+        # Out of the list while it is used: by one thread, or by a signal handler of it.
+        self._idle: list[Once] = []
+
+    def read(self, address: int, own_address: int, n: int) -> int:
+        """Reads once and checks where the bytes came from.
+
+        Returns:
+            Bytes that did arrive and are the image's: less than `n` means that
+            the call failed after them, -1 that nothing of it may be believed
+            (the image knows how to find out why).
+        """
+        idle = self._idle
+        once = idle.pop() if idle else _prepare_once(self.guard)
+        try:
+            return once(address, own_address, n)
+        finally:
+            idle.append(once)
 
     def _read_unchecked(self, pid: int, address: int, own_address: int, n: int) -> tuple[int, int]:
         remote = array("Q", (address, n))
@@ -240,12 +250,12 @@ class VmCalls(threading.local):
             ctypes.c_ulong(0),
         )
 
-    def loader(self, pod: Pod[T], read: Callable[[int, int, int], None]) -> Callable[[int], T]:
+    def loader(self, pod: Pod[T], slow: Callable[[int], T]) -> Callable[[int], T]:
         """Returns a reader of one number with everything prepared.
 
         Args:
             pod: A number.
-            read: The complete read, for when the prepared call does not answer.
+            slow: The complete read, for when the prepared call does not answer.
         """
         guard = self.guard
         size = pod.size
@@ -267,16 +277,20 @@ class VmCalls(threading.local):
             # SAFETY: the vectors and the bytes they name are in the scratch
             # that `where` and `value` stand in.
             if function(*args) == whole and token.raw == guard.token and not ended(0):
-                return cast(T, value.value)
-            read(address, value_at, size)
-            return cast(T, value.value)
+                found = value.value
+                # A signal handler that used this function meanwhile left its own address.
+                if where.value == address:
+                    return cast(T, found)
+            return slow(address)
 
         def load_pinned(address: int) -> T:
             where.value = address
             # SAFETY: as above.
-            if guard.token is None or function(*args) != size:
-                read(address, value_at, size)
-            return cast(T, value.value)
+            if guard.token is not None and function(*args) == size:
+                found = value.value
+                if where.value == address:
+                    return cast(T, found)
+            return slow(address)
 
         if guard.pinned:
             args = scratch.args(guard.pid, 1, 1, 1)

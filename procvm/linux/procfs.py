@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import struct
 from typing import NamedTuple
 
@@ -74,10 +75,11 @@ def parse_status(data: bytes) -> Status:
         key, colon, value = line.partition(b":")
         # The name comes first and has its newlines escaped: no later line can pass for another.
         if colon and key not in fields:
-            fields[key] = value.strip(b"\t ")
+            fields[key] = value.removeprefix(b"\t")
     try:
         return Status(
-            name=fields[b"Name"],
+            # Only these two are escaped there.
+            name=re.sub(rb"\\(.)", _unescape, fields[b"Name"]),
             state=fields[b"State"][:1].decode("ascii"),
             tgid=int(fields[b"Tgid"]),
             tracer_pid=int(fields[b"TracerPid"]),
@@ -85,11 +87,15 @@ def parse_status(data: bytes) -> Status:
             gids=tuple(map(int, fields[b"Gid"].split())),
             permitted=int(fields[b"CapPrm"], 16),
             effective=int(fields[b"CapEff"], 16),
-            kernel_thread=fields.get(b"Kthread", b"0") == b"1",
+            kernel_thread=fields.get(b"Kthread", b"0").strip() == b"1",
             seccomp=int(fields.get(b"Seccomp", b"0")),
         )
     except KeyError as error:
         raise ValueError(f"no {error} in a status file") from None
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return b"\n" if match[1] == b"n" else match[1]
 
 
 def read_status(pid: int | str) -> Status | None:
@@ -102,10 +108,16 @@ def parse_stat(data: bytes) -> list[bytes]:
     """Returns the fields of /proc/PID/stat, numbered as proc_pid_stat(5) does minus one.
 
     The name, field 2, may hold anything, ``) R 1`` too: it ends at the last ``)``.
+
+    Raises:
+        ValueError: It is not a line of stat.
     """
-    head, _, tail = data.rpartition(b")")
-    pid, _, name = head.partition(b"(")
-    return [pid.strip(), name, *tail.split()]
+    head, closed, tail = data.rpartition(b")")
+    pid, opened, name = head.partition(b"(")
+    fields = tail.split()
+    if not closed or not opened or not pid.strip().isdigit() or len(fields) < 2:
+        raise ValueError(f"not a line of stat: {data[:80]!r}")
+    return [pid.strip(), name, *fields]
 
 
 def _read(path: str, most: int = -1) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import struct
 from bisect import bisect_right
 from enum import IntFlag
@@ -69,7 +70,10 @@ _ANSWER_AT = 24
 _ENTRY = struct.Struct("@QQQQQQQQQIIIIQQ")
 # What an older kernel, or a filter in front of this one, answers.
 _NOT_KNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES})
+_PERMS = re.compile(rb"[r-][w-][x-][ps]")
+_ESCAPED_NEWLINE = rb"\012"
 _PERMS_MASK = 0xF
+_KERNEL_HALF = 1 << 63
 
 
 _NAME_LEN = 4096 + 64  # PATH_MAX, and room for what the kernel adds
@@ -110,8 +114,9 @@ def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
         # SAFETY: the kernel writes the name into `name`, which outlives the call.
         fcntl.ioctl(maps_fd, _QUERY, query)
     except OSError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno == errno.ENOENT and address < _KERNEL_HALF:
             return None
+        # The vsyscall page is in the listing alone, and a name may be too long to be asked for.
         return _entry_in_text(maps_fd, address, error)
     _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
     text = bytes(name.view[: max(size - 1, 0)])
@@ -120,9 +125,9 @@ def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
 
 def _entry_in_text(maps_fd: int, address: int, refused: OSError) -> VmaEntry | None:
     """Does without PROCMAP_QUERY where it is not known; re-raises any other refusal."""
-    if refused.errno not in _NOT_KNOWN:
+    if refused.errno not in _NOT_KNOWN | {errno.ENOENT, errno.ENAMETOOLONG}:
         raise refused
-    entries = read_maps(maps_fd)
+    entries = read_maps(maps_fd, exact_names=False)
     if not entries:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     at = bisect_right(entries, address, key=lambda entry: entry.start) - 1
@@ -143,9 +148,12 @@ def parse_maps(text: bytes) -> list[VmaEntry]:
 
 def _parse_line(line: bytes) -> VmaEntry:
     fields = line.split(None, 5)
-    if len(fields) < 5 or len(fields[1]) != 4:
+    if len(fields) < 5 or not _PERMS.fullmatch(fields[1]) or not fields[4].isdigit():
         raise ValueError(f"not a line of maps: {line[:80]!r}")
-    start, _, end = fields[0].partition(b"-")
+    first, _, last = fields[0].partition(b"-")
+    start, end = int(first, 16), int(last, 16)
+    if start >= end:
+        raise ValueError(f"not a line of maps: {line[:80]!r}")
     perms = fields[1]
     flags = (
         (perms[0] == 0x72) * 1
@@ -156,25 +164,30 @@ def _parse_line(line: bytes) -> VmaEntry:
     major, _, minor = fields[3].partition(b":")
     name = fields[5] if len(fields) == 6 else b""
     return VmaEntry(
-        int(start, 16),
-        int(end, 16),
+        start,
+        end,
         flags,
         int(fields[2], 16),
         (int(major, 16), int(minor, 16)),
         int(fields[4]),
-        name.replace(b"\\012", b"\n"),
+        name.replace(_ESCAPED_NEWLINE, b"\n"),
     )
 
 
 _TRIES = 8
 
 
-def read_maps(maps_fd: int) -> list[VmaEntry]:
+def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
     """Returns all mappings, sorted and disjoint; empty if the address space is gone.
 
     The kernel gives the text in pieces of a page, between which the target
     may change it. A torn listing is read again; if the target never rests,
     what contradicts an earlier line of the last listing is left out.
+
+    Args:
+        maps_fd: /proc/PID/maps, open.
+        exact_names: Whether to ask for each name that may hold a newline or the
+            four characters that stand for one in the text.
 
     Raises:
         OSError: As read.
@@ -186,7 +199,19 @@ def read_maps(maps_fd: int) -> list[VmaEntry]:
             break
     else:
         entries = _without_contradictions(entries)
+    if exact_names and any(b"\n" in entry.name for entry in entries):
+        entries = [_with_exact_name(maps_fd, entry) for entry in entries]
     return entries
+
+
+def _with_exact_name(maps_fd: int, entry: VmaEntry) -> VmaEntry:
+    if b"\n" not in entry.name:
+        return entry
+    try:
+        asked = entry_at(maps_fd, entry.start)
+    except OSError:
+        return entry
+    return asked if asked is not None and asked[:6] == entry[:6] else entry
 
 
 def _read_all(fd: int) -> bytes:

@@ -11,17 +11,56 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 
 from procvm.address import PAGE_SIZE
 from procvm.linux.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
 from procvm.linux.procmap import Perms, VmaRange, vma_at
+from procvm.own.buffers import pin
 
 __all__ = ["ProcMem"]
 
 _PIECE_LEN = 1 << 20
 _TRIES = 1000
+
+
+class _Piece:
+    """Room for a piece of what was read, which the kernel can copy out of.
+
+    memmove into a mapping of a file that was made shorter would end the tool;
+    a pread from this memfd is a short count.
+    """
+
+    def __init__(self) -> None:
+        self._file = Fd(os.memfd_create("procvm-piece", os.MFD_CLOEXEC))
+        os.ftruncate(self._file.number, _PIECE_LEN)
+        self._held = pin(mmap.mmap(self._file.number, _PIECE_LEN), writable=True)
+        self.address = self._held.address
+
+    def copy_to(self, own_address: int, n: int) -> int:
+        """Copies the first `n` bytes; returns how many, less if the destination faults."""
+        done = 0
+        while done < n:
+            # SAFETY: the caller keeps `n` bytes at `own_address` alive.
+            moved, code = call(
+                libc().pread,
+                self._file.number,
+                ctypes.c_void_p(own_address + done),
+                ctypes.c_size_t(n - done),
+                ctypes.c_longlong(done),
+            )
+            if code in TRANSIENT:
+                continue
+            if code or moved == 0:
+                break
+            done += moved
+        return done
+
+
+# Out of the list while it is used: by one thread, or by a signal handler of it.
+_idle: list[_Piece] = []
 
 
 class ProcMem:
@@ -48,11 +87,20 @@ class ProcMem:
             fault of the target, EFAULT for one of our own buffer, ESRCH when the
             address space is gone.
         """
-        return self._walk(libc().pread, address, own_address, n, need, checked_after=True)
+        # The mapping is looked up again after the read, as the page may not have
+        # allowed it any more; until then the bytes stay here.
+        try:
+            room = _idle.pop() if _idle else _Piece()
+        except OSError as error:
+            return 0, error.errno or errno.ENOMEM
+        try:
+            return self._walk(libc().pread, address, own_address, n, need, room)
+        finally:
+            _idle.append(room)
 
     def write(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
         """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
-        return self._walk(libc().pwrite, address, own_address, n, need, checked_after=False)
+        return self._walk(libc().pwrite, address, own_address, n, need, None)
 
     def _walk(
         self,
@@ -61,26 +109,25 @@ class ProcMem:
         own_address: int,
         n: int,
         need: Perms,
-        *,
-        checked_after: bool,
+        room: _Piece | None,
     ) -> tuple[int, int]:
         done = 0
         piece_len = _PIECE_LEN
         tries = 0
         while done < n:
-            at = address + done
+            at, own = address + done, own_address + done
             vma, code = self._vma(at)
             if vma is None:
                 return done, code or errno.EIO
             if vma.flags & need != need:
                 return done, errno.EIO
             piece = min(n - done, vma.end - at, piece_len)
-            # SAFETY: the caller keeps `n` bytes at `own_address` alive; an
-            # offset in user space fits off_t.
+            # SAFETY: the caller keeps `n` bytes at `own_address` alive, and `room`
+            # holds a piece; an offset in user space fits off_t.
             moved, code = call(
                 function,
                 self.mem.number,
-                ctypes.c_void_p(own_address + done),
+                ctypes.c_void_p(own if room is None else room.address),
                 ctypes.c_size_t(piece),
                 ctypes.c_longlong(at),
             )
@@ -90,16 +137,19 @@ class ProcMem:
             if code == errno.EFAULT and piece > 1:
                 # Our own buffer faulted, and the count of what went before is
                 # lost with it: in pieces that do not cross a page of ours.
-                piece_len = min(piece // 2, PAGE_SIZE - (own_address + done) % PAGE_SIZE) or 1
+                piece_len = min(piece // 2, PAGE_SIZE - own % PAGE_SIZE) or 1
                 continue
             if code:
                 return done, code
             if moved == 0:
                 return done, errno.ESRCH
-            if checked_after and self._vma(at)[0] != vma:
-                # What was read may be of a page that did not allow it any more.
-                piece_len = max(piece_len // 2, PAGE_SIZE)
-                continue
+            if room is not None:
+                if self._vma(at)[0] != vma:
+                    piece_len = max(piece_len // 2, PAGE_SIZE)
+                    continue
+                stored = room.copy_to(own, moved)
+                if stored < moved:
+                    return done + stored, errno.EFAULT
             done += moved
             tries = 0
         return done, 0
@@ -109,6 +159,11 @@ class ProcMem:
             return vma_at(self.maps.number, address), 0
         except OSError as error:
             return None, error.errno or errno.EIO
+
+    def readable(self, address: int) -> bool:
+        """Returns whether the target itself can read at `address`."""
+        vma, _ = self._vma(address)
+        return vma is not None and bool(vma.flags & Perms.READ)
 
     def peek(self, address: int, n: int) -> bytes | None:
         """Returns `n` bytes, protections ignored.

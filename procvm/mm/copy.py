@@ -6,9 +6,7 @@ memory, the vectored streams. It decides by whose memory the two sides are.
 
 from __future__ import annotations
 
-import threading
-
-from procvm.errors import ProcvmError
+from procvm.errors import InvalidArgsError, ProcvmError
 from procvm.mm.memory import Memory
 from procvm.own.buffers import Scratch
 from procvm.own.buffers import copy as copy_own
@@ -16,16 +14,12 @@ from procvm.own.buffers import copy as copy_own
 __all__ = ["copy"]
 
 _BOUNCE_LEN = 1 << 18
+_MOST_AT_ONCE = 1 << 27
 
 
-class _Bounce(threading.local):
-    """One reused buffer a thread, for copies between two memories not ours."""
-
-    def __init__(self) -> None:
-        self.buffer = Scratch(_BOUNCE_LEN)
-
-
-_bounce = _Bounce()
+# Buffers for copies between two memories not ours. One is out of the list while
+# it is used: a signal handler that copies, or another thread, takes another.
+_idle: list[Scratch] = []
 
 
 def copy(dst: Memory, dst_address: int, src: Memory, src_address: int, n: int) -> None:
@@ -55,8 +49,30 @@ def _copy_by_bounce(dst: Memory, dst_address: int, src: Memory, src_address: int
     overlap = src.domain is dst.domain and src_address < dst_address < src_address + n
     # Where the destination begins inside the source, a chunk written would be
     # read again as source: then all of it is read before any of it is written.
-    step_len = n if overlap else min(n, _BOUNCE_LEN)
-    bounce = Scratch(step_len) if step_len > _BOUNCE_LEN else _bounce.buffer
+    if overlap and n > _MOST_AT_ONCE:
+        raise InvalidArgsError(
+            f"a copy of {n} bytes onto themselves {dst_address - src_address} bytes further needs "
+            f"all of them at once, and {_MOST_AT_ONCE} is the most; copy from the end in parts"
+        )
+    if overlap and n > _BOUNCE_LEN:
+        _copy_in_steps(Scratch(n), n, dst, dst_address, src, src_address, n)
+        return
+    bounce = _idle.pop() if _idle else Scratch(_BOUNCE_LEN)
+    try:
+        _copy_in_steps(bounce, _BOUNCE_LEN, dst, dst_address, src, src_address, n)
+    finally:
+        _idle.append(bounce)
+
+
+def _copy_in_steps(
+    bounce: Scratch,
+    step_len: int,
+    dst: Memory,
+    dst_address: int,
+    src: Memory,
+    src_address: int,
+    n: int,
+) -> None:
     held = bounce.address
     done = 0
     while done < n:

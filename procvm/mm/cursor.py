@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Self
+from typing import Any, ClassVar, Generic, Self
 
 from procvm.address import as_len
 from procvm.errors import InvalidArgsError, ProcvmError
@@ -21,6 +21,8 @@ class Cursor(Generic[F]):
     """
 
     __slots__ = ("_accesses", "_cursor", "_end", "_marker", "_memory")
+
+    _writes: ClassVar[bool]
 
     def __init__(self, memory: Memory, address: int, n: int, marker: type[F]) -> None:
         self._memory: Memory = memory
@@ -108,6 +110,12 @@ class Cursor(Generic[F]):
         `read`, `read_fallible` and their twins are this, each for the memory
         its name promises.
         """
+        # A reader taken for a writer would write into read-only bytes.
+        if self._writes or not writer._writes:
+            raise TypeError(
+                f"bytes go from a VmReader to a VmWriter, not from a {type(self).__name__} "
+                f"to a {type(writer).__name__}"
+            )
         n = min(self._end - self._cursor, writer._end - writer._cursor)
         try:
             copy(writer._memory, writer._cursor, self._memory, self._cursor, n)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from procvm.address import as_len, check_range
-from procvm.errors import InvalidArgsError, VmError
-from procvm.mm.reader import VmReader, bytes_by
+from procvm.errors import InvalidArgsError, ProcvmError, VmError
+from procvm.mm.reader import VmReader
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer
-from procvm.pod import PodLike, PodOnce, pod_of
+from procvm.pod import C, Pod, PodLike, PodOnce, once_pod, pod_of
 
 __all__ = ["HasVmReaderWriter", "VmIo", "VmIoFill", "VmIoOnce"]
 
@@ -61,20 +61,19 @@ class VmIo(ABC):
             PageFaultError: `copied_len` bytes could be read; they are dropped
                 (use `read_into` to keep them).
         """
+        # `read` may be anybody's. So the bytes are zeroed first, as what it leaves
+        # out must not be bytes of ours, and copied after, as it may keep the writer.
         offset, n = check_range(offset, n, "offset")
-        return bytes_by(n, lambda address: self._fill(offset, address, n))
-
-    def _fill(self, offset: int, own_address: int, n: int) -> None:
-        # SAFETY: whoever calls keeps the `n` bytes at `own_address` alive.
-        self._read_whole(offset, VmWriter.from_kernel_space(own_address, n))
-
-    def _read_whole(self, offset: int, writer: VmWriter[Any]) -> None:
-        # `read` may be anybody's, and bytes that it left out must not pass.
-        self.read(offset, writer)
-        if writer.has_avail():
-            raise VmError(
-                f"{type(self).__name__}.read returned with {writer.avail()} bytes missing"
-            )
+        try:
+            data = bytearray(n)
+            self.read_into(offset, data)
+            return bytes(data)
+        except (MemoryError, OverflowError) as error:
+            if isinstance(error, ProcvmError):
+                raise
+            raise InvalidArgsError(
+                f"{n} bytes do not fit this process's memory; read them in parts"
+            ) from None
 
     def read_into(self, offset: int, buf: Buffer) -> None:
         """Fills the caller's writable buffer from `offset` on.
@@ -84,7 +83,13 @@ class VmIo(ABC):
                 rest of it is as it was.
             TypeError: Not a writable, C-contiguous buffer.
         """
-        self._read_whole(offset, VmWriter.from_buffer(buf))
+        writer = VmWriter.from_buffer(buf)
+        end = writer.cursor() + writer.avail()
+        self.read(offset, writer)
+        if writer.cursor() != end:
+            raise VmError(
+                f"{type(self).__name__}.read returned with {end - writer.cursor()} bytes missing"
+            )
 
     def write_bytes(self, offset: int, data: Buffer) -> None:
         """Writes all bytes of `data` at `offset`.
@@ -98,7 +103,11 @@ class VmIo(ABC):
         if reader.has_remain():
             raise VmError(f"{type(self).__name__}.write returned with {reader.remain()} bytes left")
 
-    def read_val(self, offset: int, pod: PodLike[T]) -> T:
+    @overload
+    def read_val(self, offset: int, pod: Pod[T]) -> T: ...
+    @overload
+    def read_val(self, offset: int, pod: type[C]) -> C: ...
+    def read_val(self, offset: int, pod: PodLike[Any]) -> Any:
         """Returns the value at `offset`, which needs no alignment.
 
         Raises:
@@ -108,7 +117,11 @@ class VmIo(ABC):
         plain = pod_of(pod)
         return plain.from_bytes(self.read_bytes(offset, plain.size))
 
-    def write_val(self, offset: int, pod: PodLike[T], value: T) -> None:
+    @overload
+    def write_val(self, offset: int, pod: Pod[T], value: T) -> None: ...
+    @overload
+    def write_val(self, offset: int, pod: type[C], value: C) -> None: ...
+    def write_val(self, offset: int, pod: PodLike[Any], value: Any) -> None:
         """Writes one value at `offset`, which needs no alignment.
 
         Raises:
@@ -117,7 +130,11 @@ class VmIo(ABC):
         """
         self.write_bytes(offset, pod_of(pod).to_bytes(value))
 
-    def read_slice(self, offset: int, pod: PodLike[T], n: int) -> list[T]:
+    @overload
+    def read_slice(self, offset: int, pod: Pod[T], n: int) -> list[T]: ...
+    @overload
+    def read_slice(self, offset: int, pod: type[C], n: int) -> list[C]: ...
+    def read_slice(self, offset: int, pod: PodLike[Any], n: int) -> list[Any]:
         """Returns the `n` values that stand one after the other at `offset`.
 
         Raises:
@@ -127,7 +144,11 @@ class VmIo(ABC):
         n = as_len(n)
         return plain.slice_from_bytes(self.read_bytes(offset, n * plain.size), n)
 
-    def write_slice(self, offset: int, pod: PodLike[T], values: Iterable[T]) -> None:
+    @overload
+    def write_slice(self, offset: int, pod: Pod[T], values: Iterable[T]) -> None: ...
+    @overload
+    def write_slice(self, offset: int, pod: type[C], values: Iterable[C]) -> None: ...
+    def write_slice(self, offset: int, pod: PodLike[Any], values: Iterable[Any]) -> None:
         """Writes values one after the other at `offset`.
 
         Raises:
@@ -226,12 +247,24 @@ class HasVmReaderWriter(VmIo, VmIoFill, VmIoOnce):
         """Writes all of `reader` from `offset` on; see `VmIo.write`."""
         reader.copy_to(self._writer_at(offset, reader.remain()))
 
-    def read_val(self, offset: int, pod: PodLike[T]) -> T:
+    def read_bytes(self, offset: int, n: int) -> bytes:
+        """Returns the `n` bytes at `offset`; see `VmIo.read_bytes`."""
+        return self._reader_at(offset, n).read_bytes(n)
+
+    @overload
+    def read_val(self, offset: int, pod: Pod[T]) -> T: ...
+    @overload
+    def read_val(self, offset: int, pod: type[C]) -> C: ...
+    def read_val(self, offset: int, pod: PodLike[Any]) -> Any:
         """Returns the value at `offset`; see `VmIo.read_val`."""
         plain = pod_of(pod)
         return self._reader_at(offset, plain.size).read_val(plain)
 
-    def write_val(self, offset: int, pod: PodLike[T], value: T) -> None:
+    @overload
+    def write_val(self, offset: int, pod: Pod[T], value: T) -> None: ...
+    @overload
+    def write_val(self, offset: int, pod: type[C], value: C) -> None: ...
+    def write_val(self, offset: int, pod: PodLike[Any], value: Any) -> None:
         """Writes one value at `offset`; see `VmIo.write_val`."""
         plain = pod_of(pod)
         self._writer_at(offset, plain.size).write_val(plain, value)
@@ -246,8 +279,8 @@ class HasVmReaderWriter(VmIo, VmIoFill, VmIoOnce):
 
     def read_once(self, offset: int, pod: PodOnce[T]) -> T:
         """Loads one value with a single load; see `VmIoOnce.read_once`."""
-        return self._reader_at(offset, pod.size).read_once(pod)
+        return self._reader_at(offset, once_pod(pod).size).read_once(pod)
 
     def write_once(self, offset: int, pod: PodOnce[T], value: T) -> None:
         """Stores one value with a single store; see `VmIoOnce.write_once`."""
-        self._writer_at(offset, pod.size).write_once(pod, value)
+        self._writer_at(offset, once_pod(pod).size).write_once(pod, value)

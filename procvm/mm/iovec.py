@@ -19,10 +19,13 @@ def _run(cursors: list[Any], start: int, room: int) -> list[tuple[Any, int]]:
     """Returns (cursor, length) of those from `start` on in one memory, `room` bytes at most."""
     memory = cursors[start].memory
     run: list[tuple[Any, int]] = []
+    seen: set[int] = set()
     for k in range(start, len(cursors)):
         cursor = cursors[k]
-        if room == 0 or cursor.memory is not memory:
+        # One that is given twice has moved when its turn comes again.
+        if room == 0 or cursor.memory is not memory or id(cursor) in seen:
             break
+        seen.add(id(cursor))
         n = min(cursor.left(), room)
         run.append((cursor, n))
         room -= n

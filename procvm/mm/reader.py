@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from procvm.address import as_len, check_range
 from procvm.errors import InvalidArgsError
@@ -11,7 +12,7 @@ from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer, new_bytes
-from procvm.pod import PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
+from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
 
 if TYPE_CHECKING:
     from procvm.mm.space import VmSpace
@@ -29,7 +30,8 @@ def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
         InvalidArgsError: There is no memory for them.
     """
     try:
-        data, address = new_bytes(n)
+        # More than the machine can count would reach the interpreter as a negative size.
+        data, address = new_bytes(min(n, sys.maxsize))
     except (MemoryError, OverflowError):
         raise InvalidArgsError(
             f"{n} bytes do not fit this process's memory; read them in parts"
@@ -52,6 +54,8 @@ class VmReader(Cursor[F]):
     """
 
     __slots__ = ()
+
+    _writes = False
 
     @staticmethod
     def from_buffer(buf: Buffer) -> VmReader[Infallible]:
@@ -162,7 +166,11 @@ class VmReader(Cursor[F]):
             writer._require("read_fallible with a reader of own memory", Fallible)
         return self.copy_to(writer)
 
-    def read_val(self, pod: PodLike[T]) -> T:
+    @overload
+    def read_val(self, pod: Pod[T]) -> T: ...
+    @overload
+    def read_val(self, pod: type[C]) -> C: ...
+    def read_val(self, pod: PodLike[Any]) -> Any:
         """Reads one value; it needs no alignment.
 
         Raises:
@@ -184,7 +192,7 @@ class VmReader(Cursor[F]):
             self._require_left(size)
         value = load(cursor)
         self._cursor = after
-        return cast(T, value)
+        return value
 
     def _prepare(self, kind: PodLike[Any]) -> tuple[Callable[[int], Any], int]:
         pod = pod_of(kind)
@@ -250,7 +258,11 @@ class VmReader(Cursor[F]):
         # SAFETY: bytes_by keeps the `n` bytes at `own_address` alive meanwhile.
         self._memory.read(self._cursor, own_address, n)
 
-    def read_slice(self, pod: PodLike[T], n: int) -> list[T]:
+    @overload
+    def read_slice(self, pod: Pod[T], n: int) -> list[T]: ...
+    @overload
+    def read_slice(self, pod: type[C], n: int) -> list[C]: ...
+    def read_slice(self, pod: PodLike[Any], n: int) -> list[Any]:
         """Reads `n` values that stand one after the other.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, final
+from typing import Any, TypeVar, final, overload
 
 from procvm.address import check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
@@ -15,7 +15,7 @@ from procvm.mm.own import OwnMemory
 from procvm.mm.reader import VmReader, bytes_by
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, writable_cell
-from procvm.pod import PodAtomic, PodLike, atomic_pod, pod_of
+from procvm.pod import C, Pod, PodAtomic, PodLike, atomic_pod, pod_of
 
 __all__ = ["VmSpace"]
 
@@ -75,6 +75,10 @@ class VmSpace(VmIo, VmIoFill):
 
     def _check(self, vaddr: object, n: object) -> tuple[int, int]:
         start, length = check_range(vaddr, n)
+        # Nothing is read or written where there is nothing to: that is fine anywhere.
+        return (start, length) if length == 0 else self._in_user_space(start, length)
+
+    def _in_user_space(self, start: int, length: int) -> tuple[int, int]:
         if start + length > self._end:
             raise AccessDeniedError(
                 f"[{start:#x}, {start + length:#x}) leaves user space, which ends at "
@@ -92,7 +96,7 @@ class VmSpace(VmIo, VmIoFill):
         Source:
             OSTD ``VmSpace::reader``.
         """
-        vaddr, n = self._check(vaddr, n)
+        vaddr, n = self._in_user_space(*check_range(vaddr, n))
         return VmReader(self._memory, vaddr, n, Fallible)
 
     def writer(self, vaddr: int, n: int) -> VmWriter[Fallible]:
@@ -104,7 +108,7 @@ class VmSpace(VmIo, VmIoFill):
         Source:
             OSTD ``VmSpace::writer``.
         """
-        vaddr, n = self._check(vaddr, n)
+        vaddr, n = self._in_user_space(*check_range(vaddr, n))
         return VmWriter(self._memory, vaddr, n, Fallible)
 
     def reader_writer(self, vaddr: int, n: int) -> tuple[VmReader[Fallible], VmWriter[Fallible]]:
@@ -151,7 +155,11 @@ class VmSpace(VmIo, VmIoFill):
         if n:
             self._memory.write(offset, source.address, n)
 
-    def read_val(self, offset: int, pod: PodLike[T]) -> T:
+    @overload
+    def read_val(self, offset: int, pod: Pod[T]) -> T: ...
+    @overload
+    def read_val(self, offset: int, pod: type[C]) -> C: ...
+    def read_val(self, offset: int, pod: PodLike[Any]) -> Any:
         """Returns the value at an address; see `VmIo.read_val`."""
         loads = self._accesses.loads
         try:
@@ -161,9 +169,13 @@ class VmSpace(VmIo, VmIoFill):
             load, size = loads[pod] = self._memory.loader(plain), plain.size
         if type(offset) is not int or not 0 <= offset <= self._end - size:
             offset, _ = self._check(offset, size)
-        return cast(T, load(offset))
+        return load(offset)
 
-    def write_val(self, offset: int, pod: PodLike[T], value: T) -> None:
+    @overload
+    def write_val(self, offset: int, pod: Pod[T], value: T) -> None: ...
+    @overload
+    def write_val(self, offset: int, pod: type[C], value: C) -> None: ...
+    def write_val(self, offset: int, pod: PodLike[Any], value: Any) -> None:
         """Writes one value at an address; see `VmIo.write_val`."""
         stores = self._accesses.stores
         try:

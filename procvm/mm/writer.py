@@ -11,7 +11,7 @@ from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer
-from procvm.pod import PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
+from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
 
 if TYPE_CHECKING:
     from procvm.mm.reader import VmReader
@@ -35,6 +35,8 @@ class VmWriter(Cursor[F]):
     """
 
     __slots__ = ()
+
+    _writes = True
 
     @staticmethod
     def from_buffer(buf: Buffer) -> VmWriter[Infallible]:
@@ -151,7 +153,11 @@ class VmWriter(Cursor[F]):
             reader._require("write_fallible with a writer of own memory", Fallible)
         return reader.copy_to(self)
 
-    def write_val(self, pod: PodLike[T], value: T) -> None:
+    @overload
+    def write_val(self, pod: Pod[T], value: T) -> None: ...
+    @overload
+    def write_val(self, pod: type[C], value: C) -> None: ...
+    def write_val(self, pod: PodLike[Any], value: Any) -> None:
         """Writes one value; it needs no alignment.
 
         Raises:
@@ -275,7 +281,11 @@ class VmWriter(Cursor[F]):
             self._memory.write(self._cursor, source.address, source.n)
             self._cursor += source.n
 
-    def write_slice(self, pod: PodLike[T], values: Iterable[T]) -> None:
+    @overload
+    def write_slice(self, pod: Pod[T], values: Iterable[T]) -> None: ...
+    @overload
+    def write_slice(self, pod: type[C], values: Iterable[C]) -> None: ...
+    def write_slice(self, pod: PodLike[Any], values: Iterable[Any]) -> None:
         """Writes values one after the other.
 
         Raises:

@@ -25,13 +25,15 @@ from procvm.errors import (
 )
 from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
-from procvm.linux.libc import REFUSALS
+from procvm.linux.libc import REFUSALS, TRANSIENT
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmem import ProcMem
 
 __all__ = ["Image", "ended", "open_image"]
 
 _LOOKS = 4
+# What peeking at the token answers when that says something about the target.
+_TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 
 
 def ended(pidfd: int) -> bool:
@@ -122,24 +124,23 @@ class Image:
             here = files.peek(guard.token_address, TOKEN_LEN)
             if here == b"":
                 raise self.gone(copied_len)
-            if refused or not here:
-                self.by_calls = False
-            if not self.by_calls:
-                return
+            if refused or not here or not self.by_calls:
+                break
             now, code = self.calls.peek(guard.token_address, TOKEN_LEN)
-            if code == errno.ESRCH or code in REFUSALS:
-                # The leader has ended and other threads live on, or a policy
-                # came over us: the descriptors still serve.
-                self.by_calls = False
+            if code in TRANSIENT or code not in _TELLING:
                 return
+            if code == errno.ESRCH or code in REFUSALS or not files.readable(guard.token_address):
+                # The leader has ended and other threads live on, or a policy
+                # came over us, or the target keeps its token from itself.
+                break
             if now == here:
                 with self._lock:
                     if guard.token is not None:
                         guard.token = here
                 return
-        # The address space lives, kept by a process that shares it, and the
-        # number leads to another one.
-        raise self._execed(copied_len)
+        # No call by number can be believed any more: the token is lost, or never the
+        # same twice. The descriptors still are what was opened, and serve.
+        self.by_calls = False
 
     def gone(self, copied_len: int = 0) -> ProcvmError:
         """Returns the error that says how the address space went."""

@@ -142,7 +142,7 @@ class ProcessMemory(UserMemory):
         """Returns a reader of one value with its call prepared."""
         if not pod.code or not self.image.by_calls:
             return super().loader(pod)
-        return self._calls.loader(pod, self.read)
+        return self._calls.loader(pod, super().loader(pod))
 
     # Writing
 

@@ -15,6 +15,13 @@
  *   clear A N          as if the pages were new: fills them with the pattern
  *   spin A             a thread that counts the 8-byte word at A up
  *   exit N             ends
+ *   reserve N          maps N private anonymous bytes nobody has touched; answers the address
+ *   window N M         maps M shared bytes again and again over N; answers the address
+ *   mapfile PATH N KIND  maps N bytes of a file (path in hex); rw r: private, srw sr: shared
+ *   memfd NAME N       maps N bytes of a new memfd (name in hex), shared
+ *   comm NAME          takes a name (in hex)
+ *   storm A N KIND     a thread that makes the pages at A rw and KIND again, for ever
+ *   random             answers where the 16 random bytes of its exec are (AT_RANDOM)
  *
  * The byte at address A of a new page is pattern(A), never 0.
  */
@@ -26,7 +33,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #ifndef MADV_GUARD_INSTALL
@@ -60,12 +69,12 @@ static void fill(unsigned char *at, long n)
 static int file_of(unsigned char *at, long len)
 {
     int fd = memfd_create("playground", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, len)) return -1;
-    for (long k = 0; k < len; k++) {
-        unsigned char byte = pattern((uintptr_t)at + k);
-        if (pwrite(fd, &byte, 1, k) != 1) return -1;
-    }
-    return fd;
+    unsigned char *contents = malloc(len);
+    if (fd < 0 || !contents) return -1;
+    for (long k = 0; k < len; k++) contents[k] = pattern((uintptr_t)at + k);
+    long written = pwrite(fd, contents, len, 0);
+    free(contents);
+    return written == len ? fd : -1;
 }
 
 static int make(unsigned char *at, const char *kind)
@@ -119,10 +128,17 @@ static void layout(char *kinds)
 
 static void peek(uintptr_t address, long n)
 {
-    for (long k = 0; k < n; k++) {
-        unsigned char byte;
-        if (pread(self_mem, &byte, 1, (off_t)(address + k)) == 1) printf("%02x", byte);
-        else printf("--");
+    unsigned char bytes[4096];
+    while (n > 0) {
+        long most = n < (long)sizeof bytes ? n : (long)sizeof bytes;
+        long got = pread(self_mem, bytes, most, (off_t)address);
+        if (got <= 0) printf("--");
+        for (long k = 0; k < got; k++) {
+            putchar("0123456789abcdef"[bytes[k] >> 4]);
+            putchar("0123456789abcdef"[bytes[k] & 15]);
+        }
+        address += got > 0 ? got : 1;
+        n -= got > 0 ? got : 1;
     }
     printf("\n");
 }
@@ -137,6 +153,91 @@ static void poke(uintptr_t address, const char *hex)
         if (pwrite(self_mem, &byte, 1, (off_t)address) != 1) { answer(1); return; }
     }
     answer(0);
+}
+
+/* Decodes hex in place. */
+static char *unhex(char *hex)
+{
+    char *to = hex;
+    unsigned int value;
+    for (char *from = hex; sscanf(from, "%2x", &value) == 1; from += 2) *to++ = (char)value;
+    *to = 0;
+    return hex;
+}
+
+static void mapped(void *at)
+{
+    if (at == MAP_FAILED) answer(1);
+    else printf("%lx\n", (unsigned long)at);
+}
+
+static void reserve(long n)
+{
+    mapped(mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                0));
+}
+
+static void window(long n, long len)
+{
+    int fd = memfd_create("window", MFD_CLOEXEC);
+    char *base = mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int failed = fd < 0 || ftruncate(fd, len) || base == MAP_FAILED;
+    for (long at = 0; !failed && at < n; at += len)
+        failed = mmap(base + at, n - at < len ? n - at : len, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED;
+    close(fd);
+    mapped(failed ? MAP_FAILED : base);
+}
+
+static void map_fd(int fd, long n, const char *kind)
+{
+    int share = kind[0] == 's' ? MAP_SHARED : MAP_PRIVATE;
+    mapped(fd < 0 ? MAP_FAILED : mmap(NULL, n, perms_of(kind), share, fd, 0));
+    if (fd >= 0) close(fd);
+}
+
+static void mapfile(char *rest)
+{
+    char *path = strtok(rest, " "), *n = strtok(NULL, " "), *kind = strtok(NULL, " ");
+    int flags = !strcmp(kind, "srw") ? O_RDWR : O_RDONLY;
+    map_fd(open(unhex(path), flags | O_CLOEXEC), atol(n), kind);
+}
+
+static void map_memfd(char *rest)
+{
+    char *name = strtok(rest, " "), *n = strtok(NULL, " ");
+    int fd = memfd_create(unhex(name), MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, atol(n))) { close(fd); fd = -1; }
+    map_fd(fd, atol(n), "srw");
+}
+
+struct storm { char *at; long n; char kind[16]; };
+
+static void *blow(void *argument)
+{
+    struct storm *storm = argument;
+    int hole = !strcmp(storm->kind, "hole");
+    for (;;) {
+        if (hole) {
+            munmap(storm->at, storm->n);
+            mmap(storm->at, storm->n, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        } else {
+            mprotect(storm->at, storm->n, perms_of(storm->kind));
+            mprotect(storm->at, storm->n, PROT_READ | PROT_WRITE);
+        }
+    }
+    return NULL;
+}
+
+static void start_storm(unsigned long at, long n, const char *kind)
+{
+    pthread_t thread;
+    struct storm *storm = malloc(sizeof *storm);
+    storm->at = (char *)at;
+    storm->n = n;
+    strcpy(storm->kind, kind);
+    answer(pthread_create(&thread, NULL, blow, storm));
 }
 
 int main(void)
@@ -173,6 +274,16 @@ int main(void)
             pthread_t thread;
             answer(pthread_create(&thread, NULL, count, (void *)address));
         }
+        else if (!strcmp(command, "reserve")) reserve(atol(rest));
+        else if (!strcmp(command, "window")) {
+            char *len = strchr(rest, ' ');
+            window(atol(rest), len ? atol(len) : 0);
+        }
+        else if (!strcmp(command, "mapfile")) mapfile(rest);
+        else if (!strcmp(command, "memfd")) map_memfd(rest);
+        else if (!strcmp(command, "comm")) answer(prctl(PR_SET_NAME, unhex(rest), 0, 0, 0));
+        else if (!strcmp(command, "storm")) start_storm(address, n, kind);
+        else if (!strcmp(command, "random")) printf("%lx\n", getauxval(AT_RANDOM));
         else if (!strcmp(command, "exit")) exit((int)address);
         else printf("error unknown\n");
         fflush(stdout);

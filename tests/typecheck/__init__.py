@@ -1,0 +1,1 @@
+"""What the types let pass and what they do not."""
