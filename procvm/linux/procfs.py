@@ -136,9 +136,9 @@ def read_stat(pid: int) -> list[bytes] | None:
 
 
 def has_memory(pid: int) -> bool:
-    """Returns whether the leader of the process has an address space."""
-    data = _read(f"/proc/{pid}/statm")
-    return data is not None and not data.startswith(b"0 ")
+    """Returns whether a thread of the process has an address space: not on its way out."""
+    paths = (f"/proc/{pid}/task/{tid}/statm" for tid in (pid, *thread_ids(pid)))
+    return any((_read(path) or b"0 ")[:2] != b"0 " for path in paths)
 
 
 def thread_ids(pid: int) -> list[int]:

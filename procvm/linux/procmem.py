@@ -59,10 +59,6 @@ class _Piece:
         return done
 
 
-# Out of the list while it is used: by one thread, or by a signal handler of it.
-_idle: list[_Piece] = []
-
-
 class ProcMem:
     """The two descriptors and the walk over the mappings between them.
 
@@ -72,12 +68,14 @@ class ProcMem:
         writable: Whether mem could be opened for writing.
     """
 
-    __slots__ = ("maps", "mem", "writable")
+    __slots__ = ("_idle", "maps", "mem", "writable")
 
     def __init__(self, mem: Fd, maps: Fd, *, writable: bool) -> None:
         self.mem = mem
         self.maps = maps
         self.writable = writable
+        # Out of the list while it is used: by one thread, or by a signal handler of it.
+        self._idle: list[_Piece] = []
 
     def read(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
         """Reads up to `n` bytes, of mappings that allow `need` only.
@@ -90,13 +88,13 @@ class ProcMem:
         # The mapping is looked up again after the read, as the page may not have
         # allowed it any more; until then the bytes stay here.
         try:
-            room = _idle.pop() if _idle else _Piece()
+            room = self._idle.pop() if self._idle else _Piece()
         except OSError as error:
             return 0, error.errno or errno.ENOMEM
         try:
             return self._walk(libc().pread, address, own_address, n, need, room)
         finally:
-            _idle.append(room)
+            self._idle.append(room)
 
     def write(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
         """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
@@ -144,9 +142,11 @@ class ProcMem:
             if moved == 0:
                 return done, errno.ESRCH
             if room is not None:
-                if self._vma(at)[0] != vma:
-                    piece_len = max(piece_len // 2, PAGE_SIZE)
-                    continue
+                vma, _ = self._vma(at)
+                if vma is None or vma.flags & need != need:
+                    return done, errno.EIO
+                # What stands behind the end of the mapping now is looked at next.
+                moved = min(moved, vma.end - at)
                 stored = room.copy_to(own, moved)
                 if stored < moved:
                     return done + stored, errno.EFAULT

@@ -14,6 +14,7 @@ import functools
 import os
 import select
 import threading
+import time
 import weakref
 
 from procvm.errors import (
@@ -34,6 +35,9 @@ __all__ = ["Image", "ended", "open_image"]
 _LOOKS = 4
 # What peeking at the token answers when that says something about the target.
 _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
+
+
+_A_MOMENT = 0.001
 
 
 def ended(pidfd: int) -> bool:
@@ -70,6 +74,7 @@ class Image:
         # Without a token no answer by number can be believed.
         self.by_calls = by_calls and bool(token)
         self._lock = threading.Lock()
+        self._was_execed: bool | None = None
         _forget_in_children(self)
 
     @property
@@ -117,7 +122,8 @@ class Image:
             ClosedError: It was closed.
         """
         guard = self._guard
-        for _ in range(_LOOKS):
+        same_token = True
+        for look in range(_LOOKS):
             files = self.open_files(copied_len)
             if ended(self.open_pidfd().number):
                 raise self.gone(copied_len)
@@ -138,23 +144,36 @@ class Image:
                     if guard.token is not None:
                         guard.token = here
                 return
+            same_token = same_token and here == guard.token
+            if same_token and look == _LOOKS - 1:
+                # The address space that was opened is as it was, kept by a process that
+                # shares it, and the number leads to another one.
+                raise self._execed(copied_len)
         # No call by number can be believed any more: the token is lost, or never the
         # same twice. The descriptors still are what was opened, and serve.
         self.by_calls = False
 
     def gone(self, copied_len: int = 0) -> ProcvmError:
         """Returns the error that says how the address space went."""
-        pidfd = self.open_pidfd()
-        if not ended(pidfd.number):
-            # On its way out it has no memory any more; after an exec it has.
-            _, code = self.calls.peek(self._guard.token_address, 1)
-            refused = code in REFUSALS
-            has_memory = procfs.has_memory(self.pid) if refused else code != errno.ESRCH
-            if has_memory and not ended(pidfd.number):
-                return self._execed(copied_len)
+        if self._was_execed is None:
+            self._was_execed = self._runs_another(self.open_pidfd())
+        if self._was_execed:
+            return self._execed(copied_len)
         return ProcessExitedError(
             f"process {self.pid} has ended", pid=self.pid, copied_len=copied_len
         )
+
+    def _runs_another(self, pidfd: Fd) -> bool:
+        """Returns whether the process has memory, though not what was opened."""
+        for _ in range(_LOOKS):
+            if ended(pidfd.number):
+                return False
+            # A process on its way out has none. One look is not enough: while a thread
+            # execs, the leader has none either and the listing may be empty.
+            if procfs.has_memory(self.pid):
+                return not ended(pidfd.number)
+            time.sleep(_A_MOMENT)
+        return False
 
     def _execed(self, copied_len: int) -> ProcvmError:
         return ProcessExecedError(
@@ -219,22 +238,28 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
         try:
             files, token_address = _open_address_space(pid)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                # Between two programs of an exec, on its way out, or never had any.
-                denied = access.denial(pid)
-                if denied is not None:
-                    raise denied from None
+            absent = error.errno in (errno.ENOENT, errno.ESRCH)
+            failure = access.denial(pid) if absent else access.open_error(pid, error)
+            # What was found out by the number is believed of a process that lives and
+            # has memory: one on its way out belongs to root, and a reused number to others.
+            if ended(pidfd.number) or not (_is_kernel_thread(failure) or procfs.has_memory(pid)):
                 continue
-            raise access.open_error(pid, error) from None
+            if failure is not None:
+                raise failure from None
+            continue  # between two programs of an exec
         # All three were opened on one program only if it is still there.
         if files.peek(token_address, TOKEN_LEN) != b"":
             return Image(pid, pidfd, files, token_address, by_calls=by_calls)
     if ended(pidfd.number) or not procfs.has_memory(pid):
-        raise ProcessExitedError(f"process {pid} has ended", pid=pid)
+        raise ProcessExitedError(f"process {pid} has ended, or is about to", pid=pid)
     raise ProcessExecedError(
         f"process {pid} runs one new program after the other; open it when it has settled",
         pid=pid,
     )
+
+
+def _is_kernel_thread(failure: ProcvmError | None) -> bool:
+    return failure is not None and "kernel thread" in failure.message
 
 
 def _open_pidfd(pid: int) -> Fd:

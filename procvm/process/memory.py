@@ -154,16 +154,14 @@ class ProcessMemory(UserMemory):
             done, code = self._write_by_calls(address, own_address, n)
         elif files.writable:
             done, code = files.write(address, own_address, n, self._to_write)
-        elif self._forced:
+        else:
             raise AccessDeniedError(
-                f"/proc is mounted read-only: process {image.pid} can not be written with "
-                "protections ignored; mount a writable /proc, or write without forced()",
+                f"/proc is mounted read-only, so process {image.pid} can not be written: by its "
+                "number alone a write could reach a program that it has just become; mount a "
+                "writable /proc",
                 pid=image.pid,
                 errno=errno.EROFS,
             )
-        else:
-            image.verify(0)
-            done, code = self._write_by_calls(address, own_address, n)
         self._settle(code, "write", address, own_address, done)
 
     def _write_by_calls(self, address: int, own_address: int, n: int) -> tuple[int, int]:
