@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
@@ -20,8 +21,6 @@ def _folder() -> Path:
     def remove() -> None:
         if os.getpid() == pid:  # not in a child that was forked
             shutil.rmtree(folder, ignore_errors=True)
-
-    import atexit
 
     atexit.register(remove)
     return folder

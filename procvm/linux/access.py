@@ -15,12 +15,16 @@ from procvm.escape import printable
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 
-__all__ = ["Explanation", "denial", "explain", "open_error"]
+__all__ = ["Explanation", "denial", "explain", "is_ending", "open_error"]
 
 CAP_SYS_PTRACE = 1 << 19
 _NOT_DUMPABLE = (
     "{who} is not dumpable: it changed its ids, runs a file that may not be read, or asked for it "
     "(PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE"
+)
+_OUTSIDE = (
+    "process {pid} lives outside of the tool's user namespace, where no right of the tool's "
+    "reaches; run the tool in the namespace of the process"
 )
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
@@ -40,7 +44,8 @@ class Explanation(NamedTuple):
         gids: Its real, effective and saved gid.
         missing_capabilities: Those that it has and the tool has not, as a mask.
         has_sys_ptrace: Whether the tool has CAP_SYS_PTRACE.
-        same_user_namespace: Whether both share one; None where the tool may not look.
+        same_user_namespace: Whether both share one, as far as the tool may look; None
+            where it may not.
         dumpable: Whether it is; None where nobody tells.
         yama_scope: kernel.yama.ptrace_scope; None where Yama is absent.
         is_descendant: Whether it descends from the tool, as Yama 1 asks.
@@ -77,10 +82,12 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
             return AccessDeniedError(
                 _NOT_DUMPABLE.format(who=f"process {pid}"), pid=pid, errno=code
             )
+        who = "a security module (SELinux, AppArmor, Landlock)"
+        if found.seccomp:
+            who += " or the tool's own seccomp filter"
         return denial(pid) or AccessDeniedError(
             f"process {pid} may not be accessed, though owner, dumpability and capabilities "
-            "allow it: a security module (SELinux, AppArmor, Landlock) or a seccomp filter "
-            "says no; look at its audit log",
+            f"allow it: {who} says no; look at its audit log",
             pid=pid,
             errno=code,
         )
@@ -98,6 +105,12 @@ def denial(pid: int) -> AccessDeniedError | None:
     if found.cause in (None, "no process", "zombie"):
         return None
     return AccessDeniedError(found.message, pid=pid, errno=errno.EACCES)
+
+
+def is_ending(pid: int) -> bool:
+    """Returns whether a process that has not ended is about to: it has let go of its memory."""
+    status = procfs.read_status(pid)
+    return status is not None and not status.kernel_thread and not procfs.has_memory(pid)
 
 
 def explain(pid: int) -> Explanation:
@@ -161,8 +174,7 @@ def _by_credentials(
             return None
         return (
             "user namespace",
-            f"process {pid} lives in another user namespace, over which CAP_SYS_PTRACE of this "
-            "one does not reach; run the tool in its namespace or as its owner outside",
+            _OUTSIDE.format(pid=pid),
         )
     who = f"process {pid} ({printable(status.name)})"
     if {*facts.uids} != {ours.uids[0]} or {*facts.gids} != {ours.gids[0]}:
@@ -189,6 +201,8 @@ def _by_credentials(
             "not dumpable",
             _NOT_DUMPABLE.format(who=who),
         )
+    if facts.same_user_namespace is False:
+        return "user namespace", _OUTSIDE.format(pid=pid)
     return None
 
 
@@ -233,7 +247,10 @@ def _same_user_namespace(pid: int) -> bool | None:
     try:
         return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
     except OSError:
-        return None
+        pass
+    # Who may not look at it needs a right that the first namespace would give.
+    ours = (procfs.read_text("/proc/self/uid_map") or "").split()
+    return None if ours == ["0", "0", "4294967295"] else False
 
 
 def _is_descendant(pid: int) -> bool:

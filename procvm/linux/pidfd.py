@@ -27,7 +27,7 @@ def exit_status(fd: int, pid: int) -> int | None:
     """
     try:
         found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except ChildProcessError:
+    except OSError:  # not a child of ours, or nobody tells
         found = None
     if found is not None:
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

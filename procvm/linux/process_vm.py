@@ -122,8 +122,11 @@ def _prepare_once(guard: Guard) -> Once:
         # SAFETY: the vectors and the token's bytes are in the scratch that
         # `words` views; the caller keeps its own bytes alive.
         done = function(*args)
-        if done >= TOKEN_LEN and token.raw == guard.token and not ended(0):
-            return done - TOKEN_LEN
+        try:
+            if done >= TOKEN_LEN and token.raw == guard.token and not ended(0):
+                return done - TOKEN_LEN
+        except OSError:
+            pass  # not known whether it lives
         if done > TOKEN_LEN:
             # Not known to be ours to show: whoever has the number now, the
             # caller's buffer is not where its bytes are to be found.
@@ -229,8 +232,11 @@ class VmCalls:
         arrived = bytes(token.view)
         if done < TOKEN_LEN or arrived != guard.token:
             return -1
-        if not guard.pinned and _poller(guard.pidfd)(0):
-            return -1
+        try:
+            if not guard.pinned and _poller(guard.pidfd)(0):
+                return -1
+        except OSError:
+            return -1  # not known whether it lives
         return done - TOKEN_LEN
 
     def write(self, address: int, own_address: int, n: int) -> tuple[int, int]:
@@ -276,11 +282,14 @@ class VmCalls:
             where.value = address
             # SAFETY: the vectors and the bytes they name are in the scratch
             # that `where` and `value` stand in.
-            if function(*args) == whole and token.raw == guard.token and not ended(0):
-                found = value.value
-                # A signal handler that used this function meanwhile left its own address.
-                if where.value == address:
-                    return cast(T, found)
+            try:
+                if function(*args) == whole and token.raw == guard.token and not ended(0):
+                    found = value.value
+                    # A signal handler that used this meanwhile left its own address.
+                    if where.value == address:
+                        return cast(T, found)
+            except OSError:
+                pass  # not known whether it lives
             return slow(address)
 
         def load_pinned(address: int) -> T:

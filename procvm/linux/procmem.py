@@ -15,6 +15,7 @@ import mmap
 import os
 
 from procvm.address import PAGE_SIZE
+from procvm.errors import VmError
 from procvm.linux.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
 from procvm.linux.procmap import Perms, VmaRange, vma_at
@@ -39,9 +40,9 @@ class _Piece:
         self._held = pin(mmap.mmap(self._file.number, _PIECE_LEN), writable=True)
         self.address = self._held.address
 
-    def copy_to(self, own_address: int, n: int) -> int:
-        """Copies the first `n` bytes; returns how many, less if the destination faults."""
-        done = 0
+    def copy_to(self, own_address: int, n: int) -> tuple[int, int]:
+        """Copies the first `n` bytes; returns how many, and the errno that stopped it."""
+        done = tries = 0
         while done < n:
             # SAFETY: the caller keeps `n` bytes at `own_address` alive.
             moved, code = call(
@@ -51,12 +52,13 @@ class _Piece:
                 ctypes.c_size_t(n - done),
                 ctypes.c_longlong(done),
             )
-            if code in TRANSIENT:
+            if code in TRANSIENT and tries < _TRIES:
+                tries += 1
                 continue
-            if code or moved == 0:
-                break
+            if code:
+                return done, code
             done += moved
-        return done
+        return done, 0
 
 
 class ProcMem:
@@ -68,14 +70,19 @@ class ProcMem:
         writable: Whether mem could be opened for writing.
     """
 
-    __slots__ = ("_idle", "maps", "mem", "writable")
+    __slots__ = ("_idle", "_pid", "maps", "mem", "writable")
 
-    def __init__(self, mem: Fd, maps: Fd, *, writable: bool) -> None:
+    def __init__(self, mem: Fd, maps: Fd, *, pid: int, writable: bool) -> None:
         self.mem = mem
         self.maps = maps
         self.writable = writable
+        self._pid = pid
         # Out of the list while it is used: by one thread, or by a signal handler of it.
         self._idle: list[_Piece] = []
+
+    def prepare(self) -> None:
+        """Makes what `read` needs now, so that it needs no descriptor later."""
+        self._idle.append(_Piece())
 
     def read(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
         """Reads up to `n` bytes, of mappings that allow `need` only.
@@ -142,23 +149,28 @@ class ProcMem:
             if moved == 0:
                 return done, errno.ESRCH
             if room is not None:
-                vma, _ = self._vma(at)
+                vma, code = self._vma(at)
                 if vma is None or vma.flags & need != need:
-                    return done, errno.EIO
+                    return done, code or errno.EIO
                 # What stands behind the end of the mapping now is looked at next.
                 moved = min(moved, vma.end - at)
-                stored = room.copy_to(own, moved)
-                if stored < moved:
-                    return done + stored, errno.EFAULT
+                stored, code = room.copy_to(own, moved)
+                if code:
+                    return done + stored, code
             done += moved
             tries = 0
         return done, 0
 
     def _vma(self, address: int) -> tuple[VmaRange | None, int]:
-        try:
-            return vma_at(self.maps.number, address), 0
-        except OSError as error:
-            return None, error.errno or errno.EIO
+        code = 0
+        for _ in range(_TRIES):
+            try:
+                return vma_at(self.maps.number, address), 0
+            except OSError as error:
+                code = error.errno or errno.EIO
+                if code not in TRANSIENT:
+                    break
+        return None, code
 
     def readable(self, address: int) -> bool:
         """Returns whether the target itself can read at `address`."""
@@ -169,13 +181,26 @@ class ProcMem:
         """Returns `n` bytes, protections ignored.
 
         Empty if the address space is gone, None if nothing is mapped there.
+
+        Raises:
+            VmError: The kernel does not answer.
         """
-        try:
-            return os.pread(self.mem.number, n, address)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return None
-            raise
+        code = 0
+        for _ in range(_TRIES):
+            try:
+                return os.pread(self.mem.number, n, address)
+            except OSError as error:
+                code = error.errno or errno.EIO
+                if code not in TRANSIENT:
+                    break
+        if code == errno.EIO:
+            return None
+        # Not by the gate: an ESRCH here would say that the process has ended, and
+        # this descriptor says that by an empty answer.
+        raise VmError(
+            f"looking at process {self._pid}: {os.strerror(code)} "
+            f"[{errno.errorcode.get(code, code)}]"
+        )
 
     def write_whole(self, address: int, data: bytes, need: Perms) -> bool:
         """Writes a few bytes into one mapping; returns whether all of them were written.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar, cast, final
 
+from procvm.errors import InvalidArgsError
 from procvm.mm.memory import Memory
 from procvm.own import atomics, buffers
 from procvm.own.buffers import Buffer
@@ -30,6 +31,8 @@ class OwnMemory(Memory):
     is_own = True
 
     def __init__(self, address: int, n: int, *, writable: bool, keep: object = None) -> None:
+        if n > sys.maxsize:
+            raise InvalidArgsError(f"{n} bytes at {address:#x} are more than any process has")
         self.address = address
         self.n = n
         self.writable = writable

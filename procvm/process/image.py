@@ -23,6 +23,7 @@ from procvm.errors import (
     ProcessExecedError,
     ProcessExitedError,
     ProcvmError,
+    VmError,
 )
 from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
@@ -33,6 +34,7 @@ from procvm.linux.procmem import ProcMem
 __all__ = ["Image", "ended", "open_image"]
 
 _LOOKS = 4
+_TRIES = 100
 # What peeking at the token answers when that says something about the target.
 _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 
@@ -40,11 +42,25 @@ _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 _A_MOMENT = 0.001
 
 
-def ended(pidfd: int) -> bool:
-    """Returns whether the process has ended; a zombie has."""
+def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
+    """Returns whether the process has ended, at most `timeout_ms` from now; a zombie has.
+
+    Raises:
+        VmError: The kernel does not tell.
+    """
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    for tries in range(_TRIES):
+        try:
+            return bool(poll.poll(timeout_ms))
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code not in TRANSIENT or tries == _TRIES - 1:
+                raise VmError(
+                    f"asking whether a process lives: {os.strerror(code)} "
+                    f"[{errno.errorcode.get(code, code)}]"
+                ) from None
+    return False
 
 
 class Image:
@@ -73,8 +89,9 @@ class Image:
         self.calls = VmCalls(self._guard)
         # Without a token no answer by number can be believed.
         self.by_calls = by_calls and bool(token)
+        if not self.by_calls:
+            files.prepare()
         self._lock = threading.Lock()
-        self._was_execed: bool | None = None
         _forget_in_children(self)
 
     @property
@@ -155,9 +172,7 @@ class Image:
 
     def gone(self, copied_len: int = 0) -> ProcvmError:
         """Returns the error that says how the address space went."""
-        if self._was_execed is None:
-            self._was_execed = self._runs_another(self.open_pidfd())
-        if self._was_execed:
+        if self._runs_another(self.open_pidfd()):
             return self._execed(copied_len)
         return ProcessExitedError(
             f"process {self.pid} has ended", pid=self.pid, copied_len=copied_len
@@ -240,15 +255,13 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
         except OSError as error:
             absent = error.errno in (errno.ENOENT, errno.ESRCH)
             failure = access.denial(pid) if absent else access.open_error(pid, error)
-            # What was found out by the number is believed of a process that lives and
-            # has memory: one on its way out belongs to root, and a reused number to others.
-            if ended(pidfd.number) or not (_is_kernel_thread(failure) or procfs.has_memory(pid)):
-                continue
-            if failure is not None:
+            # What was found out by the number is believed of a process that lives: the
+            # number may be another's by now, and one on its way out belongs to root.
+            if failure is not None and not ended(pidfd.number) and not access.is_ending(pid):
                 raise failure from None
-            continue  # between two programs of an exec
-        # All three were opened on one program only if it is still there.
-        if files.peek(token_address, TOKEN_LEN) != b"":
+            continue
+        # All were opened on one program, and on that of the pidfd, only if it is still there.
+        if files.peek(token_address, TOKEN_LEN) != b"" and not ended(pidfd.number):
             return Image(pid, pidfd, files, token_address, by_calls=by_calls)
     if ended(pidfd.number) or not procfs.has_memory(pid):
         raise ProcessExitedError(f"process {pid} has ended, or is about to", pid=pid)
@@ -256,10 +269,6 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
         f"process {pid} runs one new program after the other; open it when it has settled",
         pid=pid,
     )
-
-
-def _is_kernel_thread(failure: ProcvmError | None) -> bool:
-    return failure is not None and "kernel thread" in failure.message
 
 
 def _open_pidfd(pid: int) -> Fd:
@@ -281,20 +290,20 @@ def _open_pidfd(pid: int) -> Fd:
 def _open_address_space(pid: int) -> tuple[ProcMem, int]:
     """Opens mem and maps by the leader, or by a thread that outlived it."""
     try:
-        return _open_at(f"/proc/{pid}")
+        return _open_at(pid, f"/proc/{pid}")
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESRCH):
             raise
         for tid in procfs.thread_ids(pid):
             try:
-                return _open_at(f"/proc/{pid}/task/{tid}")
+                return _open_at(pid, f"/proc/{pid}/task/{tid}")
             except OSError as again:
                 if again.errno not in (errno.ENOENT, errno.ESRCH):
                     raise
         raise
 
 
-def _open_at(path: str) -> tuple[ProcMem, int]:
+def _open_at(pid: int, path: str) -> tuple[ProcMem, int]:
     try:
         mem, writable = Fd.open(f"{path}/mem", os.O_RDWR), True
     except OSError as error:
@@ -303,4 +312,4 @@ def _open_at(path: str) -> tuple[ProcMem, int]:
         mem, writable = Fd.open(f"{path}/mem", os.O_RDONLY), False
     maps = Fd.open(f"{path}/maps", os.O_RDONLY)
     token_address = procfs.token_address(path)
-    return ProcMem(mem, maps, writable=writable), token_address
+    return ProcMem(mem, maps, pid=pid, writable=writable), token_address

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
-from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError
+from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError, VmError
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.procmap import Perms, vma_at
 from procvm.mm.memory import UserMemory
@@ -208,7 +208,11 @@ class ProcessMemory(UserMemory):
         if code == errno.EFAULT:
             raise self._own_fault(own_address + done, done)
         if code == errno.ESRCH:
-            raise image.gone(done)
+            image.verify(done)
+            raise VmError(
+                f"{verb} of process {image.pid}: {os.strerror(code)} [ESRCH], though it lives",
+                copied_len=done,
+            )
         raise errno_error(code, f"{verb} of process {image.pid}", pid=image.pid, copied_len=done)
 
     def fault(self, address: int, verb: str, done: int = 0) -> ProcvmError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import operator
-import select
 import time
 import warnings
 from types import TracebackType
@@ -119,9 +118,7 @@ class Process:
         """
         held = self._image.open_pidfd()
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(held.number, select.POLLIN)
-        while not poll.poll(None if deadline is None else _ms_until(deadline)):
+        while not ended(held.number, None if deadline is None else _ms_until(deadline)):
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(
                     f"process {self.pid} has not ended within {timeout} s", pid=self.pid

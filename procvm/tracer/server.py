@@ -225,7 +225,7 @@ class Worker:
     def _take_image(self, fds: list[int], token_address: int, writable: bool) -> None:
         """Takes the tool's own descriptors: an atomic can then reach no other program."""
         mem, maps = map(Fd, fds)
-        files = ProcMem(mem, maps, writable=writable)
+        files = ProcMem(mem, maps, pid=self.pid, writable=writable)
         pidfd = Fd(os.dup(self._pidfd))
         self._image = Image(self.pid, pidfd, files, token_address, by_calls=True)
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import procvm
 import pytest
+
+import procvm
 from procvm import VmReader, VmSpace, VmWriter, i64, u8, u16, u32, u64
 from procvm.linux.libc import libc
-
 from tests.linux.kinds import (
     DEFAULT,
     FORCED,

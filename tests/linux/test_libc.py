@@ -7,8 +7,9 @@ import os
 import pickle
 import signal
 
-import procvm
 import pytest
+
+import procvm
 from procvm.linux.fds import Fd
 from procvm.linux.libc import errno_error
 from procvm.linux.pidfd import exit_status

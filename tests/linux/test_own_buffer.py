@@ -9,10 +9,10 @@ import mmap
 import os
 from pathlib import Path
 
-import procvm
 import pytest
-from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray
 
+import procvm
+from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray
 from tests.playground import PAGE, Playground, pattern
 
 

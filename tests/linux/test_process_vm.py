@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import procvm
 import pytest
+
+import procvm
 from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray, u64
 from procvm.linux.libc import libc
 from procvm.linux.process_vm import TOKEN_LEN
-
 from tests.linux.kinds import oracle
 from tests.playground import PAGE, Playground, pattern
 

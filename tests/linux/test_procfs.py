@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from procvm.linux import procfs
 from procvm.linux.procfs import parse_auxv, parse_stat, parse_status
-
 from tests.playground import Playground
 
 NAMES = [

@@ -13,13 +13,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import procvm
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import procvm
 from procvm.linux import procmap
 from procvm.linux.procmap import Perms, VmaEntry, entry_at, parse_maps, read_maps, vma_at
-
 from tests.playground import PAGE, Playground
 
 LINE = b"7f0000000000-7f0000002000 r-xp 0000a000 fe:1c 4242       "

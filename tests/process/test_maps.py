@@ -6,10 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
-import procvm
 import pytest
-from procvm import Kind, Perms
 
+import procvm
+from procvm import Kind, Perms
 from tests.playground import PAGE, Playground
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-import procvm
 import pytest
-from procvm import u64
 
+import procvm
+from procvm import u64
 from tests.playground import PAGE, Playground, pattern
 
 

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 
-import procvm
 import pytest
+
+import procvm
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""What must hold after every row of the catalogue, checked around every test here."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.faults.helpers import (
+    HANG_AFTER,
+    assert_unharmed,
+    assert_works,
+    own_children,
+    own_fds,
+    own_threads,
+)
+from tests.playground import Playground
+
+
+@pytest.fixture(scope="session")
+def control() -> Iterator[tuple[int, int]]:
+    """A healthy target, for the whole run: its pid and a page of it."""
+    with Playground() as child:
+        yield child.pid, child.layout("rw")
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers whether the test failed: its traceback then holds what it was about."""
+    report = yield
+    if call.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def invariants(request: pytest.FixtureRequest, control: tuple[int, int]) -> Iterator[None]:
+    """Nothing is left behind, nothing hangs, and the next access on a healthy target succeeds."""
+    gc.collect()
+    before = own_fds(), own_threads(), own_children()
+
+    def give_up(*_: object) -> None:
+        raise AssertionError(f"it hangs: {HANG_AFTER} s have passed")
+
+    usual = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, HANG_AFTER)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    gc.collect()
+    if not request.node.stash.get(_failed, False):
+        fds, threads, children = before
+        left = [
+            *(fd for fd in own_fds() if fd not in fds),
+            *(f"thread {tid}" for tid in own_threads() if tid not in threads),
+            *(f"child {pid}" for pid in own_children() if pid not in children),
+        ]
+        assert not left, "left behind in the tool"
+    assert_works(*control)
+    assert_unharmed(control[0])
+
+
+@pytest.fixture
+def playground() -> Iterator[Playground]:
+    """A child of its own for the test, which must be alive and untraced after it."""
+    with Playground() as child:
+        yield child
+        assert child.ask("peek 0 0") == ""
+        assert_unharmed(child.pid)
