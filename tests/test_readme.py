@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import procvm
 import pytest
+
+import procvm
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)

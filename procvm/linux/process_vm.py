@@ -23,18 +23,22 @@ import os
 import select
 from array import array
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from itertools import chain
+from typing import TypeVar
 
 from procvm.linux.libc import MAX_RW_COUNT, call, libc
 from procvm.own.buffers import Scratch, fill_zeros
 from procvm.pod import Pod
 
-__all__ = ["IOV_MAX", "TOKEN_LEN", "Guard", "VmCalls"]
+__all__ = ["IOV_MAX", "NR_RANGES", "TOKEN_LEN", "Guard", "VmCalls"]
 
 T = TypeVar("T")
 
 IOV_MAX = 1024
 """Elements of an iovec that one call takes. Source: the kernel's ``UIO_MAXIOV``."""
+
+NR_RANGES = IOV_MAX - 1
+"""Ranges that one `VmCalls.readv` takes: the token is an element too."""
 
 TOKEN_LEN = 16
 """Bytes at AT_RANDOM. Source: getauxval(3)."""
@@ -210,12 +214,16 @@ class VmCalls:
             As `read`, of the ranges' bytes in order.
         """
         guard = self.guard
-        room = MAX_RW_COUNT - TOKEN_LEN
+        some = ranges[first : first + NR_RANGES]
+        total = sum([n for _, n in some])
         remote = array("Q", (guard.token_address, TOKEN_LEN))
-        for address, n in ranges[first : first + IOV_MAX - 1]:
-            remote.extend((address, min(n, room)))
-            room -= min(n, room)
-        total = MAX_RW_COUNT - TOKEN_LEN - room
+        if total <= _MOST:
+            remote.extend(chain.from_iterable(some))
+        else:
+            total = room = _MOST
+            for address, n in some:
+                remote.extend((address, min(n, room)))
+                room -= min(n, room)
         token = Scratch(TOKEN_LEN)
         local = array("Q", (token.address, TOKEN_LEN, own_address, total))
         # SAFETY: the vectors and the token's scratch live until the call
@@ -284,10 +292,10 @@ class VmCalls:
             # that `where` and `value` stand in.
             try:
                 if function(*args) == whole and token.raw == guard.token and not ended(0):
-                    found = value.value
+                    found: T = value.value
                     # A signal handler that used this meanwhile left its own address.
                     if where.value == address:
-                        return cast(T, found)
+                        return found
             except OSError:
                 pass  # not known whether it lives
             return slow(address)
@@ -296,9 +304,9 @@ class VmCalls:
             where.value = address
             # SAFETY: as above.
             if guard.token is not None and function(*args) == size:
-                found = value.value
+                found: T = value.value
                 if where.value == address:
-                    return cast(T, found)
+                    return found
             return slow(address)
 
         if guard.pinned:

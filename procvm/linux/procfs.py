@@ -17,9 +17,11 @@ __all__ = [
     "parse_auxv",
     "parse_stat",
     "parse_status",
+    "pids",
     "read_status",
     "relatives",
     "require_own_proc",
+    "task_has_memory",
     "thread_ids",
     "thread_leader",
     "threads",
@@ -137,8 +139,12 @@ def read_stat(pid: int) -> list[bytes] | None:
 
 def has_memory(pid: int) -> bool:
     """Returns whether a thread of the process has an address space: not on its way out."""
-    paths = (f"/proc/{pid}/task/{tid}/statm" for tid in (pid, *thread_ids(pid)))
-    return any((_read(path) or b"0 ")[:2] != b"0 " for path in paths)
+    return any(task_has_memory(tid) for tid in (pid, *thread_ids(pid)))
+
+
+def task_has_memory(tid: int) -> bool:
+    """Returns whether a task has an address space."""
+    return (_read(f"/proc/{tid}/statm") or b"0 ")[:2] != b"0 "
 
 
 def thread_ids(pid: int) -> list[int]:
@@ -173,6 +179,11 @@ def threads(pid: int) -> list[tuple[int, bytes, str]]:
             fields = parse_stat(data)
             found.append((tid, fields[1], fields[2].decode("ascii", "replace")))
     return found
+
+
+def pids() -> list[int]:
+    """Returns the pids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def relatives(pid: int) -> list[int]:

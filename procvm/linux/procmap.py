@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 from procvm.own.buffers import Scratch
 
-__all__ = ["Perms", "VmaEntry", "VmaRange", "entry_at", "parse_maps", "read_maps", "vma_at"]
+__all__ = [
+    "QUERY",
+    "Perms",
+    "VmaEntry",
+    "VmaRange",
+    "entry_at",
+    "parse_maps",
+    "prepared_query",
+    "read_maps",
+    "vma_at",
+]
 
 
 class Perms(IntFlag):
@@ -59,7 +69,7 @@ class VmaEntry(NamedTuple):
     name: bytes
 
 
-_QUERY = 0xC0686611  # _IOWR('f', 17, struct procmap_query), Linux 6.11
+QUERY = 0xC0686611  # _IOWR('f', 17, struct procmap_query), Linux 6.11
 _QUERY_LEN = 104
 _QUERY_HEAD = struct.Struct("@QQQ")  # size, query_flags, query_addr
 _QUERY_ANSWER = struct.Struct("@QQQ")  # vma_start, vma_end, vma_flags
@@ -91,7 +101,7 @@ def vma_at(maps_fd: int, address: int) -> VmaRange | None:
     query = bytearray(_QUERY_LEN)
     _QUERY_HEAD.pack_into(query, 0, _QUERY_LEN, 0, address)
     try:
-        fcntl.ioctl(maps_fd, _QUERY, query)
+        fcntl.ioctl(maps_fd, QUERY, query)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None
@@ -99,6 +109,29 @@ def vma_at(maps_fd: int, address: int) -> VmaRange | None:
         return None if entry is None else VmaRange(*entry[:3])
     start, end, flags = _QUERY_ANSWER.unpack_from(query, _ANSWER_AT)
     return VmaRange(start, end, flags & _PERMS_MASK)
+
+
+def prepared_query(maps_fd: int, need: Perms) -> tuple[memoryview, bytearray] | None:
+    """Returns a question for a mapping that allows `need`, to be asked often.
+
+    It is asked by ioctl with `QUERY`: an OSError if there is no such mapping.
+
+    Returns:
+        The question's words, and what the ioctl takes: the address is written
+        to word 2, and the mapping then begins at word 3 and ends at word 4. None
+        where the kernel can not be asked.
+
+    Source:
+        PROCMAP_QUERY, whose query_flags are numbered as `Perms`.
+    """
+    query = bytearray(_QUERY_LEN)
+    _QUERY_HEAD.pack_into(query, 0, _QUERY_LEN, int(need), 0)
+    try:
+        fcntl.ioctl(maps_fd, QUERY, query)
+    except OSError as error:
+        if error.errno in _NOT_KNOWN:
+            return None
+    return memoryview(query).cast("Q"), query
 
 
 def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
@@ -112,7 +145,7 @@ def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
     query = bytearray(_ENTRY.pack(*ask))
     try:
         # SAFETY: the kernel writes the name into `name`, which outlives the call.
-        fcntl.ioctl(maps_fd, _QUERY, query)
+        fcntl.ioctl(maps_fd, QUERY, query)
     except OSError as error:
         if error.errno == errno.ENOENT and address < _KERNEL_HALF:
             return None

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
+from collections.abc import Callable
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import VmError
 from procvm.linux.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
-from procvm.linux.procmap import Perms, VmaRange, vma_at
+from procvm.linux.procmap import QUERY, Perms, VmaRange, prepared_query, vma_at
 from procvm.own.buffers import pin
 
 __all__ = ["ProcMem"]
@@ -202,15 +204,33 @@ class ProcMem:
             f"[{errno.errorcode.get(code, code)}]"
         )
 
-    def write_whole(self, address: int, data: bytes, need: Perms) -> bool:
-        """Writes a few bytes into one mapping; returns whether all of them were written.
+    def putter(self, need: Perms) -> Callable[[int, bytes], bool] | None:
+        """Returns a quick writer of a few bytes into one mapping, for one thread.
 
-        Nothing is said about a failure: `write` finds out.
+        It takes (address, bytes) and returns whether all of them were written;
+        nothing is said about a failure: `write` finds out. Whoever calls it holds
+        this object meanwhile. None where the kernel can not be asked quickly.
         """
-        try:
-            vma = vma_at(self.maps.number, address)
-            if vma is None or vma.flags & need != need or vma.end - address < len(data):
+        prepared = prepared_query(self.maps.number, need)
+        if prepared is None:
+            return None
+        words, query = prepared
+        mem, maps = self.mem.number, self.maps.number
+        ioctl, pwrite = fcntl.ioctl, os.pwrite
+
+        def put(address: int, data: bytes) -> bool:
+            n = len(data)
+            words[_ADDRESS] = address
+            try:
+                ioctl(maps, QUERY, query)
+                # A signal handler that used this meanwhile left its own address.
+                if words[_ADDRESS] != address or words[_END] - address < n:
+                    return False
+                return pwrite(mem, data, address) == n
+            except OSError:
                 return False
-            return os.pwrite(self.mem.number, data, address) == len(data)
-        except OSError:
-            return False
+
+        return put
+
+
+_ADDRESS, _END = 2, 4  # words of a question

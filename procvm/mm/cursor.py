@@ -73,6 +73,10 @@ class Cursor(Generic[F]):
         self._cursor = after
         return self
 
+    def advance(self, n: int) -> None:
+        """Moves over `n` bytes that are known to be left."""
+        self._cursor += n
+
     @property
     def memory(self) -> Memory:
         """The memory the cursor stands in."""

@@ -44,15 +44,16 @@ def _copy_run(run: list[tuple[Any, int]], other: Cursor[Any], *, reading: bool) 
     ranges = [(cursor.cursor(), n) for cursor, n in run if n]
     memory = run[0][0].memory
     access = memory.readv if reading else memory.writev
-    total = sum(n for _, n in run)
+    total = sum([n for _, n in run])
     try:
         access(ranges, other.cursor())
     except ProcvmError as error:
         _advance(run, error.copied_len)
         other.skip(error.copied_len)
         raise
-    _advance(run, total)
-    other.skip(total)
+    for cursor, n in run:
+        cursor.advance(n)
+    other.advance(total)
     return total
 
 

@@ -73,7 +73,8 @@ class OwnMemory(Memory):
             unpack_from = pod.packer.unpack_from
 
             def load(address: int) -> T:
-                return cast(T, unpack_from(view, address - base)[0])
+                value: T = unpack_from(view, address - base)[0]
+                return value
 
             return load
         from_bytes = pod.from_bytes

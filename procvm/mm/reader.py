@@ -11,7 +11,7 @@ from procvm.errors import InvalidArgsError
 from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
-from procvm.own.buffers import Buffer, new_bytes
+from procvm.own.buffers import Buffer, Scratch, new_bytes
 from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
 
 if TYPE_CHECKING:
@@ -23,12 +23,25 @@ __all__ = ["VmReader", "bytes_by"]
 T = TypeVar("T")
 
 
+_FEW = 1 << 13
+# Out of the list while it is used: by one thread, or by a signal handler of it.
+_idle: list[Scratch] = []
+
+
 def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
-    """Returns `n` bytes that `fill` put at the address it was given, without a copy.
+    """Returns `n` bytes that `fill` put at the address it was given; many without a copy.
 
     Raises:
         InvalidArgsError: There is no memory for them.
     """
+    if 0 < n <= _FEW:
+        # A small copy costs less than asking the interpreter for an object to fill.
+        room = _idle.pop() if _idle else Scratch(_FEW)
+        try:
+            fill(room.address)
+            return bytes(room.view[:n])
+        finally:
+            _idle.append(room)
     try:
         # More than the machine can count would reach the interpreter as a negative size.
         data, address = new_bytes(min(n, sys.maxsize))

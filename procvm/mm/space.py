@@ -74,6 +74,8 @@ class VmSpace(VmIo, VmIoFill):
         return VmSpace(self._memory.forced())
 
     def _check(self, vaddr: object, n: object) -> tuple[int, int]:
+        if type(vaddr) is int and type(n) is int and 0 <= vaddr <= vaddr + n <= self._end:
+            return vaddr, n
         start, length = check_range(vaddr, n)
         # Nothing is read or written where there is nothing to: that is fine anywhere.
         return (start, length) if length == 0 else self._in_user_space(start, length)
@@ -96,7 +98,8 @@ class VmSpace(VmIo, VmIoFill):
         Source:
             OSTD ``VmSpace::reader``.
         """
-        vaddr, n = self._in_user_space(*check_range(vaddr, n))
+        if not (type(vaddr) is int and type(n) is int and 0 <= vaddr <= vaddr + n <= self._end):
+            vaddr, n = self._in_user_space(*check_range(vaddr, n))
         return VmReader(self._memory, vaddr, n, Fallible)
 
     def writer(self, vaddr: int, n: int) -> VmWriter[Fallible]:
@@ -108,7 +111,8 @@ class VmSpace(VmIo, VmIoFill):
         Source:
             OSTD ``VmSpace::writer``.
         """
-        vaddr, n = self._in_user_space(*check_range(vaddr, n))
+        if not (type(vaddr) is int and type(n) is int and 0 <= vaddr <= vaddr + n <= self._end):
+            vaddr, n = self._in_user_space(*check_range(vaddr, n))
         return VmWriter(self._memory, vaddr, n, Fallible)
 
     def reader_writer(self, vaddr: int, n: int) -> tuple[VmReader[Fallible], VmWriter[Fallible]]:

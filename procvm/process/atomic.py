@@ -124,13 +124,20 @@ def under_hold(memory: ProcessMemory, what: Atomic) -> int:
     return found
 
 
-def require_no_peer(pid: int) -> None:
+def require_no_peer(pid: int, *, everyone: bool = False) -> None:
     """Raises SharedMemoryError if another process runs in the same address space.
 
     One made by vfork is none: its parent can not be held meanwhile.
+
+    Args:
+        pid: The process.
+        everyone: Whether to ask of every process there is, not of its parent
+            and its children alone: one that was handed on to another parent.
     """
-    for other in procfs.relatives(pid):
-        if same_memory(pid, other):
+    # A leader that has ended has no memory to compare, as has a kernel thread.
+    task = next((tid for tid in (pid, *procfs.thread_ids(pid)) if procfs.task_has_memory(tid)), pid)
+    for other in procfs.pids() if everyone else procfs.relatives(pid):
+        if other != pid and same_memory(task, other) and procfs.task_has_memory(other):
             raise SharedMemoryError(
                 f"process {other} runs in the address space of process {pid} (CLONE_VM): holding "
                 "one does not keep the other from writing"

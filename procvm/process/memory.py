@@ -10,6 +10,7 @@ from typing import TypeVar, final
 
 from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError, VmError
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
+from procvm.linux.process_vm import NR_RANGES
 from procvm.linux.procmap import Perms, vma_at
 from procvm.mm.memory import UserMemory
 from procvm.own.buffers import address_of_bytes
@@ -123,6 +124,11 @@ class ProcessMemory(UserMemory):
                 got, begun = 0, first
                 if self.image.by_calls:
                     got = max(self._calls.readv(ranges, first, own_address + done), 0)
+                some = ranges[first : first + NR_RANGES]
+                if got == sum([n for _, n in some]):
+                    done += got
+                    first += len(some)
+                    continue
                 while first < len(ranges) and got >= ranges[first][1]:
                     got -= ranges[first][1]
                     done += ranges[first][1]
@@ -183,14 +189,15 @@ class ProcessMemory(UserMemory):
     def storer(self, pod: Pod[T]) -> Callable[[int, T], None]:
         """Returns a writer of one value, short where all goes well."""
         image = self.image
-        need = self._to_write
         size = pod.size
         to_bytes = pod.to_bytes
+        files = image.files
+        put = None if files is None else files.putter(self._to_write)
 
         def store(address: int, value: T) -> None:
             data = to_bytes(value)
-            files = image.files
-            if files is None or not files.write_whole(address, data, need):
+            held = image.files  # its descriptors stay open meanwhile
+            if held is None or put is None or not put(address, data):
                 # `data` is alive until the write is done.
                 self.write(address, address_of_bytes(data), size)
 

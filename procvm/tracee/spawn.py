@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import os
 import subprocess
@@ -66,15 +67,21 @@ with open(setup, "rb") as file:
     paths, argv, env = marshal.load(file)
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+if env is None:
+    with open("/proc/self/environ", "rb") as file:
+        env = dict(line.split(b"=", 1) for line in file.read().split(b"\\0") if b"=" in line)
 os.read(go, 1)
-error = None
+last = telling = 0
 for path in paths:
     try:
         os.execve(path, argv, env)
-    except OSError as now:
-        if error is None or now.errno not in (2, 20):
-            error = now
-os.write(failed, str(error.errno).encode())
+    except OSError as error:
+        last = error.errno
+        if last not in (2, 20) and not telling:
+            telling = last
+    except ValueError:
+        telling = 13
+os.write(failed, str(telling or last).encode())
 os._exit(127)
 """
 
@@ -113,13 +120,10 @@ def spawn(
         AccessDeniedError: It may not be traced.
     """
     arguments = _arguments(argv)
-    variables = {
-        os.fsencode(name): os.fsencode(value)
-        for name, value in (os.environ if env is None else env).items()
-    }
-    setup, setup_end = map(Fd, os.pipe2(os.O_CLOEXEC))
-    go, go_end = map(Fd, os.pipe2(os.O_CLOEXEC))
-    failed, failed_end = map(Fd, os.pipe2(os.O_CLOEXEC))
+    variables = None if env is None else _variables(env)
+    setup, setup_end = _pipe()
+    go, go_end = _pipe()
+    failed, failed_end = _pipe()
     passed = (setup.number, go.number, failed_end.number)
     popen = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *map(str, passed)],
@@ -131,12 +135,13 @@ def spawn(
         start_new_session=start_new_session,
     )
     # Only now has it become the trampoline: the next exec is the program's.
-    popen.args = [os.fsdecode(argument) for argument in arguments]
+    popen.args = [argv] if isinstance(argv, str | bytes | os.PathLike) else list(argv)
     del setup, go, failed_end
     try:
         with os.fdopen(os.dup(setup_end.number), "wb") as file:
             del setup_end
-            marshal.dump((_paths(arguments[0], variables), arguments, variables), file)
+            paths = _paths(arguments[0], os.environb if variables is None else variables)
+            marshal.dump((paths, arguments, variables), file)
         return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
     except BaseException:
         popen.kill()
@@ -190,10 +195,33 @@ def _arguments(argv: Sequence[Arg] | Arg) -> list[bytes]:
     arguments = [os.fsencode(argument) for argument in argv]
     if not arguments:
         raise ValueError("argv is empty; give at least the program")
+    if any(b"\0" in argument for argument in arguments):
+        raise ValueError("embedded null byte")
     return arguments
 
 
-def _paths(program: bytes, env: dict[bytes, bytes]) -> list[bytes]:
+def _variables(env: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    variables = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+    for name, value in variables.items():
+        if not name or b"=" in name[1:]:
+            raise ValueError("illegal environment variable name")
+        if b"\0" in name + value:
+            raise ValueError("embedded null byte")
+    return variables
+
+
+def _pipe() -> tuple[Fd, Fd]:
+    """Returns a pipe whose ends are no standard descriptors, of which some may be free."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        read_end, write_end = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return Fd(read_end), Fd(write_end)
+
+
+def _paths(program: bytes, env: Mapping[bytes, bytes]) -> list[bytes]:
     """Returns where to look for the program, as subprocess does."""
     if os.path.dirname(program):
         return [program]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, final
 from procvm.address import as_address
 from procvm.errors import (
     ClosedError,
+    NotTracedError,
     ProcessExitedError,
     ProcvmError,
     WaitTimeoutError,
@@ -128,14 +129,25 @@ class Calls:
         """Performs an atomic on private memory while the target is held; see `Holder`."""
         with self._atomic_lock:
             channel = self._channel
-            if channel is not None and (hold := channel.flags.rely()):
+            # The tracer's word for a hold outlives a tracer that was killed, and the hold does not.
+            if channel is not None and channel.alive() and (hold := channel.flags.rely()):
                 try:
                     if self._alone_in != hold:
-                        require_no_peer(self._image.pid)
+                        require_no_peer(self._image.pid, everyone=True)
                         self._alone_in = hold
-                    return under_hold(memory, what)
+                    found = under_hold(memory, what)
                 finally:
                     channel.flags.done()
+                if not channel.alive():
+                    self.drop()
+                    raise NotTracedError(
+                        "the tracer process has ended, and so has the hold, perhaps before the "
+                        "atomic was done",
+                        pid=self._image.pid,
+                    )
+                return found
+            if self._channel is None or not self._channel.image_named:
+                require_no_peer(self._image.pid, everyone=True)
             self._name_image()
             return int(
                 self.request(
@@ -225,6 +237,7 @@ class Tracee(Process):
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         held = Held(ours, "w")
         try:
+            _remember(held)
             held.vm = self._vm
             try:
                 self._calls.request(
@@ -382,7 +395,7 @@ class Tracee(Process):
         """Closes it; a spawned process is ended."""
         try:
             if self._popen is not None:
-                self.kill()
+                self._popen.kill()  # by its own handle: the process may be detached from
                 self._popen.__exit__(kind, error, traceback)
         finally:
             self.close()
@@ -392,7 +405,22 @@ _calls_of_tracees: weakref.WeakSet[Calls] = weakref.WeakSet()
 _watching = False
 
 
+# References without a callback, not a WeakSet: a callback would be Python that runs as
+# a hold is dropped, and would swallow a Ctrl-C that comes just then.
+_held: list[weakref.ref[Held]] = []
+
+
+def _remember(held: Held) -> None:
+    _held[:] = [ref for ref in _held if ref() is not None]
+    _held.append(weakref.ref(held))
+
+
 def _forget_all() -> None:
+    # A child that the tool forked keeps no end of a pipe open that means a hold.
+    for ref in _held:
+        held = ref()
+        if held is not None:
+            held.close()
     for calls in list(_calls_of_tracees):
         calls.forget()
 

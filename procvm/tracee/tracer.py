@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import mmap
 import os
 import select
 import socket
@@ -13,17 +14,22 @@ import sys
 import threading
 from typing import Any
 
+from procvm.address import PAGE_SIZE
 from procvm.errors import NotTracedError, StopTimeoutError, UnsupportedError
-from procvm.mm.segment import Segment
 from procvm.tracer import protocol
 from procvm.tracer.protocol import Flags, Op
 
-__all__ = ["Channel", "open_channel", "tracer_pid"]
+__all__ = ["Channel", "open_channel"]
 
-# Isolated, and without `site`, which would look through all of site-packages:
-# where modules are is told by the tool, as it finds them itself.
+# A grandchild, so that the tool has no child but its own: a wait for any child would
+# find it, or wait for it for ever. In a session of its own, so that no key of a terminal
+# reaches it. Isolated, and without `site`, which would look through all of
+# site-packages: where modules are is told by the tool, as it finds them itself.
 _BOOT = """
-import sys
+import os, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
 fd, sys.path[:] = sys.argv[1], sys.argv[2:]
 sys.argv[1:] = [fd]
 import runpy
@@ -40,26 +46,35 @@ class _Tracer:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         with theirs:
-            # A session of its own, so that no key of a terminal reaches it.
-            self.popen = subprocess.Popen(
+            # Its only job is to become a grandparent.
+            subprocess.run(
                 [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,
                 cwd="/",
+                check=True,
             )
 
     def close(self) -> None:
         """Ends it; it lets go of everything."""
         self.control.close()
-        self.popen.wait()
+
+    def alive(self) -> bool:
+        """Returns whether it is there."""
+        return _connected(self.control)
+
+
+def _connected(line: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(line, 0)  # the end of the other side is told unasked
+    return not poll.poll(0)
 
 
 _GRACE = 1.0
 """Seconds that the tracer may need beyond those it was given."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _running: _Tracer | None = None
 
 
@@ -67,7 +82,7 @@ def _tracer() -> _Tracer:
     """Returns the running tracer, started if there is none. The lock is held."""
     global _running  # noqa: PLW0603 (one tracer serves all of the tool)
     _watch_forks()
-    if _running is None or _running.popen.poll() is not None:
+    if _running is None or not _running.alive():
         if _running is not None:
             _running.control.close()
         _running = _Tracer()
@@ -88,22 +103,19 @@ def _at_exit() -> None:
 def _forget() -> None:
     """Lets a forked child keep nothing open that tells the tracer that the tool lives."""
     global _running, _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _running is not None:
         _running.control.close()
-        # It is the parent's to wait for.
-        _running.popen.returncode = 0
     _running = None
 
 
 class Channel:
     """A tracee's own line to its worker in the tracer."""
 
-    def __init__(self, line: socket.socket, flags: Flags, segment: Segment) -> None:
+    def __init__(self, line: socket.socket, flags: Flags) -> None:
         self._line = line
         self.flags = flags
         self.image_named = False
-        self._segment = segment
         self._number = 0
 
     def request(
@@ -155,6 +167,10 @@ class Channel:
             raise answer
         return answer
 
+    def alive(self) -> bool:
+        """Returns whether the tracer is there."""
+        return not self.closed and _connected(self._line)
+
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
@@ -163,7 +179,6 @@ class Channel:
     def close(self) -> None:
         """Ends it; the worker lets go of the target. Twice is fine."""
         self._line.close()
-        self._segment.close()
 
 
 def open_channel(pid: int, pidfd: int) -> Channel:
@@ -173,18 +188,19 @@ def open_channel(pid: int, pidfd: int) -> Channel:
         UnsupportedError: The tracer can not be started.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    segment = Segment.alloc(1, shared=True)
-    flags = Flags(segment.buffer)
-    with theirs, _lock:
-        for _ in range(2):
-            control = _tracer().control
-            with contextlib.suppress(BrokenPipeError, ConnectionError):
-                protocol.send(control, (pid,), (theirs.fileno(), pidfd, segment.fd))
-                return Channel(ours, flags, segment)
+    # The memfd is closed at once: both sides keep the page by their mappings, and
+    # nothing of ours runs when they go.
+    memfd = os.memfd_create("procvm-flags", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(memfd, PAGE_SIZE)
+        flags = Flags(mmap.mmap(memfd, PAGE_SIZE))
+        with theirs, _lock:
+            for _ in range(2):
+                control = _tracer().control
+                with contextlib.suppress(BrokenPipeError, ConnectionError):
+                    protocol.send(control, (pid,), (theirs.fileno(), pidfd, memfd))
+                    return Channel(ours, flags)
+        ours.close()
+    finally:
+        os.close(memfd)
     raise UnsupportedError("the tracer process does not start; look at what it wrote to stderr")
-
-
-def tracer_pid() -> int:
-    """Returns the pid of the tracer, started if there is none."""
-    with _lock:
-        return _tracer().popen.pid

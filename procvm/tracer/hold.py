@@ -69,12 +69,15 @@ class Hold:
         # Signals that `cont` stopped at, to be delivered as the task goes on.
         self._signals: dict[int, int] = {}
         self._group_stopped: set[int] = set()
+        # A leader that ended while it was seized stays so until this thread ends.
+        self._zombie_is_ours = False
 
-    def stop(self, deadline: float) -> None:
+    def stop(self, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Stops every task, also those born meanwhile.
 
         Args:
             deadline: When to give up, on the clock of time.monotonic.
+            given_up: Whether the tool does not wait any more.
 
         Raises:
             ProcessExitedError: It has ended.
@@ -91,17 +94,36 @@ class Hold:
             if self._all_stopped():
                 count = self._nr_tasks()
                 if count == len(self.tasks) and count:
+                    if not self.is_held:
+                        self._require_alive()
                     return
                 self._seize_new()
             elif spins % 64 == 63:
-                # A task that was born unseen may be what the others wait for.
+                # A task that was born unseen may be what the others wait for, and one
+                # that we know may have gone without a word.
+                self._look_again()
                 self._seize_new()
             spins += 1
             if spins > _SPINS:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or given_up():
                     raise self._timeout()
                 time.sleep(nap)
                 nap = min(nap * 2, _LONGEST_NAP)
+
+    def _look_again(self) -> None:
+        """Finds the tasks that will not announce themselves.
+
+        An exec by another thread replaces the leader silently, by a task that is
+        not ours; and a leader that ends before its threads is not reported.
+        """
+        ours = threading.get_native_id()
+        for tid in [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]:
+            status = procfs.read_status(f"{self.pid}/task/{tid}")
+            if status is None or status.tracer_pid != ours:
+                del self.tasks[tid]
+            elif status.state in "ZX" and tid == self.pid:
+                self.tasks[tid] = TaskState.DEAD
+                self._zombie_is_ours = True
 
     def stop_at_exec(self, go_fd: int, deadline: float) -> None:
         """Seizes the one task of a new process, lets it go on to its exec, and holds it there.
@@ -142,6 +164,11 @@ class Hold:
             if not self.tasks:
                 raise ProcessExitedError(f"process {self.pid} ended before its exec", pid=self.pid)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether there is a task that is stopped: an ended leader alone is none."""
+        return TaskState.HELD in self.tasks.values()
+
     def _timeout(self) -> StopTimeoutError:
         late = [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]
         return StopTimeoutError(
@@ -177,7 +204,7 @@ class Hold:
             return
         for name in names:
             tid = int(name)
-            if self.tasks.get(tid, TaskState.DEAD) is TaskState.DEAD:
+            if tid not in self.tasks:
                 self._seize(tid)
 
     def _seize(self, tid: int) -> None:
@@ -215,11 +242,13 @@ class Hold:
             return
         tries = self._tries[tid] = self._tries.get(tid, 0) + 1
         if status.tracer_pid and tries > 1:
+            # The field has the id of the thread that traces.
+            tracer_pid = procfs.thread_leader(status.tracer_pid) or status.tracer_pid
             raise AlreadyTracedError(
-                f"process {self.pid} is traced by process {status.tracer_pid} already; reading and "
+                f"process {self.pid} is traced by process {tracer_pid} already; reading and "
                 "writing still work, holding it does not until that one detaches",
                 pid=self.pid,
-                tracer_pid=status.tracer_pid,
+                tracer_pid=tracer_pid,
             )
         if tries > _SEIZE_TRIES:
             # Not just the moment of a sibling's exec.
@@ -281,7 +310,7 @@ class Hold:
         Those that did not stop are let go when the thread that traces them
         ends: the kernel then takes back the stop that is still to come.
         """
-        whole = True
+        whole = not self._zombie_is_ours
         for tid, state in self.tasks.items():
             if state is TaskState.HELD:
                 try:

@@ -133,6 +133,17 @@ class Event:
             os.waitpid(self.tid, _WALL | _WNOTHREAD | os.WNOHANG)
 
 
+def reap(tid: int) -> None:
+    """Reaps a task that another thread of ours traces, if it has ended; a stop of it stays."""
+    with contextlib.suppress(OSError):
+        found = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+        if found is not None and found.si_code in _ENDS:
+            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | _WALL)
+
+
+_ENDS = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
+
+
 def wait_any() -> Event | None:
     """Returns what a task traced by this thread did, or None if there is nothing new.
 
@@ -149,7 +160,7 @@ def wait_any() -> Event | None:
         return None
     if found is None:
         return None
-    if found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+    if found.si_code in _ENDS:
         return Event(found.si_pid, exited=True)
     return Event(
         found.si_pid,

@@ -18,7 +18,13 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from procvm.errors import NoSuchProcessError, NotStoppedError, ProcessExitedError, ProcvmError
+from procvm.errors import (
+    AlreadyTracedError,
+    NoSuchProcessError,
+    NotStoppedError,
+    ProcessExitedError,
+    ProcvmError,
+)
 from procvm.linux import procfs
 from procvm.linux.fds import Fd
 from procvm.linux.procmem import ProcMem
@@ -40,6 +46,13 @@ _STUCK = 0.1
 _BUSY_WAIT = 0.05
 
 _holds = itertools.count(1)
+_locks: dict[int, threading.Lock] = {}
+_locks_lock = threading.Lock()
+
+
+def _lock_of(pid: int) -> threading.Lock:
+    with _locks_lock:
+        return _locks.setdefault(pid, threading.Lock())
 
 
 class Worker:
@@ -58,6 +71,9 @@ class Worker:
         self._whole = True
         self._image: Image | None = None
         self.busy_since: float | None = None
+        self.thread_id = 0
+        self._lock = _lock_of(pid)
+        self._locked = False
         self.ended = False
 
     def start(self, after: threading.Thread | None = None) -> None:
@@ -67,6 +83,8 @@ class Worker:
     def _run(self, after: threading.Thread | None) -> None:
         if after is not None:
             after.join()
+            self._unlock()
+        self.thread_id = threading.get_native_id()
         try:
             while self._serve_once():
                 if not self._whole:
@@ -79,6 +97,15 @@ class Worker:
             pass  # the tool is gone, in the middle of an answer
         self._let_go()
         self._close()
+        if self._locked:
+            # Something is left to the kernel, which takes it back as this thread ends.
+            threading.Thread(
+                target=self._unlock_after, args=(threading.current_thread(),), daemon=True
+            ).start()
+
+    def _unlock_after(self, thread: threading.Thread) -> None:
+        thread.join()
+        self._unlock()
 
     def _close(self) -> None:
         self.ended = True
@@ -103,6 +130,8 @@ class Worker:
             os.close(fd)
             self._contexts.discard(fd)
         self._look_after()
+        if not self._whole:
+            return True  # a request is for the thread that comes after
         if self._channel.fileno() not in ready:
             return True
         received = protocol.receive(self._channel)
@@ -123,18 +152,20 @@ class Worker:
             return
         self.hold.collect()
         late = self._expires is not None and time.monotonic() >= self._expires
-        if late or not self._held or not self.hold.tasks:
+        if late or not self._held or not self.hold.is_held:
             self._let_go()
 
     def _let_go(self) -> None:
         self._explicit = 0
+        for fd in self._contexts:
+            os.close(fd)
+        self._contexts.clear()
         if self._flags.hold:
             self._flags.set_hold(0)
             until = time.monotonic() + _BUSY_WAIT
             while self._flags.relied_on and time.monotonic() < until:
                 time.sleep(0.0001)
-        if not self.hold.release():
-            self._whole = False
+        self._release()
 
     def _do(self, op: Op, args: list[Any], fds: list[int]) -> object:
         answers: dict[Op, Callable[..., object]] = {
@@ -185,15 +216,41 @@ class Worker:
         self._explicit += not fds
 
     def _stop_all(self, timeout: float) -> None:
-        self.busy_since = time.monotonic()
+        begun = time.monotonic()
+        self._take_lock(begun + timeout)
+        self.busy_since = begun
         try:
-            self.hold.stop(self.busy_since + timeout)
+            self.hold.stop(begun + timeout, self._given_up)
         except BaseException:
-            self.hold.release()
+            self._release()
             self._whole = False
             raise
         finally:
             self.busy_since = None
+
+    def _take_lock(self, deadline: float) -> None:
+        """Waits until no other worker holds the same process: a task has one tracer."""
+        while not (self._locked or self._lock.acquire(timeout=0.01)):
+            if time.monotonic() > deadline or self._given_up():
+                raise AlreadyTracedError(
+                    f"process {self.pid} is held by way of another Tracee of this tool; use that "
+                    "one, or end its hold",
+                    pid=self.pid,
+                    tracer_pid=os.getpid(),
+                )
+        self._locked = True
+
+    def _release(self) -> None:
+        """Lets go of every task; what could not be is let go as this thread ends."""
+        if not self.hold.release():
+            self._whole = False
+        elif self._locked:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._locked:
+            self._locked = False
+            self._lock.release()
 
     def _resume(self, _fds: list[int]) -> int:
         if not self._explicit:
@@ -219,8 +276,8 @@ class Worker:
             require_no_peer(self.pid)
             return under_hold(memory, Atomic(*what))
         finally:
-            if not held and not self.hold.release():
-                self._whole = False
+            if not held:
+                self._release()
 
     def _take_image(self, fds: list[int], token_address: int, writable: bool) -> None:
         """Takes the tool's own descriptors: an atomic can then reach no other program."""
@@ -234,9 +291,10 @@ class Worker:
         (go,) = fds
         self.busy_since = time.monotonic()
         try:
+            self._take_lock(self.busy_since + timeout)
             self.hold.stop_at_exec(go, self.busy_since + timeout)
         except BaseException:
-            self.hold.release()
+            self._release()
             self._whole = False
             raise
         finally:
@@ -275,7 +333,7 @@ class Worker:
         try:
             found = self.hold.cont(deadline, self._given_up)
         except BaseException:
-            self._whole = self.hold.release() and self._whole
+            self._release()
             raise
         self._flags.set_hold(next(_holds))
         if self._expires is not None:
@@ -285,7 +343,7 @@ class Worker:
 
     def _given_up(self) -> bool:
         poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
+        poll.register(self._channel, 0)  # its end is told unasked
         return bool(poll.poll(0))
 
     @contextlib.contextmanager
@@ -297,13 +355,18 @@ class Worker:
 
 
 def _rescue(worker: Worker) -> None:
-    """Reaps for a worker whose seize hangs: it waits for an exec that waits for that zombie."""
+    """Reaps for a worker whose seize hangs: it waits for an exec that waits for a zombie of ours.
+
+    The zombie may be one that was born of a task of ours and that the worker
+    has not heard of yet. Only its end is taken off the queue, never a stop.
+    """
     since = worker.busy_since
     if since is None or time.monotonic() - since < _STUCK:
         return
-    for tid in list(worker.hold.tasks):
-        with contextlib.suppress(OSError):
-            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | 0x40000000)
+    for tid in procfs.thread_ids(worker.pid):
+        status = procfs.read_status(f"{worker.pid}/task/{tid}")
+        if status is not None and status.state == "Z" and status.tracer_pid == worker.thread_id:
+            requests.reap(tid)
 
 
 def serve(control: socket.socket) -> None:

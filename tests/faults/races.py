@@ -129,11 +129,11 @@ def _write(vm: procvm.VmSpace, box_at: int, number: int, seen: Counter[str]) -> 
 
 
 def reuse_race(
-    pid: int, at: Addresses, ended: Callable[[], bool], backend: Backend
+    pid: int, at: Addresses, ended: Callable[[Counter[str]], bool], backend: Backend
 ) -> dict[str, int]:
     """Opens processes that get the same pid one after the other, and accesses each to its end.
 
-    It goes on until `ended` says that there will be no more of them.
+    It goes on until `ended` says of the counts that it is enough.
 
     Returns:
         How often what happened; `reused` counts what was opened before and
@@ -143,7 +143,7 @@ def reuse_race(
     old: procvm.Process | None = None
     old_number = 0
     try:
-        while not ended():
+        while not ended(seen):
             try:
                 process = procvm.open(pid, backend=backend)
             except (procvm.NoSuchProcessError, procvm.ProcessExitedError):

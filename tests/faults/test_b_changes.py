@@ -440,6 +440,10 @@ def test_an_exec_at_every_system_call_where_proc_is_read_only(operation: str) ->
         assert nr >= 1 or operation != "read"
 
 
+@pytest.mark.xfail(
+    reason="the descriptors stay good while another process keeps the memory (architecture.md)",
+    strict=True,
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Backend) -> None:
     """Row 12: the process runs another program, though one that shared its memory still has it."""

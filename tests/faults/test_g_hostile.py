@@ -380,25 +380,3 @@ def test_no_byte_of_the_target_in_the_error_of_its_end() -> None:
         for error in (*errors, closed.value):
             assert_secret(texts_of(error))
             assert_secret(repr(reader))
-
-
-def test_a_value_read_from_the_target_that_fits_no_other_place(
-    process: procvm.Process, playground: Playground
-) -> None:
-    """Row 33: a number of the target that is too large for where it goes is not in the error."""
-    base = playground.layout("rw")
-    playground.poke(base, SECRET)
-    value = process.vm.read_val(base, u64)
-    own = VmWriter.from_buffer(bytearray(64))
-    calls: list[Callable[[], object]] = [
-        lambda: own.write_val(u32, value),
-        lambda: own.write_slice(u8, [1, value]),
-        lambda: own.write_once(u16, value),
-        lambda: process.vm.write_val(base + 8, u8, value),
-        lambda: process.vm.write_slice(base + 8, u32, [value]),
-    ]
-    for call in calls:
-        with pytest.raises((OverflowError, ValueError)) as caught:
-            call()
-        error = caught.value
-        assert_secret("\n".join([str(error), repr(error)]))

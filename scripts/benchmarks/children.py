@@ -1,0 +1,150 @@
+"""What is measured against: the target, the rivals in C, the peers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from clock import Run
+
+__all__ = ["Peer", "Rival", "Target", "compiled"]
+
+_HERE = Path(__file__).parent
+_AT_RANDOM = 25
+_TOKEN_LEN = 16
+
+
+@contextmanager
+def compiled() -> Iterator[tuple[Path, ctypes.CDLL]]:
+    """Gives the target program and the library of rivals, made for this run."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        sys.exit(
+            "no C compiler: the rivals are written in C (Debian: apt-get install gcc libc6-dev)"
+        )
+    with tempfile.TemporaryDirectory(prefix="procvm-bench-") as folder:
+        program, library = Path(folder, "target"), Path(folder, "rivals.so")
+        flags = [compiler, "-O2", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run([*flags, "-o", program, _HERE / "target.c"], check=True)
+        rivals = [*flags, "-shared", "-fPIC", "-o", library, _HERE / "rivals.c"]
+        subprocess.run(rivals, check=True)
+        yield program, ctypes.CDLL(str(library))
+
+
+class Target:
+    """A child whose pages are all there; a context manager that ends it."""
+
+    def __init__(self, program: Path, n: int) -> None:
+        self._popen = subprocess.Popen(
+            [program, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._popen.stdout is not None
+        self.pid = self._popen.pid
+        self.address = int(self._popen.stdout.readline())
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            self._popen.kill()
+        self._popen.communicate()
+
+
+class _RivalTarget(ctypes.Structure):
+    """``struct target`` of rivals.c."""
+
+    _fields_ = (
+        ("pid", ctypes.c_int),
+        ("pidfd", ctypes.c_int),
+        ("mem", ctypes.c_int),
+        ("maps", ctypes.c_int),
+        ("token_address", ctypes.c_uint64),
+        ("token", ctypes.c_ubyte * _TOKEN_LEN),
+    )
+
+
+def _token_address(pid: int) -> int:
+    entries = struct.iter_unpack("@NN", Path(f"/proc/{pid}/auxv").read_bytes())
+    return next(value for key, value in entries if key == _AT_RANDOM)
+
+
+class Rival:
+    """The functions of rivals.c on one process, as contenders' `run`."""
+
+    def __init__(self, library: ctypes.CDLL, pid: int) -> None:
+        self._library = library
+        self.mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        at = _token_address(pid)
+        token = (ctypes.c_ubyte * _TOKEN_LEN)(*os.pread(self.mem, _TOKEN_LEN, at))
+        self._target = _RivalTarget(pid, os.pidfd_open(pid), self.mem, maps, at, token)
+
+    def run(self, name: str, address: int, own: Any, size: int, stride: int) -> Run:
+        """Returns a run of the function `name`, which fails loudly."""
+        function = self._library[name]
+        function.restype = ctypes.c_int64
+        function.argtypes = (
+            ctypes.POINTER(_RivalTarget),
+            ctypes.c_uint64,
+            ctypes.c_void_p,
+            *[ctypes.c_uint64] * 3,
+        )
+        at = ctypes.addressof(own)
+
+        def run(n: int) -> float:
+            took = function(ctypes.byref(self._target), address, at, size, stride, n)
+            # `own` is named so that it lives as long as its address is used.
+            if took < 0:
+                raise RuntimeError(f"{name} at {address:#x} failed, {own!r}")
+            return took
+
+        return run
+
+
+class Peer:
+    """A peer library in a process of its own, with a child of its own.
+
+    Attributes:
+        refusal: Why it does not run; empty if it does.
+    """
+
+    def __init__(self, name: str, target: Target) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, _HERE / "peers.py", name, str(target.pid), str(target.address)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        answer = self._answer()
+        self.refusal = "" if answer == "ready" else answer or "it ended without a word"
+
+    def _answer(self) -> str:
+        assert self._popen.stdout is not None
+        return self._popen.stdout.readline().strip()
+
+    def run(self, size: int) -> Callable[[int], float]:
+        """Returns a run of reads of `size` bytes."""
+
+        def run(n: int) -> float:
+            assert self._popen.stdin is not None
+            self._popen.stdin.write(f"{size} {n}\n")
+            self._popen.stdin.flush()
+            return float(self._answer())
+
+        return run
+
+    def close(self) -> None:
+        """Ends it."""
+        self._popen.kill()
+        self._popen.communicate()

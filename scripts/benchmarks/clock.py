@@ -1,0 +1,83 @@
+"""Interleaved measurement: every contender of a group a short while, again and again.
+
+Machines are noisy, and they are so for seconds at a time. What is compared is
+therefore measured next to each other, and a ratio is taken within a round; the
+median over the rounds is what is reported.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+__all__ = ["Contender", "Times", "measure"]
+
+Run = Callable[[int], float]
+
+_BATCH_NS = 2_000_000
+_PASSES = 3
+
+
+class Contender(NamedTuple):
+    """One way of doing what its group is about.
+
+    Attributes:
+        name: What the table calls it.
+        run: Does it a number of times; returns the nanoseconds that took.
+        most: Times that one call of `run` does at most.
+    """
+
+    name: str
+    run: Run
+    most: int
+
+
+class Times:
+    """Nanoseconds a time, by contender and round."""
+
+    def __init__(self, rounds: dict[str, list[float]]) -> None:
+        self._rounds = rounds
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rounds
+
+    def best(self, name: str) -> float:
+        """Returns the shortest time, which noise can not have made shorter."""
+        return min(self._rounds[name])
+
+    def ratio(self, name: str, base: str) -> float:
+        """Returns the median over the rounds of how many times longer `name` takes."""
+        pairs = zip(self._rounds[name], self._rounds[base], strict=True)
+        return median(one / other for one, other in pairs)
+
+
+def _times_in_batch(contender: Contender) -> int:
+    n = 1
+    while True:
+        took = contender.run(n)
+        if took >= _BATCH_NS / 4 or n == contender.most:
+            fitting = int(n * _BATCH_NS / took) if took else n
+            return max(1, min(contender.most, fitting))
+        n = min(contender.most, n * 4)
+
+
+def measure(contenders: list[Contender], rounds: int) -> Times:
+    """Runs all contenders in every round; returns the best time of each in each."""
+    batch = {contender.name: _times_in_batch(contender) for contender in contenders}
+    found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            best = dict.fromkeys(found, float("inf"))
+            for _ in range(_PASSES):
+                for name, run, _ in contenders:
+                    took = run(batch[name]) / batch[name]
+                    best[name] = min(best[name], took)
+            for name, took in best.items():
+                found[name].append(took)
+    finally:
+        gc.enable()
+    return Times(found)

@@ -1,0 +1,197 @@
+"""Measures procvm against C and its peers: ``main.py [--write] [--rounds N]``.
+
+Nothing here fails because something was slow: it prints ratios taken within
+one run, and beside them whether they are what was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from children import Peer, Rival, Target, compiled
+from clock import Times, measure
+from groups import BULK_LEN, GROUPS, Group, Scene, imports, peak_growth
+from peers import NAMES
+
+import procvm
+
+_DOC = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_ROUNDS = 15
+_PEER_LEN = 2 << 20
+_IMPORT_MS = 60
+_WIDTH = 108
+
+Table = list[tuple[str, ...]]
+
+
+@contextmanager
+def _scene() -> Iterator[Scene]:
+    with ExitStack() as stack:
+        program, library = stack.enter_context(compiled())
+        target = stack.enter_context(Target(program, BULK_LEN))
+        peers: dict[str, Peer] = {}
+        for name in NAMES:
+            peer = Peer(name, stack.enter_context(Target(program, _PEER_LEN)))
+            stack.callback(peer.close)
+            if peer.refusal:
+                print(f"{name} does not run here: {peer.refusal}")
+            else:
+                peers[name] = peer
+        yield Scene(
+            process=stack.enter_context(procvm.open(target.pid)),
+            own=stack.enter_context(procvm.open(os.getpid())),
+            target=target,
+            rival=Rival(library, target.pid),
+            own_rival=Rival(library, os.getpid()),
+            peers=peers,
+        )
+
+
+def _table(group: Group, found: Times, names: list[str]) -> Table:
+    base = names[0]
+    what = "throughput" if group.n else "time"
+    has_same = group.same in names
+    head = ("", "best", f"{what}, x {base}", *([f"x {group.same}"] * has_same), "asked for")
+    rows: Table = [head]
+    for name in names:
+        ratios = [found.ratio(name, other) for other in [base, group.same][: 1 + has_same]]
+        best = found.best(name)
+        rows.append(
+            (
+                name,
+                f"{group.n / best:.2f} GB/s" if group.n else f"{best:,.0f} ns",
+                *(f"{1 / ratio if group.n else ratio:.2f}" for ratio in ratios),
+                "; ".join(
+                    f"{goal.text}: {_verdict(goal.met(found))}"
+                    for goal in group.goals.get(name, [])
+                ),
+            )
+        )
+    return rows
+
+
+def _verdict(met: bool | None) -> str:
+    return "not measured" if met is None else "met" if met else "NOT met"
+
+
+def _plain(rows: Table) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        *numbers, last = cells
+        right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=False)]
+        lines.append("  ".join([name.ljust(widths[0]), *right, last]).rstrip())
+    return "\n".join(lines)
+
+
+def _markdown(rows: Table) -> str:
+    head, *body = rows
+    rule = ("---", *("---:" for _ in head[2:]), "---")
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
+
+
+def _memory(scene: Scene) -> Table:
+    """What reading 64 MiB takes of memory at its peak."""
+    vm, at = scene.process.vm, scene.target.address
+
+    def by_bytearray() -> bytes:
+        fresh = bytearray(BULK_LEN)
+        vm.read_into(at, fresh)
+        return bytes(fresh)
+
+    rows: Table = [("64 MiB, the peak of resident memory", "x 64 MiB", "asked for")]
+    one = peak_growth(lambda: vm.read_bytes(at, BULK_LEN)) / BULK_LEN
+    two = peak_growth(by_bytearray) / BULK_LEN
+    rows.append(("vm.read_bytes", f"{one:.2f}", f"about 1: {_verdict(one < 1.1)}"))
+    rows.append(("bytes(a new bytearray)", f"{two:.2f}", ""))
+    return rows
+
+
+def _imports() -> Table:
+    took, foreign = imports()
+    return [
+        ("import procvm", "", "asked for"),
+        (
+            "beyond an empty program",
+            f"{took:.1f} ms",
+            f"<= {_IMPORT_MS} ms: {_verdict(took <= _IMPORT_MS)}",
+        ),
+        (
+            "modules that are not Python's own",
+            " ".join(foreign) or "none",
+            f"none: {_verdict(not foreign)}",
+        ),
+    ]
+
+
+_IMPORT_TEXT = (
+    "The best of twenty fresh interpreters (`python -I`) that import procvm, less that of twenty "
+    "that do nothing. What it takes is Python's own `ctypes`, `struct`, `threading` and so on; no "
+    "installed package is imported."
+)
+
+
+def _stay_on_one_cpu() -> None:
+    """Keeps this process and all it starts on one processor: two may differ in speed."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"Linux {platform.release()} on {names[0] if names else platform.machine()}, "
+        f"{os.cpu_count()} CPUs; {platform.python_implementation()} {platform.python_version()}."
+    )
+
+
+def _write(parts: list[str]) -> None:
+    text = _DOC.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        sys.exit(f"{_DOC.name} lacks the comments {_BEGIN} and {_END}")
+    _DOC.write_text("\n\n".join([before + begin, *parts, end + after]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the tables into the document")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default: %(default)s")
+    options = parser.parse_args()
+
+    parts = [_machine()]
+    print(parts[0])
+    busy = os.getloadavg()[0]
+    if busy > (os.cpu_count() or 1) / 2:
+        print(f"Other work shares it (load {busy:.1f}): trust the ratios a little, the times not.")
+    _stay_on_one_cpu()
+
+    def show(title: str, text: str, *tables: Table) -> None:
+        print(f"\n{title}\n" + "\n\n".join(map(_plain, tables)), flush=True)
+        parts.extend([f"### {title}", *map(_markdown, tables), textwrap.fill(text, _WIDTH)])
+
+    with _scene() as scene:
+        for group in GROUPS:
+            contenders = group.contenders(scene)
+            found = measure(contenders, options.rounds)
+            names = [contender.name for contender in contenders]
+            tables = [_table(group, found, names)]
+            if group.n:
+                tables.append(_memory(scene))
+            show(group.title, group.text, *tables)
+    show("The import", _IMPORT_TEXT, _imports())
+    if options.write:
+        _write(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""One peer library, reading a child of its own: run as ``peers.py NAME PID ADDRESS``.
+
+Each is a process by itself: two of them trace the child, and none of their code
+belongs into the process that measures procvm. Told "8 N" or "4096 N" on
+stdin, it makes N reads of that size and answers the nanoseconds they took.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["NAMES"]
+
+Read = Callable[[int], Any]
+
+
+def _ptrace(pid: int) -> tuple[Read, Read]:
+    from ptrace.debugger import PtraceDebugger  # noqa: PLC0415
+
+    global _debugger  # noqa: PLW0603  (it lets go of the child when it dies)
+    _debugger = PtraceDebugger()
+    process = _debugger.addProcess(pid, False)
+    return process.readWord, lambda address: process.readBytes(address, 4096)
+
+
+def _drgn(pid: int) -> tuple[Read, Read]:
+    import drgn  # noqa: PLC0415
+
+    program = drgn.Program()
+    program.set_pid(pid)
+    return program.read_u64, lambda address: program.read(address, 4096)
+
+
+def _py_memory_editor(pid: int) -> tuple[Read, Read]:
+    from PyMemoryEditor import OpenProcess  # noqa: PLC0415
+
+    process = OpenProcess(pid=pid)
+    buffer = bytearray(4096)
+    return (
+        lambda address: process.read_process_memory(address, int, 8),
+        lambda address: process.read_process_memory_into(address, buffer),
+    )
+
+
+def _mem_edit(pid: int) -> tuple[Read, Read]:
+    import mem_edit  # noqa: PLC0415
+
+    process = mem_edit.Process(pid)
+    word = ctypes.c_uint64()
+    page = (ctypes.c_char * 4096)()
+    return (
+        lambda address: process.read_memory(address, word).value,
+        lambda address: process.read_memory(address, page),
+    )
+
+
+_debugger: Any = None
+_PEERS = {
+    "python-ptrace": _ptrace,
+    "drgn": _drgn,
+    "PyMemoryEditor": _py_memory_editor,
+    "mem_edit": _mem_edit,
+}
+NAMES = tuple(_PEERS)
+
+
+def _main() -> None:
+    name, pid, address = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    try:
+        read_word, read_page = _PEERS[name](pid)
+        read_word(address)
+        read_page(address)
+    except Exception as error:  # noqa: BLE001  (whatever a peer raises is why it does not run)
+        print(f"{type(error).__name__}: {error}".splitlines()[0], flush=True)
+        return
+    print("ready", flush=True)
+    gc.disable()
+    for line in sys.stdin:
+        size, n = map(int, line.split())
+        read = read_word if size == 8 else read_page
+        # As procvm reads them: word after word, and the same page over and over.
+        places = range(address, address + n * 8, 8) if size == 8 else itertools.repeat(address, n)
+        start = time.perf_counter_ns()
+        for place in places:
+            read(place)
+        print(time.perf_counter_ns() - start, flush=True)
+
+
+if __name__ == "__main__":
+    _main()

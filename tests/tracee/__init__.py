@@ -1,0 +1,1 @@
+"""Holding live processes: attach, spawn, stops, atomics, signals, and the end of the tool."""

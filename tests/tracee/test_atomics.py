@@ -1,0 +1,280 @@
+"""Compare-and-exchange on a live, multi-threaded target is exact, or refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+import procvm
+from tests.tracee.helpers import Cas, Work, assert_free, eventually, state_of, tracer_of
+from tests.tracee.workloads import cas, cas_on_shared
+
+SLOW = 60_000
+"""Turns between a target's load and its exchange, in which a tool from outside gets a turn."""
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("threads", [1, 4, 16])
+def test_exchanges_inside_holds_lose_nothing(threads: int, width: int) -> None:
+    """2,000 increments under holds and the target's own add up, to the last one."""
+    found = cas(threads, width, 2000, held=True)
+    assert found["exchanged"] == 2000
+    assert found["lost"] == 0
+    assert found["neighbours harmed"] == 0
+    assert found["races"] >= 20, "too few of the target's own exchanges were crossed"
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("threads", [1, 4, 16])
+def test_exchanges_outside_holds_lose_nothing(threads: int, width: int) -> None:
+    """Single exchanges beside running threads, failed and good, lose nobody's increment."""
+    found = cas(threads, width, 2000 if threads == 1 else 300, held=False, work=SLOW)
+    assert found["lost"] == 0
+    assert found["neighbours harmed"] == 0
+    # Among 16 busy threads what was read is stale nearly each time.
+    assert found["exchanged"] >= (threads < 16), "no exchange of the tool was good"
+    assert found["races"] >= 20, "too few of the target's own exchanges were crossed"
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("kind", ["memfd", "anonymous"])
+@pytest.mark.parametrize("width", [4, 8])
+def test_shared_memory_is_exact_or_refused(width: int, kind: str, held: bool) -> None:
+    """Beside a process that nobody stops no increment is lost, be it refused all the time."""
+    found = cas_on_shared(kind, width, 20_000, held=held)
+    assert found["lost"] == 0
+    assert found["neighbours harmed"] == 0
+    assert found["exchanged"] >= 1 or found["refused"] == found["tries"]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_update_outside_a_hold_comes_to_an_end(threads: int) -> None:
+    """20 atomic_fetch_update of a word that threads increment all the time take less than 10 s."""
+    with Cas(threads, 8, work=200) as target, procvm.attach(target.pid) as tracee:
+        target.go()
+        done = 0
+        finished = threading.Event()
+
+        def give_up() -> None:
+            if not finished.wait(10):
+                target.signal(signal.SIGKILL)
+
+        watch = threading.Thread(target=give_up)
+        watch.start()
+        try:
+            for _ in range(20):
+                tracee.vm.atomic_fetch_update(target.word, procvm.u64, lambda old: old + 1)
+                done += 1
+        except procvm.ProcessError:
+            raise AssertionError(f"only {done} updates in 10 s: it never wins") from None
+        finally:
+            finished.set()
+            watch.join()
+        word, own, _, good = target.stop()
+        assert word == own + done
+        assert good
+
+
+def test_threads_of_the_tool_lose_nothing_to_each_other() -> None:
+    """Four threads of the tool exchange under holds and without, beside the target's own."""
+    added = [0] * 4
+    with Cas(2, 8, work=SLOW) as target, procvm.attach(target.pid) as tracee:
+        target.go()
+
+        def increment(k: int) -> None:
+            for _ in range(60):
+                if k % 2:
+                    with tracee.stopped():
+                        old = tracee.vm.atomic_load(target.word, procvm.u64)
+                        _, good = tracee.vm.atomic_compare_exchange(
+                            target.word, procvm.u64, old, old + 1
+                        )
+                else:
+                    old = tracee.vm.atomic_load(target.word, procvm.u64)
+                    _, good = tracee.vm.atomic_compare_exchange(
+                        target.word, procvm.u64, old, old + 1
+                    )
+                added[k] += good
+
+        threads = [threading.Thread(target=increment, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        word, own, _, good = target.stop()
+    assert word == own + sum(added)
+    assert good
+    assert sum(added) >= 60
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("pod", [procvm.u32, procvm.u64])
+def test_an_exchange_faults_where_the_targets_own_would(
+    pod: procvm.PodAtomic[int], held: bool
+) -> None:
+    """Read-only, hole, PROT_NONE: PageFaultError there, also where the compare fails."""
+    with Cas(1, 8) as target, procvm.attach(target.pid) as tracee:
+        if held:
+            tracee.stop()
+        there = tracee.vm.read_val(target.readonly, pod)
+        assert tracee.vm.atomic_load(target.readonly, pod) == there
+        for address in (target.readonly, target.hole, target.none):
+            for old in (there, there ^ 1):
+                with pytest.raises(procvm.PageFaultError) as caught:
+                    tracee.vm.atomic_compare_exchange(address, pod, old, 5)
+                assert caught.value.address == address
+                assert caught.value.pid == target.pid
+                assert caught.value.copied_len == 0
+        for address in (target.hole, target.none):
+            with pytest.raises(procvm.PageFaultError):
+                tracee.vm.atomic_load(address, pod)
+        if held:
+            tracee.resume()
+        assert_free(target.pid)
+        assert target.look(target.readonly) == 0x1122334455667788
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_forced_exchanges_ignore_protections(held: bool) -> None:
+    """forced() exchanges on read-only and PROT_NONE pages as anywhere; a hole still faults."""
+    with Cas(1, 8) as target, procvm.attach(target.pid) as tracee:
+        forced = tracee.vm.forced()
+        if held:
+            tracee.stop()
+        for address in (target.readonly, target.none):
+            there = 0x1122334455667788
+            assert forced.atomic_load(address, procvm.u64) == there
+            assert forced.atomic_compare_exchange(address, procvm.u64, 1, 2) == (there, False)
+            assert forced.atomic_compare_exchange(address, procvm.u64, there, 7) == (there, True)
+            assert forced.atomic_compare_exchange(address, procvm.u32, 7, 9) == (7, True)
+            with pytest.raises(procvm.PageFaultError):
+                tracee.vm.atomic_compare_exchange(address, procvm.u64, 9, 8)
+        with pytest.raises(procvm.PageFaultError):
+            forced.atomic_compare_exchange(target.hole, procvm.u64, 0, 0)
+        if held:
+            tracee.resume()
+        assert target.look(target.readonly) == 9
+        assert target.look(target.none) == 9
+
+
+def test_forced_exchanges_on_shared_memory_are_refused() -> None:
+    """forced() and shared memory: SharedMemoryError, and the word as it was."""
+    with Cas(1, 8, "memfd") as target, procvm.attach(target.pid) as tracee:
+        with pytest.raises(procvm.SharedMemoryError):
+            tracee.vm.forced().atomic_compare_exchange(target.word, procvm.u64, 0, 5)
+        assert target.look(target.word) == 0
+
+
+def test_without_tracing_private_memory_is_refused_and_shared_is_not() -> None:
+    """procvm.open: NotTracedError on private memory, an exchange by the processor on shared."""
+    with Cas(1, 8) as target, procvm.open(target.pid) as process:
+        for use in (
+            lambda: process.vm.atomic_load(target.word, procvm.u64),
+            lambda: process.vm.atomic_compare_exchange(target.word, procvm.u64, 0, 1),
+            lambda: process.vm.atomic_fetch_update(target.word, procvm.u64, lambda n: n + 1),
+        ):
+            with pytest.raises(procvm.NotTracedError) as caught:
+                use()
+            assert caught.value.pid == target.pid
+        assert target.look(target.word) == 0
+    with Cas(1, 8, "memfd") as target, procvm.open(target.pid) as process:
+        assert process.vm.atomic_compare_exchange(target.word, procvm.u64, 0, 6) == (0, True)
+        assert target.look(target.word) == 6
+
+
+@pytest.mark.parametrize("mode", ["refork", "lost", "sibling"])
+@pytest.mark.parametrize("held", [False, True])
+def test_memory_of_a_process_that_shares_all_of_it_is_refused(mode: str, held: bool) -> None:
+    """A CLONE_VM process runs on in a hold: SharedMemoryError, whatever its relation is."""
+    with Work(mode, started=2) as target, procvm.attach(target.pid) as tracee:
+        try:
+            if held:
+                tracee.stop()
+            ticks = target.board[1]
+            assert eventually(lambda: target.board[1] > ticks), "the other process must run"
+            with pytest.raises(procvm.SharedMemoryError):
+                tracee.vm.atomic_compare_exchange(target.word, procvm.u64, 0, 1)
+            if held:
+                tracee.resume()
+        finally:
+            _end_peers(target)
+
+
+def _end_peers(target: Work) -> None:
+    """Ends the processes that have the board of a target mapped, but for ourselves."""
+    board = os.fstat(target.board.fd).st_ino
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        if int(name) in (os.getpid(), target.pid):
+            continue
+        try:
+            with open(f"/proc/{name}/maps") as maps:
+                if any(f" {board} " in line and "board" in line for line in maps):
+                    os.kill(int(name), signal.SIGKILL)
+                    if target.board[5] == int(name):
+                        os.waitpid(int(name), 0x40000000)
+        except OSError:
+            continue
+
+
+def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None:
+    """The tracer is killed inside a hold: exchanges then are exact or raise, never lost updates."""
+    added = refused = 0
+    with Cas(2, 8, work=20) as target, procvm.attach(target.pid) as tracee:
+        target.go()
+        held = tracee.stopped()
+        assert tracee.vm.atomic_load(target.word, procvm.u64) >= 0
+        tracer = tracer_of(target.pid)
+        os.kill(tracer, signal.SIGKILL)
+        assert eventually(lambda: state_of(tracer) == "Z")
+        assert_free(target.pid)
+        for _ in range(2000):
+            try:
+                old = tracee.vm.atomic_load(target.word, procvm.u64)
+                _, good = tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)
+                added += good
+            except procvm.NotTracedError:
+                refused += 1
+        held.close()
+        word, own, _, _ = target.stop()
+    assert own + added - word == 0, f"{own + added - word} lost of {own} and {added}"
+    assert refused <= 1
+
+
+def test_an_expired_hold_is_not_relied_on() -> None:
+    """Exchanges in a with whose longest time was over are exact."""
+    added = 0
+    with Cas(2, 8, work=20) as target, procvm.attach(target.pid, longest_hold=0.1) as tracee:
+        target.go()
+        with tracee.stopped():
+            until = time.monotonic() + 0.4
+            while time.monotonic() < until:
+                old = tracee.vm.atomic_load(target.word, procvm.u64)
+                _, good = tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)
+                added += good
+        word, own, _, good = target.stop()
+    assert own + added == word
+    assert good
+    assert added >= 100
+
+
+def test_values_of_every_width_and_sign_are_exchanged() -> None:
+    """i32, i64, u32, u64 with values at their ends arrive in the target as they are."""
+    with Cas(1, 8) as target, procvm.attach(target.pid) as tracee:
+        vm = tracee.vm
+        ends = [(procvm.i64, -(1 << 63)), (procvm.u64, (1 << 64) - 1), (procvm.i64, -1)]
+        old = 0
+        for pod, value in ends:
+            was, good = vm.atomic_compare_exchange(target.word, procvm.u64, old, value % (1 << 64))
+            assert (was, good) == (old, True)
+            assert vm.atomic_load(target.word, pod) == value
+            old = value % (1 << 64)
+            assert target.look(target.word) == old
+            tracee.vm.forced().write_val(target.word, procvm.u64, old)
+        with pytest.raises(ValueError, match="align"):
+            vm.atomic_load(target.word + 1, procvm.u32)
+        with pytest.raises((OverflowError, ValueError)):
+            vm.atomic_compare_exchange(target.word, procvm.u32, 0, 1 << 32)

@@ -1,0 +1,180 @@
+"""A tool that holds its own plain children hears of them what it would hear without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import procvm
+from tests.tracee.helpers import ROOT, assert_free, eventually, sleeper, state_of
+
+
+def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:
+    """Popen.poll is None and wait times out while held; then they give the true status."""
+    with sleeper() as child, procvm.attach(child.pid) as tracee:
+        for _ in range(50):
+            with tracee.stopped():
+                assert child.poll() is None
+                assert child.returncode is None
+        with tracee.stopped():
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.01)
+            child.terminate()
+            assert child.poll() is None
+        assert child.wait(5) == -signal.SIGTERM
+
+
+def test_a_child_that_is_killed_while_held_is_reaped_with_its_status() -> None:
+    """Popen.wait gives -9 within a second for a child killed in a hold, again and again."""
+    for k in range(10):
+        with sleeper() as child, procvm.attach(child.pid, longest_hold=None) as tracee:
+            with tracee.stopped():
+                child.send_signal(signal.SIGKILL)
+                assert child.wait(1) == -signal.SIGKILL
+            assert tracee.poll() == -signal.SIGKILL, k
+
+
+def test_a_child_that_ends_by_itself_between_holds_has_its_status() -> None:
+    """20 children that end during stop cycles give their exit code, never that of a stop."""
+    for code in range(20):
+        command = [sys.executable, "-S", "-c", f"import os; os._exit({code})"]
+        with subprocess.Popen(command) as child:
+            try:
+                with procvm.attach(child.pid) as tracee:
+                    while child.poll() is None:
+                        with tracee.stopped():
+                            pass
+            except (procvm.ProcessExitedError, procvm.ProcessExecedError):
+                pass
+            assert child.wait(5) == code
+
+
+def test_asyncio_children_have_their_status() -> None:
+    """An asyncio loop sees no end of a held child, and the true one after it, or in a hold."""
+
+    async def run() -> list[int | None]:
+        found: list[int | None] = []
+        for end in ("hold", "after"):
+            child = await asyncio.create_subprocess_exec("sleep", "1000")
+            waiting = asyncio.ensure_future(child.wait())
+            with procvm.attach(child.pid) as tracee:
+                for _ in range(20):
+                    with tracee.stopped():
+                        await asyncio.sleep(0)
+                        assert not waiting.done()
+                if end == "hold":
+                    with tracee.stopped():
+                        child.kill()
+                        await asyncio.wait_for(waiting, 2)
+                else:
+                    child.terminate()
+                    await asyncio.wait_for(waiting, 2)
+            found.append(child.returncode)
+        return found
+
+    assert asyncio.run(run()) == [-signal.SIGKILL, -signal.SIGTERM]
+
+
+LOOP = """
+import os, signal, sys, subprocess, time
+import procvm
+seen = []
+def reap(*_):
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        seen.append((pid, os.waitstatus_to_exitcode(status)))
+signal.signal(signal.SIGCHLD, reap)
+children = [os.posix_spawnp("sleep", ["sleep", "1000"], os.environ) for _ in range(6)]
+for k, child in enumerate(children):
+    with procvm.attach(child, longest_hold=None) as tracee:
+        for _ in range(20):
+            with tracee.stopped():
+                pass
+        if k % 2:
+            with tracee.stopped():
+                os.kill(child, signal.SIGKILL)
+                until = time.monotonic() + 5
+                while child not in dict(seen) and time.monotonic() < until:
+                    pass
+        else:
+            os.kill(child, signal.SIGTERM)
+            until = time.monotonic() + 5
+            while child not in dict(seen) and time.monotonic() < until:
+                pass
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+print(seen == [(child, -9 if k % 2 else -15) for k, child in enumerate(children)], seen)
+"""
+
+
+def test_a_loop_of_waitpid_for_any_child_sees_ends_only_and_all_of_them() -> None:
+    """A SIGCHLD handler with waitpid(-1) gets each child once, with the status of its end."""
+    found = subprocess.run(
+        [sys.executable, "-c", LOOP],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=ROOT,
+    )
+    assert found.stdout.startswith("True"), found
+
+
+LAST = """
+import os, signal
+import procvm
+child = os.posix_spawnp("sleep", ["sleep", "1000"], os.environ)
+with procvm.attach(child) as tracee:
+    with tracee.stopped():
+        os.kill(child, signal.SIGKILL)
+assert os.waitpid(-1, 0) == (child, 9)
+signal.alarm(3)
+try:
+    print("another", os.waitpid(-1, 0))
+except ChildProcessError:
+    print("no more")
+"""
+
+
+def test_a_tool_has_no_children_but_its_own() -> None:
+    """waitpid(-1) after the last child raises ChildProcessError: the tracer is not one of them."""
+    found = subprocess.run(
+        [sys.executable, "-c", LAST],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=ROOT,
+    )
+    assert found.stdout == "no more\n", found
+
+
+def test_a_stop_is_told_to_the_parent_as_ever() -> None:
+    """WUNTRACED in the tool reports SIGSTOP and SIGCONT of an attached child, and no hold."""
+    with sleeper() as child, procvm.attach(child.pid) as tracee:
+        flags = os.WUNTRACED | os.WCONTINUED | os.WNOHANG
+        for _ in range(20):
+            with tracee.stopped():
+                assert os.waitpid(child.pid, flags) == (0, 0)
+        assert_free(child.pid)
+        assert os.waitpid(child.pid, flags) == (0, 0)
+        child.send_signal(signal.SIGSTOP)
+        assert eventually(lambda: state_of(child.pid) == "T")
+        pid, status = os.waitpid(child.pid, flags)
+        assert (pid, os.WIFSTOPPED(status), os.WSTOPSIG(status)) == (child.pid, True, 19)
+        with tracee.stopped():
+            pass
+        assert eventually(lambda: state_of(child.pid) == "T")
+        child.send_signal(signal.SIGCONT)
+        assert eventually(lambda: state_of(child.pid) == "S")
+        pid, status = os.waitpid(child.pid, flags)
+        assert (pid, os.WIFCONTINUED(status)) == (child.pid, True)
