@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.faults.helpers import (
+from tests.faults.subjects import (
     HANG_AFTER,
     assert_unharmed,
     assert_works,

@@ -35,7 +35,7 @@ from procvm import (
     u64,
 )
 from tests.build import compiled
-from tests.faults.helpers import needs
+from tests.faults.subjects import needs
 from tests.faults.tools import Strace, Tool
 from tests.playground import PAGE, Playground, pattern
 

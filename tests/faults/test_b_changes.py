@@ -17,7 +17,8 @@ import procvm
 from procvm import PageFaultError, VmReader, VmReaderArray, VmWriter, u64
 from tests.build import compiled
 from tests.faults.accesses import Accesses
-from tests.faults.helpers import (
+from tests.faults.races import TAG, Addresses, Backend, exec_race
+from tests.faults.subjects import (
     NOBODY,
     PROC_READ_ONLY,
     Child,
@@ -29,7 +30,6 @@ from tests.faults.helpers import (
     public,
     run_as,
 )
-from tests.faults.races import TAG, Addresses, Backend, exec_race
 from tests.faults.tools import GatedTool, Refusal, Tool
 from tests.playground import PAGE, pattern
 

@@ -23,7 +23,8 @@ from procvm import (
 )
 from tests.build import compiled
 from tests.faults.accesses import Accesses
-from tests.faults.helpers import (
+from tests.faults.races import PRISTINE, Addresses, Backend, reuse_race
+from tests.faults.subjects import (
     NOBODY,
     Child,
     Subject,
@@ -35,7 +36,6 @@ from tests.faults.helpers import (
     state_of,
     zombie_of,
 )
-from tests.faults.races import PRISTINE, Addresses, Backend, reuse_race
 from tests.faults.tools import GatedTool, Refusal, Strace, Tool
 from tests.playground import PAGE, Playground, pattern
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.helpers import (
+from tests.faults.subjects import (
     DAEMON,
     NOBODY,
     PROC_READ_ONLY,

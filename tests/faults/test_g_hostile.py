@@ -22,7 +22,7 @@ import pytest
 import procvm
 from procvm import Segment, VmReader, VmReaderArray, VmWriter, f64, u8, u16, u32, u64
 from tests.build import compiled
-from tests.faults.helpers import (
+from tests.faults.subjects import (
     NOBODY,
     Child,
     PlaygroundBy,

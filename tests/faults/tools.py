@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tests.build import compiled
-from tests.faults.helpers import HANG_AFTER, Child
+from tests.faults.subjects import HANG_AFTER, Child
 
 ROOT = Path(__file__).parents[2]
 

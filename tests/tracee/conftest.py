@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 import procvm
-from tests.tracee.helpers import HANG_AFTER, own_children, own_fds, sleeper
+from tests.tracee.witness import HANG_AFTER, own_children, own_fds, sleeper
 
 
 class Hang(BaseException):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import procvm
-from tests.tracee.helpers import Cas, Work, assert_free, eventually, state_of, tracer_of
+from tests.tracee.witness import Cas, Work, assert_free, eventually, state_of, tracer_of
 from tests.tracee.workloads import cas, cas_on_shared
 
 SLOW = 60_000

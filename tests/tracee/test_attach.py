@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     Work,
     assert_free,
     eventually,

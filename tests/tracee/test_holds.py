@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     Tool,
     Work,
     assert_free,

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import procvm
-from tests.tracee.helpers import ROOT, assert_free, eventually, sleeper, state_of
+from tests.tracee.witness import ROOT, assert_free, eventually, sleeper, state_of
 
 
 def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:

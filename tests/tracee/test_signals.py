@@ -11,7 +11,7 @@ import pytest
 
 import procvm
 from tests.build import compiled
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     Child,
     Recorder,
     Work,

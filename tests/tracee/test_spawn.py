@@ -17,7 +17,7 @@ import pytest
 
 import procvm
 from tests.build import compiled
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     ROOT,
     assert_free,
     eventually,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import procvm
-from tests.tracee.helpers import Child, Execer, Work, assert_free, eventually, state_of, states
+from tests.tracee.witness import Child, Execer, Work, assert_free, eventually, state_of, states
 from tests.tracee.workloads import (
     children_storm,
     clone_storm,

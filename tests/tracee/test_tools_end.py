@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     Tool,
     Work,
     assert_free,

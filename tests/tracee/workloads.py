@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import procvm
 from tests.build import compiled
-from tests.tracee.helpers import (
+from tests.tracee.witness import (
     Board,
     Cas,
     Execer,
