@@ -14,7 +14,7 @@ from procvm.mm.memory import UserMemory
 from procvm.mm.own import OwnMemory
 from procvm.mm.reader import VmReader, bytes_by
 from procvm.mm.writer import VmWriter
-from procvm.own.buffers import Buffer, address_of, writable_cell
+from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
 from procvm.pod import C, Pod, PodAtomic, PodLike, atomic_pod, pod_of
 
 __all__ = ["VmSpace"]
@@ -142,7 +142,12 @@ class VmSpace(VmIo, VmIoFill):
 
     def read_into(self, offset: int, buf: Buffer) -> None:
         """Fills the caller's buffer from the target; see `VmIo.read_into`."""
-        n = len(buf) if type(buf) is bytearray else memoryview(buf).nbytes
+        if type(buf) is bytearray:
+            n = len(buf)
+        else:
+            view = memoryview(buf)
+            refuse_pointers(view)
+            n = view.nbytes
         if type(offset) is not int or not 0 <= offset <= self._end - n:
             offset, n = self._check(offset, n)
         if n:

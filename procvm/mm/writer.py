@@ -10,7 +10,7 @@ from procvm.errors import ProcvmError
 from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
-from procvm.own.buffers import Buffer
+from procvm.own.buffers import Buffer, refuse_pointers
 from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ class VmWriter(Cursor[F]):
         """Returns a writer of all bytes of `buf`, which is kept alive and in place.
 
         Raises:
-            TypeError: Not a C-contiguous buffer, or a read-only one.
+            TypeError: Not a C-contiguous buffer, a read-only one, or one that holds
+                objects or pointers of this process.
 
         Source:
             OSTD ``impl From<&mut [u8]> for VmWriter``.
         """
+        refuse_pointers(memoryview(buf))
         memory = OwnMemory.of_buffer(buf, writable=True)
         return VmWriter(memory, memory.address, memory.n, Infallible)
 

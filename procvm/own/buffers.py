@@ -6,6 +6,7 @@ One of the "unsafe" rooms: every function that takes an address trusts it.
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "new_bytes",
     "pin",
+    "refuse_pointers",
     "store",
     "view_of",
     "writable_cell",
@@ -117,6 +119,22 @@ def pin(buf: Buffer, *, writable: bool) -> Pin:
     # SAFETY: `raw` was filled by the call above and is released once.
     _release_buffer(ctypes.addressof(raw))
     return Pin(address, view.nbytes, view)
+
+
+# Field names, between colons, may hold any letter.
+_FIELD_NAME = re.compile(":[^:]*:")
+
+
+def refuse_pointers(view: memoryview) -> None:
+    """Raises TypeError for a buffer of objects or pointers of this process.
+
+    Bytes of a target put there would be followed by the interpreter.
+    """
+    if not set(_FIELD_NAME.sub("", view.format)).isdisjoint("OzZX&"):
+        raise TypeError(
+            f"the buffer holds pointers of this process (format {view.format!r}): bytes of a "
+            "target in their place would crash the tool; use an array of plain numbers"
+        )
 
 
 class Scratch:
