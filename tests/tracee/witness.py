@@ -158,6 +158,8 @@ class Child:
             pass_fds=pass_fds,
             env=env,
             cwd=ROOT,
+            # Of its own group: in an orphaned one, as of a background job, TSTP stops nothing.
+            process_group=0,
         )
         self._rest = b""
         self._poll = select.poll()
