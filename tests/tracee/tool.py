@@ -180,4 +180,7 @@ def at_exit(pid: str) -> None:
 
 
 if __name__ == "__main__":
+    # A background job of a shell is started with these two ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     globals()[sys.argv[1]](*sys.argv[2:])
