@@ -11,7 +11,7 @@ import operator
 
 from procvm.errors import AddressOverflowError, InvalidArgsError
 
-__all__ = ["ADDRESS_END", "PAGE_SIZE", "as_address", "as_len", "check_range", "page_end"]
+__all__ = ["ADDRESS_END", "PAGE_SIZE", "as_address", "as_int", "as_len", "check_range", "page_end"]
 
 PAGE_SIZE = mmap.PAGESIZE
 """Bytes in a page of this machine."""
@@ -20,7 +20,12 @@ ADDRESS_END = 1 << 64
 """One past the last address that a pointer can name."""
 
 
-def _as_int(value: object, what: str) -> int:
+def as_int(value: object, what: str) -> int:
+    """Returns `value` as an int.
+
+    Raises:
+        TypeError: Not an integer (bool is refused; numpy integers are fine).
+    """
     # bool is an int to Python, and an address of True is a mistake every time.
     if isinstance(value, bool):
         raise TypeError(f"{what} must be an int, not bool")
@@ -38,7 +43,7 @@ def as_address(value: object, what: str = "address") -> int:
         InvalidArgsError: Negative.
         AddressOverflowError: 2^64 or more.
     """
-    address = _as_int(value, what)
+    address = as_int(value, what)
     if address < 0:
         raise InvalidArgsError(f"{what} {address} is negative; give an unsigned 64-bit number")
     if address >= ADDRESS_END:
@@ -53,7 +58,7 @@ def as_len(value: object, what: str = "length") -> int:
         TypeError: Not an integer.
         InvalidArgsError: Negative.
     """
-    length = _as_int(value, what)
+    length = as_int(value, what)
     if length < 0:
         raise InvalidArgsError(f"{what} {length} is negative; give 0 or more")
     return length

@@ -12,7 +12,6 @@ from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
-    "Thread",
     "has_memory",
     "parse_auxv",
     "parse_stat",
@@ -154,20 +153,6 @@ def thread_ids(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(name) for name in names if name != str(pid)]
-
-
-class Thread(NamedTuple):
-    """A thread as /proc tells it.
-
-    Attributes:
-        tid: Its id.
-        name: Its name, any bytes.
-        state: The letter of /proc/PID/stat: R, S, D, T, t, Z ...
-    """
-
-    tid: int
-    name: bytes
-    state: str
 
 
 def threads(pid: int) -> list[tuple[int, bytes, str]]:

@@ -81,13 +81,8 @@ class Segment(HasVmReaderWriter):
     @property
     def address(self) -> int:
         """Where the first page is, in the tool's own address space."""
-        self._open_pages()
+        self._require_open()
         return self._memory.address
-
-    @property
-    def buffer(self) -> mmap.mmap:
-        """The pages as a buffer; they live as long as it does."""
-        return self._open_pages()
 
     @property
     def fd(self) -> int:
@@ -96,25 +91,24 @@ class Segment(HasVmReaderWriter):
         Raises:
             ValueError: The segment is not shared.
         """
-        self._open_pages()
+        self._require_open()
         if self._fd is None:
             raise ValueError("the segment is private and has no fd; use alloc(..., shared=True)")
         return self._fd
 
     def reader(self) -> VmReader[Infallible]:
         """Returns a reader of the whole segment."""
-        self._open_pages()
+        self._require_open()
         return VmReader(self._memory, self._memory.address, self._memory.n, Infallible)
 
     def writer(self) -> VmWriter[Infallible]:
         """Returns a writer of the whole segment."""
-        self._open_pages()
+        self._require_open()
         return VmWriter(self._memory, self._memory.address, self._memory.n, Infallible)
 
-    def _open_pages(self) -> mmap.mmap:
+    def _require_open(self) -> None:
         if self._pages is None:
             raise ClosedError("the segment is closed")
-        return self._pages
 
     def close(self) -> None:
         """Closes the segment; cursors over it stay good. Twice is fine."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import operator
 import time
 import warnings
 from types import TracebackType
 from typing import Literal, Self
 
-from procvm.address import as_address
+from procvm.address import as_address, as_int
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux.libc import errno_error
@@ -20,7 +19,7 @@ from procvm.process.image import Image, ended, open_image
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
 
-__all__ = ["Process", "as_pid", "open_process"]
+__all__ = ["Process", "open_process"]
 
 
 class Process:
@@ -150,20 +149,6 @@ class Process:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
 
 
-def as_pid(pid: object) -> int:
-    """Returns `pid` as an int.
-
-    Raises:
-        TypeError: It is not an integer.
-    """
-    if isinstance(pid, bool):
-        raise TypeError("pid must be an int, not bool")
-    try:
-        return operator.index(pid)  # type: ignore[arg-type]  # the TypeError is the check
-    except TypeError:
-        raise TypeError(f"pid must be an int, not {type(pid).__name__}") from None
-
-
 def _ms_until(deadline: float) -> int:
     # Rounded up, and within what poll takes.
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
@@ -186,7 +171,7 @@ def open_process(pid: int, *, backend: Literal["auto", "process_vm", "mem"] = "a
         UnsupportedError: /proc is missing or that of another pid namespace.
         TypeError: `pid` is not an int.
     """
-    number = as_pid(pid)
+    number = as_int(pid, "pid")
     if backend not in ("auto", "mem"):
         raise ValueError(f"backend {backend!r}: give 'auto' or 'mem'")
     return Process(open_image(number, by_calls=backend != "mem"))

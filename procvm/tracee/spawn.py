@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TypeAlias
 
+from procvm.address import as_int
 from procvm.errors import ProcessExitedError, UnsupportedError
 from procvm.linux.fds import Fd
 from procvm.process.image import open_image
-from procvm.process.process import as_pid
 from procvm.tracee.tracee import LONGEST_HOLD, Calls, Tracee
 from procvm.tracee.tracer import open_channel
 from procvm.tracer.protocol import Op
@@ -43,7 +43,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
         AccessDeniedError: It may not be traced; the message names the cause.
         StopTimeoutError: It could not be stopped for now.
     """
-    image = open_image(as_pid(pid))
+    image = open_image(as_int(pid, "pid"))
     tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
     try:
         if pid == os.getpid():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
-from procvm.address import as_address
+from procvm.address import as_address, as_int
 from procvm.errors import (
     ClosedError,
     NotTracedError,
@@ -24,7 +24,7 @@ from procvm.mm.space import VmSpace
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.process.process import Process, as_pid
+from procvm.process.process import Process
 from procvm.tracee.tracer import Channel, open_channel
 from procvm.tracer.protocol import Op
 
@@ -314,7 +314,7 @@ class Tracee(Process):
         return None if kind == "timeout" else Event(kind, tid, signo)
 
     def _tid(self, tid: int | None) -> int:
-        return self.pid if tid is None else as_pid(tid)
+        return self.pid if tid is None else as_int(tid, "tid")
 
     def send_signal(self, signo: int) -> None:
         """Sends a signal to the process, and to no other that has its number.

@@ -10,7 +10,6 @@ from typing import Any
 from ptrace.binding import func as _binding  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 __all__ = [
-    "EVENT_CLONE",
     "EVENT_EXEC",
     "EVENT_STOP",
     "OPTIONS",
@@ -31,7 +30,6 @@ _SEIZE = 0x4206
 _INTERRUPT = 0x4207
 _LISTEN = 0x4208
 EVENT_STOP = 128
-EVENT_CLONE = int(_func.PTRACE_EVENT_CLONE)
 EVENT_EXEC = int(_func.PTRACE_EVENT_EXEC)
 
 OPTIONS = int(_func.PTRACE_O_TRACECLONE) | int(_func.PTRACE_O_TRACEEXEC)
