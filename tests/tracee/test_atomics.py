@@ -11,7 +11,7 @@ import pytest
 
 import procvm
 from tests.tracee.witness import Cas, Work, assert_free, eventually, state_of, tracer_of
-from tests.tracee.workloads import cas, cas_on_shared
+from tests.tracee.workloads import cas, cas_on_shared, races_met
 
 SLOW = 60_000
 """Turns between a target's load and its exchange, in which a tool from outside gets a turn."""
@@ -21,23 +21,21 @@ SLOW = 60_000
 @pytest.mark.parametrize("threads", [1, 4, 16])
 def test_exchanges_inside_holds_lose_nothing(threads: int, width: int) -> None:
     """2,000 increments under holds and the target's own add up, to the last one."""
-    found = cas(threads, width, 2000, held=True)
-    assert found["exchanged"] == 2000
+    found = races_met({"races": 20}, lambda: cas(threads, width, 2000, held=True))
+    assert found["exchanged"] == found["tries"]
     assert found["lost"] == 0
     assert found["neighbours harmed"] == 0
-    assert found["races"] >= 20, "too few of the target's own exchanges were crossed"
 
 
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("threads", [1, 4, 16])
 def test_exchanges_outside_holds_lose_nothing(threads: int, width: int) -> None:
     """Single exchanges beside running threads, failed and good, lose nobody's increment."""
-    found = cas(threads, width, 2000 if threads == 1 else 300, held=False, work=SLOW)
+    # Among 16 busy threads what was read is stale nearly each time.
+    enough = {"races": 20, "exchanged": int(threads < 16)}
+    found = races_met(enough, lambda: cas(threads, width, 500, held=False, work=SLOW))
     assert found["lost"] == 0
     assert found["neighbours harmed"] == 0
-    # Among 16 busy threads what was read is stale nearly each time.
-    assert found["exchanged"] >= (threads < 16), "no exchange of the tool was good"
-    assert found["races"] >= 20, "too few of the target's own exchanges were crossed"
 
 
 @pytest.mark.parametrize("held", [False, True])

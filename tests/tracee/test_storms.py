@@ -19,6 +19,7 @@ from tests.tracee.workloads import (
     exec_storm,
     leaders_leave,
     plain_sleepers,
+    races_met,
 )
 
 
@@ -57,19 +58,17 @@ def test_no_thread_of_a_clone_storm_is_missed() -> None:
 
 
 def test_children_of_a_target_are_not_touched() -> None:
-    """Processes made in five ways about 300 stops all end as they would."""
-    found = children_storm(300)
+    """Processes made in five ways about at least 300 stops all end as they would."""
+    found = races_met({"children": 50}, lambda: children_storm(300))
     assert found["still traced"] == 0, found
     assert found["timeouts"] == 0, found
-    assert found["children"] >= 50, found
 
 
 @pytest.mark.parametrize("who", ["leader", "thread"])
 def test_a_target_that_execs_is_stopped_each_time(who: str) -> None:
-    """300 stops of a target that execs without end: none times out, and it goes on."""
-    found = exec_storm(who, 300)
-    assert found["stops"] == 300, found
-    assert found["execs"] >= 20, found
+    """Hundreds of stops of a target that execs without end: none times out, and it goes on."""
+    found = races_met({"execs": 20}, lambda: exec_storm(who, 300))
+    assert found["stops"] >= 300, found
 
 
 def test_an_exec_in_a_hold_waits_for_its_end() -> None:
@@ -92,10 +91,9 @@ def test_an_exec_in_a_hold_waits_for_its_end() -> None:
 
 def test_a_leader_may_leave_about_a_stop() -> None:
     """40 targets whose leader ends at the stop: the threads left are held, and run on."""
-    found = leaders_leave(40)
+    found = races_met({"leader left about the stop": 3}, lambda: leaders_leave(40))
     assert found["timeouts"] == 0, found
     assert found["moved while held"] == 0, found
-    assert found["leader left about the stop"] >= 3, found
 
 
 def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:

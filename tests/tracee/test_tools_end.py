@@ -21,7 +21,7 @@ from tests.tracee.witness import (
     tracer_of,
     tracers,
 )
-from tests.tracee.workloads import ctrl_c, tool_killed
+from tests.tracee.workloads import ctrl_c, races_met, tool_killed
 
 
 @pytest.fixture
@@ -138,21 +138,19 @@ def test_a_killed_tracer_lets_go(work: Work) -> None:
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
     """8 tools killed in cycles: the target runs within 100 ms, with every signal, in order."""
-    found = tool_killed(8, signo)
+    found = races_met({"held at that moment": 2}, lambda: tool_killed(8, signo))
     assert found["slowest ms"] <= 100, found
     assert found["lost"] == 0, found
     assert found["out of order"] == 0, found
-    assert found["held at that moment"] >= 2, found
 
 
 @pytest.mark.parametrize("how", ["with", "nested", "calls"])
 def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
     """100 Ctrl-C at random instants: each is one KeyboardInterrupt, and the target runs."""
-    found = ctrl_c(100, how=how)
-    assert found["surfaced"] == found["sent"] == 100, found
+    found = races_met({"inside the with": 2}, lambda: ctrl_c(100, how=how))
+    assert found["surfaced"] == found["sent"], found
     assert found["swallowed"] == 0, found
     assert found["left stopped"] == 0, found
-    assert found["inside the with"] >= 2, found
 
 
 def test_a_tool_killed_in_the_middle_of_spawn_leaves_nothing_held() -> None:
