@@ -60,8 +60,9 @@ from procvm.pod import (
 from procvm.process.maps import Kind, Maps, Perms, Vma
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
+from procvm.tracee.held import Held
 from procvm.tracee.spawn import attach, spawn
-from procvm.tracee.tracee import Event, Held, Thread, Tracee
+from procvm.tracee.tracee import Event, Thread, Tracee
 
 __version__ = "0.1.0"
 

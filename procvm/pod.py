@@ -33,6 +33,7 @@ __all__ = [
     "isize",
     "once_pod",
     "pod_of",
+    "require_aligned",
     "u8",
     "u16",
     "u32",
@@ -242,3 +243,11 @@ def atomic_pod(kind: PodAtomic[T]) -> PodAtomic[T]:
     if not isinstance(cast(object, kind), PodAtomic):
         raise TypeError(f"{kind!r} has no atomics; use u32, i32, u64, i64, usize or isize")
     return kind
+
+
+def require_aligned(address: int, pod: Pod[Any]) -> None:
+    """Raises ValueError if a value at `address` is not moved whole by the processor."""
+    if address % pod.size:
+        raise ValueError(
+            f"{address:#x} is not aligned for {pod.name}: it must be a multiple of {pod.size}"
+        )

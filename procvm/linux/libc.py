@@ -11,6 +11,7 @@ import ctypes
 import errno as _errno
 import functools
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from procvm.errors import (
@@ -110,14 +111,21 @@ def same_memory(pid: int, other: int) -> bool:
     Source:
         kcmp(2), KCMP_VM.
     """
+    kcmp = _kcmp()
+    return kcmp is not None and kcmp(pid, other) == 0
+
+
+@functools.cache
+def _kcmp() -> Callable[[int, int], int] | None:
     number = _KCMP.get(os.uname().machine)
     if number is None:
-        return False
-    function: Function = ctypes.CDLL(None, use_errno=True)["syscall"]
+        return None
+    function: Function = ctypes.CDLL(None)["syscall"]
     function.restype = ctypes.c_long
-    arguments = (number, pid, other, _KCMP_VM, ctypes.c_ulong(0), ctypes.c_ulong(0))
+    long = ctypes.c_long
+    call_number, kind, none = long(number), long(_KCMP_VM), ctypes.c_ulong(0)
     # SAFETY: numbers only.
-    return call(function, *map(ctypes.c_long, arguments[:4]), *arguments[4:]) == (0, 0)
+    return lambda pid, other: function(call_number, long(pid), long(other), kind, none, none)
 
 
 def errno_error(

@@ -6,19 +6,20 @@ import functools
 import os
 import re
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
+    "children",
     "has_memory",
     "parse_auxv",
     "parse_stat",
     "parse_status",
     "pids",
     "read_status",
-    "relatives",
     "require_own_proc",
     "task_has_memory",
     "thread_ids",
@@ -123,11 +124,22 @@ def parse_stat(data: bytes) -> list[bytes]:
 
 def _read(path: str, most: int = -1) -> bytes | None:
     """Returns a small file of /proc, or None if the process or the file is not there."""
+    # Not by a file object, whose making takes longer than the system calls.
+    parts: list[bytes] = []
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(most)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while most and (part := os.read(fd, most if most > 0 else _READ_LEN)):
+                parts.append(part)
+                most = most - len(part) if most > 0 else most
+        finally:
+            os.close(fd)
     except OSError:
         return None
+    return b"".join(parts)
+
+
+_READ_LEN = 1 << 16
 
 
 def read_stat(pid: int) -> list[bytes] | None:
@@ -171,11 +183,10 @@ def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def relatives(pid: int) -> list[int]:
-    """Returns the parent and the children of a process."""
-    stat = read_stat(pid)
-    found = [int(stat[3])] if stat is not None and int(stat[3]) else []
-    for tid in (pid, *thread_ids(pid)):
+def children(pid: int, tids: Iterable[int]) -> list[int]:
+    """Returns the children of the tasks `tids` of a process."""
+    found: list[int] = []
+    for tid in tids:
         found.extend(map(int, (_read(f"/proc/{pid}/task/{tid}/children") or b"").split()))
     return found
 

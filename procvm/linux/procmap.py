@@ -111,8 +111,8 @@ def vma_at(maps_fd: int, address: int) -> VmaRange | None:
     return VmaRange(start, end, flags & _PERMS_MASK)
 
 
-def prepared_query(maps_fd: int, need: Perms) -> tuple[memoryview, bytearray] | None:
-    """Returns a question for a mapping that allows `need`, to be asked often.
+def prepared_query(maps_fd: int, need: int) -> tuple[memoryview, bytearray] | None:
+    """Returns a question for a mapping that allows `need` (of `Perms`), to be asked often.
 
     It is asked by ioctl with `QUERY`: an OSError if there is no such mapping.
 
@@ -125,7 +125,7 @@ def prepared_query(maps_fd: int, need: Perms) -> tuple[memoryview, bytearray] | 
         PROCMAP_QUERY, whose query_flags are numbered as `Perms`.
     """
     query = bytearray(_QUERY_LEN)
-    _QUERY_HEAD.pack_into(query, 0, _QUERY_LEN, int(need), 0)
+    _QUERY_HEAD.pack_into(query, 0, _QUERY_LEN, need, 0)
     try:
         fcntl.ioctl(maps_fd, QUERY, query)
     except OSError as error:

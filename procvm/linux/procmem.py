@@ -86,7 +86,7 @@ class ProcMem:
         """Makes what `read` needs now, so that it needs no descriptor later."""
         self._idle.append(_Piece())
 
-    def read(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
+    def read(self, address: int, own_address: int, n: int, need: int) -> tuple[int, int]:
         """Reads up to `n` bytes, of mappings that allow `need` only.
 
         Returns:
@@ -105,7 +105,7 @@ class ProcMem:
         finally:
             self._idle.append(room)
 
-    def write(self, address: int, own_address: int, n: int, need: Perms) -> tuple[int, int]:
+    def write(self, address: int, own_address: int, n: int, need: int) -> tuple[int, int]:
         """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
         return self._walk(libc().pwrite, address, own_address, n, need, None)
 
@@ -115,7 +115,7 @@ class ProcMem:
         address: int,
         own_address: int,
         n: int,
-        need: Perms,
+        need: int,
         room: _Piece | None,
     ) -> tuple[int, int]:
         done = 0
@@ -177,7 +177,7 @@ class ProcMem:
     def readable(self, address: int) -> bool:
         """Returns whether the target itself can read at `address`."""
         vma, _ = self._vma(address)
-        return vma is not None and bool(vma.flags & Perms.READ)
+        return vma is not None and bool(vma.flags & _READ)
 
     def peek(self, address: int, n: int) -> bytes | None:
         """Returns `n` bytes, protections ignored.
@@ -204,7 +204,7 @@ class ProcMem:
             f"[{errno.errorcode.get(code, code)}]"
         )
 
-    def putter(self, need: Perms) -> Callable[[int, bytes], bool] | None:
+    def putter(self, need: int) -> Callable[[int, bytes], bool] | None:
         """Returns a quick writer of a few bytes into one mapping, for one thread.
 
         It takes (address, bytes) and returns whether all of them were written;
@@ -234,3 +234,4 @@ class ProcMem:
 
 
 _ADDRESS, _END = 2, 4  # words of a question
+_READ = int(Perms.READ)

@@ -9,7 +9,6 @@ from procvm.errors import InvalidArgsError, ProcvmError
 from procvm.markers import F
 from procvm.mm.copy import copy
 from procvm.mm.memory import Memory
-from procvm.pod import Pod
 
 __all__ = ["Cursor"]
 
@@ -95,13 +94,6 @@ class Cursor(Generic[F]):
             raise InvalidArgsError(
                 f"{need} bytes do not fit at {self._cursor:#x}: {left} are left; "
                 "give a longer range"
-            )
-
-    def _require_aligned(self, pod: Pod[Any]) -> None:
-        if self._cursor % pod.size:
-            raise ValueError(
-                f"{self._cursor:#x} is not aligned for {pod.name}: "
-                f"it must be a multiple of {pod.size}"
             )
 
     def left(self) -> int:

@@ -12,7 +12,17 @@ from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer, Scratch, new_bytes
-from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
+from procvm.pod import (
+    C,
+    Pod,
+    PodAtomic,
+    PodLike,
+    PodOnce,
+    atomic_pod,
+    once_pod,
+    pod_of,
+    require_aligned,
+)
 
 if TYPE_CHECKING:
     from procvm.mm.space import VmSpace
@@ -227,7 +237,7 @@ class VmReader(Cursor[F]):
         self._require("read_once", Infallible, Io)
         pod = once_pod(pod)
         self._require_left(pod.size)
-        self._require_aligned(pod)
+        require_aligned(self._cursor, pod)
         value = self._memory.load_once(self._cursor, pod)
         self._cursor += pod.size
         return value
@@ -250,7 +260,7 @@ class VmReader(Cursor[F]):
         self._require("atomic_load", Fallible)
         pod = atomic_pod(pod)
         self._require_left(pod.size)
-        self._require_aligned(pod)
+        require_aligned(self._cursor, pod)
         return self._memory.atomic_load(self._cursor, pod)
 
     def read_bytes(self, n: int) -> bytes:

@@ -15,7 +15,7 @@ from procvm.mm.own import OwnMemory
 from procvm.mm.reader import VmReader, bytes_by
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
-from procvm.pod import C, Pod, PodAtomic, PodLike, atomic_pod, pod_of
+from procvm.pod import C, Pod, PodAtomic, PodLike, atomic_pod, pod_of, require_aligned
 
 __all__ = ["VmSpace"]
 
@@ -249,10 +249,12 @@ class VmSpace(VmIo, VmIoFill):
             "or read_bytes if it is not a string"
         )
 
-    def _atomic_at(self, vaddr: int, pod: PodAtomic[T]) -> tuple[int, PodAtomic[T]]:
-        pod = atomic_pod(pod)
-        vaddr, _ = self._check(vaddr, pod.size)
-        return vaddr, pod
+    def _atomic_at(self, vaddr: int, pod: PodAtomic[T]) -> int:
+        size = atomic_pod(pod).size
+        vaddr, _ = self._check(vaddr, size)
+        if vaddr % size:
+            require_aligned(vaddr, pod)
+        return vaddr
 
     def atomic_load(self, vaddr: int, pod: PodAtomic[T]) -> T:
         """Loads one aligned value of the target atomically.
@@ -261,8 +263,7 @@ class VmSpace(VmIo, VmIoFill):
             ValueError: `vaddr` is not aligned for the value.
             NotTracedError: The target was opened without tracing.
         """
-        vaddr, pod = self._atomic_at(vaddr, pod)
-        return self.reader(vaddr, pod.size).atomic_load(pod)
+        return self._memory.atomic_load(self._atomic_at(vaddr, pod), pod)
 
     def atomic_compare_exchange(
         self, vaddr: int, pod: PodAtomic[T], old: T, new: T
@@ -276,9 +277,7 @@ class VmSpace(VmIo, VmIoFill):
             ValueError: `vaddr` is not aligned for the value.
             NotTracedError: The target was opened without tracing.
         """
-        vaddr, pod = self._atomic_at(vaddr, pod)
-        reader, writer = self.reader_writer(vaddr, pod.size)
-        return writer.atomic_compare_exchange(reader, pod, old, new)
+        return self._memory.atomic_compare_exchange(self._atomic_at(vaddr, pod), pod, old, new)
 
     def atomic_fetch_update(self, vaddr: int, pod: PodAtomic[T], fn: Callable[[T], T]) -> T:
         """Replaces a value by `fn` of it, as one atomic step; returns the old one.

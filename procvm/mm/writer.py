@@ -11,7 +11,17 @@ from procvm.markers import F, Fallible, G, Infallible, Io
 from procvm.mm.cursor import Cursor
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer, refuse_pointers
-from procvm.pod import C, Pod, PodAtomic, PodLike, PodOnce, atomic_pod, once_pod, pod_of
+from procvm.pod import (
+    C,
+    Pod,
+    PodAtomic,
+    PodLike,
+    PodOnce,
+    atomic_pod,
+    once_pod,
+    pod_of,
+    require_aligned,
+)
 
 if TYPE_CHECKING:
     from procvm.mm.reader import VmReader
@@ -204,7 +214,7 @@ class VmWriter(Cursor[F]):
         self._require("write_once", Infallible, Io)
         pod = once_pod(pod)
         self._require_left(pod.size)
-        self._require_aligned(pod)
+        require_aligned(self._cursor, pod)
         self._memory.store_once(self._cursor, pod, value)
         self._cursor += pod.size
 
@@ -265,7 +275,7 @@ class VmWriter(Cursor[F]):
                 f"the reader at {reader.cursor():#x} and the writer at {self._cursor:#x} "
                 "do not stand at the same place"
             )
-        self._require_aligned(pod)
+        require_aligned(self._cursor, pod)
         return self._memory.atomic_compare_exchange(self._cursor, pod, old, new)
 
     def write_bytes(self, data: Buffer) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from procvm.errors import UnsupportedError
 from procvm.own.buffers import pin
 
-__all__ = ["compare_exchange", "from_libatomic", "from_machine_code"]
+__all__ = ["compare_exchange", "from_libatomic", "from_machine_code", "prepare"]
 
 _SEQ_CST = 5
 
@@ -35,11 +35,11 @@ _MACHINE_CODE = {
     ("aarch64", 4): bytes.fromhex("03fc5f88 7f00016b 61000054 02fc0488 84ffff35 e003032a c0035fd6"),
 }
 
-CompareExchange = Callable[[int, int, int], int]
-"""(address, expected, desired) -> what was there, as an unsigned number."""
+Prepare = Callable[[int, int, int], Callable[[], int]]
+"""(address, expected, desired) -> an exchange that returns what was there, unsigned."""
 
 
-def from_libatomic(size: int) -> CompareExchange | None:
+def from_libatomic(size: int) -> Prepare | None:
     """Returns libatomic's compare-and-exchange of `size` bytes, or None without it."""
     try:
         library = ctypes.CDLL("libatomic.so.1")
@@ -47,20 +47,26 @@ def from_libatomic(size: int) -> CompareExchange | None:
         return None
     word: type[Any] = ctypes.c_uint32 if size == 4 else ctypes.c_uint64
     function = library[f"__atomic_compare_exchange_{size}"]
-    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, word, ctypes.c_int, ctypes.c_int)
     function.restype = ctypes.c_bool
+    order = ctypes.c_int(_SEQ_CST)
 
-    def compare_exchange(address: int, expected: int, desired: int) -> int:
+    def prepare(address: int, expected: int, desired: int) -> Callable[[], int]:
         cell = word(expected)
-        # SAFETY: the caller vouches for `address`, aligned; `cell` outlives the
-        # call, which leaves in it what was there when the two differ.
-        function(address, ctypes.addressof(cell), desired, _SEQ_CST, _SEQ_CST)
-        return int(cell.value)
+        args = (ctypes.c_void_p(address), ctypes.byref(cell), word(desired), order, order)
 
-    return compare_exchange
+        def compare_exchange() -> int:
+            cell.value = expected
+            # SAFETY: the caller vouches for `address`, aligned; `args` keeps `cell`
+            # alive, in which the call leaves what was there when the two differ.
+            function(*args)
+            return int(cell.value)
+
+        return compare_exchange
+
+    return prepare
 
 
-def from_machine_code(size: int, machine: str | None = None) -> CompareExchange | None:
+def from_machine_code(size: int, machine: str | None = None) -> Prepare | None:
     """Returns a compare-and-exchange of `size` bytes made here, or None for this machine."""
     code = _MACHINE_CODE.get((machine or os.uname().machine, size))
     if code is None or sys.maxsize < 2**32:
@@ -77,18 +83,23 @@ def from_machine_code(size: int, machine: str | None = None) -> CompareExchange 
         os.close(fd)
     word: type[Any] = ctypes.c_uint32 if size == 4 else ctypes.c_uint64
     held = pin(page, writable=False)
-    function = ctypes.CFUNCTYPE(word, ctypes.c_void_p, word, word)(held.address)
+    function = ctypes.CFUNCTYPE(word)(held.address)
 
-    def compare_exchange(address: int, expected: int, desired: int, _keep: object = held) -> int:
-        # SAFETY: the caller vouches for `address`, aligned; the page of code is
-        # kept mapped by `_keep`.
-        return int(function(address, expected, desired))
+    def prepare(address: int, expected: int, desired: int) -> Callable[[], int]:
+        args = (ctypes.c_void_p(address), word(expected), word(desired))
 
-    return compare_exchange
+        def compare_exchange(_keep: object = held) -> int:
+            # SAFETY: the caller vouches for `address`, aligned; the page of code is
+            # kept mapped by `_keep`.
+            return int(function(*args))
+
+        return compare_exchange
+
+    return prepare
 
 
 @functools.cache
-def _compare_exchange(size: int) -> CompareExchange:
+def _prepare(size: int) -> Prepare:
     found = from_libatomic(size) or from_machine_code(size)
     if found is None:
         raise UnsupportedError(
@@ -96,6 +107,14 @@ def _compare_exchange(size: int) -> CompareExchange:
             "(the package libatomic1 on Debian, libatomic on Fedora)"
         )
     return found
+
+
+def prepare(address: int, size: int, expected: int, desired: int) -> Callable[[], int]:
+    """Returns `compare_exchange` with its arguments at hand, for one thread at a time.
+
+    The caller keeps the memory at `address` alive for as long as it uses the result.
+    """
+    return _prepare(size)(address, expected, desired)
 
 
 def compare_exchange(address: int, size: int, expected: int, desired: int) -> int:
@@ -116,4 +135,4 @@ def compare_exchange(address: int, size: int, expected: int, desired: int) -> in
     Source:
         GCC's libatomic, ``__atomic_compare_exchange_N``.
     """
-    return _compare_exchange(size)(address, expected, desired)
+    return _prepare(size)(address, expected, desired)()

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import SharedMemoryError
@@ -20,41 +20,53 @@ from procvm.own.buffers import Scratch
 if TYPE_CHECKING:
     from procvm.process.memory import ProcessMemory
 
-__all__ = ["Atomic", "Holder", "on_shared", "require_no_peer", "under_hold", "vma_of_atomic"]
+__all__ = [
+    "TO_EXCHANGE",
+    "TO_LOAD",
+    "Atomic",
+    "Holder",
+    "on_shared",
+    "require_no_peer",
+    "under_hold",
+    "vma_of_atomic",
+]
 
 _WORDS = {4: ctypes.c_uint32, 8: ctypes.c_uint64}
 
 
-class Atomic:
-    """One atomic operation on numbers taken as unsigned.
+class Atomic(NamedTuple):
+    """One atomic operation.
 
     Attributes:
         address: Where; aligned.
         size: 4 or 8 bytes.
-        expected: What must be there for the exchange; None to load only.
-        desired: What to store if it is.
+        expected: The bytes that must be there for the exchange; None to load only.
+        desired: The bytes to store if they are.
     """
 
-    __slots__ = ("address", "desired", "expected", "size")
-
-    def __init__(
-        self, address: int, size: int, expected: int | None = None, desired: int = 0
-    ) -> None:
-        self.address = address
-        self.size = size
-        self.expected = expected
-        self.desired = desired
+    address: int
+    size: int
+    expected: bytes | None = None
+    desired: bytes = b""
 
     @property
     def needs(self) -> Perms:
         """What the page must allow: an exchange that fails needs to write as well."""
-        return Perms.READ if self.expected is None else Perms.READ | Perms.WRITE
+        return TO_LOAD if self.expected is None else TO_EXCHANGE
+
+
+TO_LOAD = Perms.READ
+TO_EXCHANGE = Perms.READ | Perms.WRITE
 
 
 class Holder(Protocol):
     """Who can hold the target still for an atomic."""
 
-    def atomic(self, memory: ProcessMemory, what: Atomic) -> int:
+    def quick_atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
+        """Performs it if the target is held and nothing is in the way; None otherwise."""
+        ...
+
+    def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
         """Performs it while no task of the target runs; returns what was there."""
         ...
 
@@ -82,7 +94,7 @@ def vma_of_atomic(memory: ProcessMemory, what: Atomic, ask: Callable[[int, int],
     return vma
 
 
-def on_shared(memory: ProcessMemory, what: Atomic) -> int:
+def on_shared(memory: ProcessMemory, what: Atomic) -> bytes:
     """Performs an atomic on a shared mapping, by the processor on our own mapping of it.
 
     Raises:
@@ -102,12 +114,17 @@ def on_shared(memory: ProcessMemory, what: Atomic) -> int:
     address = page.address + what.address % PAGE_SIZE
     if what.expected is None:
         # SAFETY: `page` keeps the mapping; an aligned load is atomic.
-        return int(buffers.load(_WORDS[what.size], address))
-    # SAFETY: `page` keeps the mapping, which is writable; the word is aligned.
-    return atomics.compare_exchange(address, what.size, what.expected, what.desired)
+        found = buffers.load(_WORDS[what.size], address)
+    else:
+        expected, desired = (
+            int.from_bytes(b, sys.byteorder) for b in (what.expected, what.desired)
+        )
+        # SAFETY: `page` keeps the mapping, which is writable; the word is aligned.
+        found = atomics.compare_exchange(address, what.size, expected, desired)
+    return int(found).to_bytes(what.size, sys.byteorder)
 
 
-def under_hold(memory: ProcessMemory, what: Atomic) -> int:
+def under_hold(memory: ProcessMemory, what: Atomic) -> bytes:
     """Performs an atomic on private memory while every task of the target is stopped.
 
     It writes exactly the word, and also where the exchange fails (what was
@@ -116,10 +133,10 @@ def under_hold(memory: ProcessMemory, what: Atomic) -> int:
     """
     scratch = Scratch(what.size)
     memory.read(what.address, scratch.address, what.size)
-    found = int.from_bytes(scratch.view, sys.byteorder)
+    found = bytes(scratch.view)
     if what.expected is not None:
         if found == what.expected:
-            scratch.view[:] = what.desired.to_bytes(what.size, sys.byteorder)
+            scratch.view[:] = what.desired
         memory.write(what.address, scratch.address, what.size)
     return found
 
@@ -134,9 +151,19 @@ def require_no_peer(pid: int, *, everyone: bool = False) -> None:
         everyone: Whether to ask of every process there is, not of its parent
             and its children alone: one that was handed on to another parent.
     """
+    stat = procfs.read_stat(pid)
+    if stat is None:
+        return  # it is gone, which the atomic itself finds out
+    tids = (pid, *procfs.thread_ids(pid))
+    if everyone:
+        others = procfs.pids()
+    else:
+        parent = int(stat[3])
+        others = [*([parent] if parent else []), *procfs.children(pid, tids)]
     # A leader that has ended has no memory to compare, as has a kernel thread.
-    task = next((tid for tid in (pid, *procfs.thread_ids(pid)) if procfs.task_has_memory(tid)), pid)
-    for other in procfs.pids() if everyone else procfs.relatives(pid):
+    ended = stat[2] in (b"Z", b"X")
+    task = next((tid for tid in tids if not ended or procfs.task_has_memory(tid)), pid)
+    for other in others:
         if other != pid and same_memory(task, other) and procfs.task_has_memory(other):
             raise SharedMemoryError(
                 f"process {other} runs in the address space of process {pid} (CLONE_VM): holding "

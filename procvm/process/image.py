@@ -30,6 +30,7 @@ from procvm.linux.fds import Fd
 from procvm.linux.libc import REFUSALS, TRANSIENT
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmem import ProcMem
+from procvm.process.pages import PageCache
 
 __all__ = ["Image", "ended", "open_image"]
 
@@ -73,6 +74,7 @@ class Image:
         calls: The checked calls on it.
         by_calls: Whether they are to be used: not once they were refused.
         end: One past the last address of user space.
+        pages: What is kept of it while it is held still; None when it is not.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Image:
         self.pidfd: Fd | None = pidfd
         self.files: ProcMem | None = files
         self.end = procfs.user_space_end()
+        self.pages: PageCache | None = None
         token = files.peek(token_address, TOKEN_LEN) if token_address else None
         # Our own image can not change under us; whoever execs is not us any more.
         self.pinned = pid == os.getpid()

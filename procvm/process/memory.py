@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
@@ -23,7 +22,8 @@ __all__ = ["ProcessMemory"]
 T = TypeVar("T")
 
 _TRIES = 1000
-_NONE = Perms(0)
+# Plain numbers: the operators of an IntFlag take as long as a system call.
+_READ, _WRITE, _SHARED = int(Perms.READ), int(Perms.WRITE), int(Perms.SHARED)
 
 
 @final
@@ -42,8 +42,8 @@ class ProcessMemory(UserMemory):
         self._holder = holder
         self._forced = ignore_protections
         self._calls = image.calls
-        self._to_read = _NONE if ignore_protections else Perms.READ
-        self._to_write = _NONE if ignore_protections else Perms.WRITE
+        self._to_read = 0 if ignore_protections else _READ
+        self._to_write = 0 if ignore_protections else _WRITE
 
     def __repr__(self) -> str:
         return f"process {self.image.pid}" + (", forced" if self._forced else "")
@@ -168,6 +168,8 @@ class ProcessMemory(UserMemory):
                 pid=image.pid,
                 errno=errno.EROFS,
             )
+        if image.pages is not None:
+            image.pages.drop(address, n)
         self._settle(code, "write", address, own_address, done)
 
     def _write_by_calls(self, address: int, own_address: int, n: int) -> tuple[int, int]:
@@ -200,6 +202,8 @@ class ProcessMemory(UserMemory):
             if held is None or put is None or not put(address, data):
                 # `data` is alive until the write is done.
                 self.write(address, address_of_bytes(data), size)
+            elif image.pages is not None:
+                image.pages.drop(address, size)
 
         return store
 
@@ -255,21 +259,22 @@ class ProcessMemory(UserMemory):
 
     def atomic_load(self, address: int, pod: PodAtomic[T]) -> T:
         """Loads by the processor where the memory is shared, under a hold where it is private."""
-        found = self._atomic(Atomic(address, pod.size))
-        return pod.from_bytes(found.to_bytes(pod.size, sys.byteorder))
+        return pod.from_bytes(self._atomic(Atomic(address, pod.size)))
 
     def atomic_compare_exchange(
         self, address: int, pod: PodAtomic[T], old: T, new: T
     ) -> tuple[T, bool]:
         """Exchanges by the processor where the memory is shared, else under a hold."""
-        expected = int.from_bytes(pod.to_bytes(old), sys.byteorder)
-        desired = int.from_bytes(pod.to_bytes(new), sys.byteorder)
-        found = self._atomic(Atomic(address, pod.size, expected, desired))
-        current = pod.from_bytes(found.to_bytes(pod.size, sys.byteorder))
-        return current, found == expected
+        expected = pod.to_bytes(old)
+        found = self._atomic(Atomic(address, pod.size, expected, pod.to_bytes(new)))
+        return pod.from_bytes(found), found == expected
 
-    def _atomic(self, what: Atomic) -> int:
-        if vma_of_atomic(self, what, vma_at).flags & Perms.SHARED:
+    def _atomic(self, what: Atomic) -> bytes:
+        if self._holder is not None:
+            found = self._holder.quick_atomic(what, forced=self._forced)
+            if found is not None:
+                return found
+        if vma_of_atomic(self, what, vma_at).flags & _SHARED:
             return on_shared(self, what)
         if self._holder is None:
             raise NotTracedError(

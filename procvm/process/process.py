@@ -31,7 +31,8 @@ class Process:
 
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
         self._image = image
-        self._vm = VmSpace(ProcessMemory(image, holder))
+        self._memory = ProcessMemory(image, holder)
+        self._vm = VmSpace(self._memory)
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"

@@ -14,7 +14,8 @@ from procvm.address import as_int
 from procvm.errors import ProcessExitedError, UnsupportedError
 from procvm.linux.fds import Fd
 from procvm.process.image import open_image
-from procvm.tracee.tracee import LONGEST_HOLD, Calls, Tracee
+from procvm.tracee.calls import Calls
+from procvm.tracee.tracee import LONGEST_HOLD, Tracee
 from procvm.tracee.tracer import open_channel
 from procvm.tracer.protocol import Op
 

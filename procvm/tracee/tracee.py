@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
-import threading
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
-from procvm.address import as_address, as_int
+from procvm.address import as_address, as_int, as_len
 from procvm.errors import (
-    ClosedError,
-    NotTracedError,
     ProcessExitedError,
     ProcvmError,
     WaitTimeoutError,
 )
 from procvm.mm.space import VmSpace
-from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
-from procvm.process.memory import ProcessMemory
 from procvm.process.process import Process
-from procvm.tracee.tracer import Channel, open_channel
+from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
+from procvm.tracee.held import Held, HeldMemory
 from procvm.tracer.protocol import Op
 
 __all__ = ["Event", "Held", "Thread", "Tracee"]
 
-STOP_TIMEOUT = 2.0
-"""Seconds that a stop may take, unless it is told otherwise."""
-
 LONGEST_HOLD = 5.0
 """Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
-
-_GRACE = 1.0
 
 
 class Thread(NamedTuple):
@@ -67,110 +57,6 @@ class Event(NamedTuple):
     kind: str
     tid: int
     signo: int
-
-
-class Held(io.FileIO):
-    """A hold on a target, for as long as it is open; what `with stopped()` gives.
-
-    It is the end of a pipe, whose closing the tracer sees and lets go. That is
-    why it is a file: leaving the ``with`` then runs no bytecode of ours, at any
-    of which Ctrl-C could come first and leave the target stopped; and should it
-    come before the ``with`` is entered, dropping the object closes it as well.
-    """
-
-    vm: VmSpace
-    """The target's address space."""
-
-
-class Calls:
-    """One tracee's requests to the tracer, and the atomics that use them."""
-
-    def __init__(self, image: Image, channel: Channel | None = None) -> None:
-        self._image = image
-        self._lock = threading.RLock()
-        # A read-compare-write under a hold is one step to the target, and has
-        # to be one to the other threads of the tool as well.
-        self._atomic_lock = threading.Lock()
-        self._channel = channel
-        self._alone_in: int | None = None
-        self.closed = False
-
-    def request(
-        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float | None = STOP_TIMEOUT
-    ) -> Any:
-        """Asks the tracer, and waits for the answer; see `Channel.request`."""
-        with self._lock:
-            return self._open().request(self._image.pid, op, args, fds=fds, timeout=timeout)
-
-    def _open(self) -> Channel:
-        if self.closed:
-            raise ClosedError(f"process {self._image.pid} was detached from; attach again")
-        if self._channel is None or self._channel.closed:
-            self._channel = open_channel(self._image.pid, self._image.open_pidfd().number)
-        return self._channel
-
-    def drop(self) -> None:
-        """Ends the channel, and with it every hold."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-
-    def close(self) -> None:
-        """Ends the channel for good."""
-        self.closed = True
-        self.drop()
-
-    def forget(self) -> None:
-        """As `close`, in a child that the tool forked."""
-        self._lock = threading.RLock()
-        self.close()
-
-    def atomic(self, memory: ProcessMemory, what: Atomic) -> int:
-        """Performs an atomic on private memory while the target is held; see `Holder`."""
-        with self._atomic_lock:
-            channel = self._channel
-            # The tracer's word for a hold outlives a tracer that was killed, and the hold does not.
-            if channel is not None and channel.alive() and (hold := channel.flags.rely()):
-                try:
-                    if self._alone_in != hold:
-                        require_no_peer(self._image.pid, everyone=True)
-                        self._alone_in = hold
-                    found = under_hold(memory, what)
-                finally:
-                    channel.flags.done()
-                if not channel.alive():
-                    self.drop()
-                    raise NotTracedError(
-                        "the tracer process has ended, and so has the hold, perhaps before the "
-                        "atomic was done",
-                        pid=self._image.pid,
-                    )
-                return found
-            if self._channel is None or not self._channel.image_named:
-                require_no_peer(self._image.pid, everyone=True)
-            self._name_image()
-            return int(
-                self.request(
-                    Op.ATOMIC,
-                    STOP_TIMEOUT,
-                    memory.is_forced,
-                    what.address,
-                    what.size,
-                    what.expected,
-                    what.desired,
-                )
-            )
-
-    def _name_image(self) -> None:
-        """Gives the tracer our own descriptors of the program, once a channel."""
-        with self._lock:
-            channel = self._open()
-            if channel.image_named:
-                return
-            files = self._image.open_files()
-            fds = (files.mem.number, files.maps.number)
-            self.request(Op.IMAGE, self._image.token_address, files.writable, fds=fds)
-            channel.image_named = True
 
 
 @final
@@ -225,11 +111,16 @@ class Tracee(Process):
         """
         self._calls.request(Op.RESUME)
 
-    def stopped(self, timeout: float = STOP_TIMEOUT) -> Held:
+    def stopped(self, timeout: float = STOP_TIMEOUT, *, cache_len: int = CACHE_LEN) -> Held:
         """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
 
         Such holds nest with each other and with `stop`. Ctrl-C at any moment in
         or around the ``with`` leaves the target running.
+
+        Args:
+            timeout: Seconds that the stop may take.
+            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. What
+                is read all over more memory than that is read as without.
 
         Raises:
             StopTimeoutError: As `stop`.
@@ -238,13 +129,15 @@ class Tracee(Process):
         held = Held(ours, "w")
         try:
             _remember(held)
-            held.vm = self._vm
+            cache_len = as_len(cache_len, "cache_len")
             try:
                 self._calls.request(
                     Op.STOP, timeout, self._longest_hold, fds=(theirs,), timeout=timeout
                 )
             finally:
                 os.close(theirs)
+            still = self._calls.standstill(cache_len)
+            held.vm = self._vm if still is None else VmSpace(HeldMemory(self._memory, still, held))
         except BaseException:
             held.close()
             raise

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from procvm.address import PAGE_SIZE
@@ -62,13 +64,13 @@ class _Tracer:
 
     def alive(self) -> bool:
         """Returns whether it is there."""
-        return _connected(self.control)
+        return not _poll_end(self.control).poll(0)
 
 
-def _connected(line: socket.socket) -> bool:
+def _poll_end(line: socket.socket) -> select.poll:
     poll = select.poll()
     poll.register(line, 0)  # the end of the other side is told unasked
-    return not poll.poll(0)
+    return poll
 
 
 _GRACE = 1.0
@@ -117,6 +119,10 @@ class Channel:
         self.flags = flags
         self.image_named = False
         self._number = 0
+        self._answers: dict[int, tuple[bool, Any]] = {}
+        self._waiting: set[int] = set()
+        # Out of the list while it is used: it answers one thread at a time.
+        self._idle: list[select.poll] = []
 
     def request(
         self,
@@ -136,20 +142,31 @@ class Channel:
             ProcvmError: The worker's own, or StopTimeoutError if it does not answer.
             NotTracedError: The tracer has ended.
         """
+        number = self._number = self._number + 1
+        begun = time.monotonic()
         answered = False
         try:
-            self._number += 1
-            protocol.send(self._line, (self._number, int(op), *args), fds)
+            self._waiting.add(number)
+            self._send(number, op, args, fds)
             poll = select.poll()
             poll.register(self._line, select.POLLIN)
-            if not poll.poll(None if timeout is None else (timeout + _GRACE) * 1000):
-                raise StopTimeoutError(
-                    f"the tracer did not answer for process {pid} in time; it lets go of it as "
-                    "soon as it can",
-                    pid=pid,
-                )
-            number, good, answer = protocol.receive_answer(self._line)
-            answered = number == self._number
+            while number not in self._answers:
+                ready = timeout is None or begun + timeout + _GRACE - time.monotonic()
+                if not poll.poll(None if ready is True else max(ready, 0) * 1000):
+                    raise StopTimeoutError(
+                        f"the tracer did not answer for process {pid} in time; it lets go of it as "
+                        "soon as it can",
+                        pid=pid,
+                    )
+                whose, good, answer = protocol.receive_answer(self._line)
+                if whose in self._waiting:
+                    self._answers.setdefault(whose, (good, answer))
+                    if whose != number:
+                        # A signal handler makes this request in the middle of another one,
+                        # which waits for something to arrive.
+                        self._send(whose, Op.ECHO, (), ())
+            good, answer = self._answers.pop(number)
+            answered = True
         except (OSError, EOFError) as error:
             if isinstance(error, StopTimeoutError):
                 raise
@@ -158,18 +175,32 @@ class Channel:
                 pid=pid,
             ) from None
         finally:
+            self._waiting.discard(number)
             if not answered:
                 self.close()
-        if not answered:
-            # Left over from a request that Ctrl-C interrupted twice.
-            raise NotTracedError("the hold was interrupted, and is over", pid=pid)
         if not good:
             raise answer
         return answer
 
+    def _send(self, number: int, op: Op, args: tuple[object, ...], fds: tuple[int, ...]) -> None:
+        protocol.send(self._line, (number, int(op), *args), fds)
+
     def alive(self) -> bool:
         """Returns whether the tracer is there."""
-        return not self.closed and _connected(self._line)
+        if self.closed:
+            return False
+        idle = self._idle
+        poll = idle.pop() if idle else _poll_end(self._line)
+        try:
+            return not poll.poll(0)
+        finally:
+            idle.append(poll)
+
+    def prepare_alive(self) -> Callable[[], bool]:
+        """Returns `alive` with everything at hand, for one thread at a time."""
+        poll, fileno = _poll_end(self._line).poll, self._line.fileno
+        # Once it is closed the number of its descriptor may be that of another file.
+        return lambda: not poll(0) and fileno() >= 0
 
     @property
     def closed(self) -> bool:

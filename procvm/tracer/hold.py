@@ -88,15 +88,18 @@ class Hold:
         self.execed = False
         self._tries.clear()
         spins, nap = 0, _NAP
-        self._seize_new()
+        # The others are listed only if the kernel counts any.
+        self._seize(self.pid)
         while True:
             self.collect()
             if self._all_stopped():
                 count = self._nr_tasks()
-                if count == len(self.tasks) and count:
+                if count == len(self.tasks) and count and self._leader_is_ours():
                     if not self.is_held:
                         self._require_alive()
                     return
+                if spins % 64 == 63:
+                    self._look_again()
                 self._seize_new()
             elif spins % 64 == 63:
                 # A task that was born unseen may be what the others wait for, and one
@@ -104,18 +107,32 @@ class Hold:
                 self._look_again()
                 self._seize_new()
             spins += 1
-            if spins > _SPINS:
+            if spins <= _SPINS:
+                os.sched_yield()  # on one processor the target can not stop before we let it
+            else:
                 if time.monotonic() > deadline or given_up():
                     raise self._timeout()
                 time.sleep(nap)
                 nap = min(nap * 2, _LONGEST_NAP)
 
+    def _leader_is_ours(self) -> bool:
+        """Returns whether the leader that we hold is the one there is; see `_look_again`."""
+        if self.tasks.get(self.pid) is TaskState.HELD and not requests.is_stopped(self.pid):
+            self._look_again()
+            return False
+        return True
+
     def _look_again(self) -> None:
         """Finds the tasks that will not announce themselves.
 
         An exec by another thread replaces the leader silently, by a task that is
-        not ours; and a leader that ends before its threads is not reported.
+        not ours, also a leader that we held; and a leader that ends before its
+        threads is not reported.
         """
+        for tid, state in self.tasks.items():
+            if state is TaskState.HELD and not requests.is_stopped(tid):
+                # Killed, and its end is still to be told; or not there any more.
+                self.tasks[tid] = TaskState.SEIZED
         ours = threading.get_native_id()
         for tid in [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]:
             status = procfs.read_status(f"{self.pid}/task/{tid}")

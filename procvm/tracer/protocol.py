@@ -17,9 +17,18 @@ from typing import Any, cast
 
 from procvm.errors import ProcvmError
 from procvm.own import atomics, buffers
-from procvm.own.buffers import Buffer
+from procvm.own.buffers import Buffer, Pin
 
-__all__ = ["Flags", "Op", "receive", "receive_answer", "send", "send_answer", "send_error"]
+__all__ = [
+    "Flags",
+    "Op",
+    "Reliance",
+    "receive",
+    "receive_answer",
+    "send",
+    "send_answer",
+    "send_error",
+]
 
 _LONGEST = 1 << 16
 _FDS = 4
@@ -40,6 +49,7 @@ class Op(IntEnum):
     SET_REGISTERS = 10
     STEP = 11
     CONT = 12
+    ECHO = 13
 
 
 def send(channel: socket.socket, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
@@ -94,47 +104,76 @@ def receive_answer(channel: socket.socket) -> tuple[int, bool, Any]:
 
 
 class Flags:
-    """Two words that both sides map: which hold there is, and whether it is relied on.
+    """A word that both sides map: which hold there is, and whether it is relied on.
 
     A hold has a longest time, after which the tracer lets go whatever the tool
-    does. So that it never does so in the middle of an atomic of the tool, each
-    side announces itself before it looks at the other's word; the locked
-    instructions that they do it with order the two.
+    does. So that it never does so in the middle of an atomic of the tool, the
+    number of the hold (times two) and the tool's mark that it relies on it
+    (one) are one word, which both change by locked instructions only.
     """
-
-    _HOLD = 0
-    _BUSY = 8
 
     def __init__(self, memory: Buffer) -> None:
         self._pin = buffers.pin(memory, writable=True)
-        self._at = self._pin.address
+        self._word = self._pin.view.cast("Q")
 
-    def _swap(self, offset: int, old: int, new: int) -> int:
-        # SAFETY: `_pin` keeps the mapping of both words.
-        return atomics.compare_exchange(self._at + offset, 8, old, new)
+    def _swap(self, old: int, new: int) -> bool:
+        # SAFETY: `_pin` keeps the mapping of the word.
+        return atomics.compare_exchange(self._pin.address, 8, old, new) == old
 
     @property
     def hold(self) -> int:
         """The number of the hold in which every task of the target is stopped; 0 for none."""
-        return self._swap(self._HOLD, 0, 0)
+        return self._word[0] // 2
 
-    def set_hold(self, hold: int) -> None:
-        """Says which hold there is, or 0 for none; the tracer alone does."""
-        self._swap(self._HOLD, self.hold, hold)  # nobody else writes the word
+    def begin(self, hold: int) -> None:
+        """Says which hold there is, when there was none; the tracer alone does."""
+        while not (self._swap(0, hold * 2) or self._swap(1, hold * 2 + 1)):
+            pass  # the tool's mark went, or came, between the two
 
-    def rely(self) -> int:
-        """Begins to rely on the hold; returns its number, or 0. If there is one, `done` ends it."""
-        self._swap(self._BUSY, 0, 1)
+    def end(self) -> bool:
+        """Says that there is no hold any more; returns whether the tool relied on it just now."""
         hold = self.hold
-        if not hold:
-            self.done()
-        return hold
-
-    def done(self) -> None:
-        """Ends what `rely` began."""
-        self._swap(self._BUSY, 1, 0)
+        while True:
+            if self._swap(hold * 2, 0):
+                return False
+            if self._swap(hold * 2 + 1, 1):
+                return True
 
     @property
     def relied_on(self) -> bool:
         """Whether the tool relies on the hold just now."""
-        return self._swap(self._BUSY, 1, 1) == 1
+        return self._swap(1, 1)
+
+    def reliance(self, hold: int) -> Reliance:
+        """Returns what the tool relies on one hold by."""
+        return Reliance(self._pin, hold)
+
+
+class Reliance:
+    """The tool's side of `Flags`, for one hold and one thread at a time.
+
+    Attributes:
+        word: The word that both sides map, as a view of one element.
+        held: What stands there while the target is held and nothing relies on it.
+    """
+
+    def __init__(self, held: Pin, hold: int) -> None:
+        self.word = held.view.cast("Q")
+        self.held = hold * 2
+        # SAFETY: `word` keeps the mapping for as long as these are used.
+        self._begin = atomics.prepare(held.address, 8, self.held, self.held + 1)
+        self._end = atomics.prepare(held.address, 8, self.held + 1, self.held)
+        self._end_late = atomics.prepare(held.address, 8, 1, 0)
+
+    def __bool__(self) -> bool:
+        """Whether the hold lasts."""
+        return self.word[0] // 2 == self.held // 2
+
+    def begin(self) -> bool:
+        """Begins to rely on the hold; returns whether it lasts. `end` ends it, in both cases."""
+        return self._begin() == self.held
+
+    def end(self) -> None:
+        """Ends what `begin` began."""
+        if self._end() == 1:
+            self._end_late()

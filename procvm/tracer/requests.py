@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "cont",
     "detach",
     "interrupt",
+    "is_stopped",
     "listen",
     "registers",
     "seize",
@@ -88,6 +90,17 @@ def step(tid: int, signo: int) -> None:
 def detach(tid: int, signo: int = 0) -> None:
     """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
     _ptrace(_func.PTRACE_DETACH, tid, 0, signo)
+
+
+def is_stopped(tid: int) -> bool:
+    """Returns whether a task is one of ours that is in a ptrace-stop."""
+    message = ctypes.c_ulong()
+    try:
+        # SAFETY: `message` outlives the call, which writes one long into it.
+        _ptrace(_func.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
+    except Gone:
+        return False
+    return True
 
 
 def registers(tid: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, ClassVar
 
 from procvm.errors import (
     AlreadyTracedError,
@@ -61,6 +61,10 @@ class Worker:
     def __init__(self, pid: int, channel: socket.socket, pidfd: int, flags_fd: int) -> None:
         self.pid = pid
         self._channel = channel
+        self._requests = select.poll()
+        self._requests.register(channel, select.POLLIN)
+        self._end = select.poll()
+        self._end.register(channel, 0)  # told unasked
         self._pidfd = pidfd
         self._flags = Flags(mmap.mmap(flags_fd, mmap.PAGESIZE))
         os.close(flags_fd)
@@ -120,15 +124,9 @@ class Worker:
 
     def _serve_once(self) -> bool:
         """Waits for something to do, and does it; returns False when the tool is gone."""
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        for fd in self._contexts:
-            poll.register(fd, select.POLLIN)
-        ready = dict(poll.poll(_LOOK_MS if self._held else None))
+        ready = dict(self._requests.poll(_LOOK_MS if self._held else None))
         # Ended contexts first: an answer must tell what is so after them.
-        for fd in self._contexts & ready.keys():
-            os.close(fd)
-            self._contexts.discard(fd)
+        self._end_contexts(self._contexts & ready.keys())
         self._look_after()
         if not self._whole:
             return True  # a request is for the thread that comes after
@@ -139,7 +137,7 @@ class Worker:
             return False
         (number, op, *args), fds = received
         try:
-            answer = self._do(Op(op), args, fds)
+            answer = self._answers[op](self, fds, *args)
         except ProcvmError as error:
             protocol.send_error(self._channel, number, error)
         else:
@@ -157,35 +155,28 @@ class Worker:
 
     def _let_go(self) -> None:
         self._explicit = 0
-        for fd in self._contexts:
+        self._end_contexts(set(self._contexts))
+        self._end_reliance()
+        self._release()
+
+    def _end_contexts(self, fds: set[int]) -> None:
+        for fd in fds:
+            self._requests.unregister(fd)
             os.close(fd)
-        self._contexts.clear()
-        if self._flags.hold:
-            self._flags.set_hold(0)
+        self._contexts -= fds
+
+    def _end_reliance(self) -> None:
+        """Tells the tool that it can not rely on the hold any more, and waits while it does."""
+        if self._flags.end():
             until = time.monotonic() + _BUSY_WAIT
             while self._flags.relied_on and time.monotonic() < until:
                 time.sleep(0.0001)
-        self._release()
-
-    def _do(self, op: Op, args: list[Any], fds: list[int]) -> object:
-        answers: dict[Op, Callable[..., object]] = {
-            Op.STOP: self._stop,
-            Op.RESUME: self._resume,
-            Op.IS_STOPPED: self._is_stopped,
-            Op.THREADS: self._threads,
-            Op.ATOMIC: self._atomic,
-            Op.IMAGE: self._take_image,
-            Op.AWAIT_EXEC: self._await_exec,
-            Op.DETACH: self._detach,
-            Op.GET_REGISTERS: self._get_registers,
-            Op.SET_REGISTERS: self._set_registers,
-            Op.STEP: self._step,
-            Op.CONT: self._cont,
-        }
-        return answers[op](fds, *args)
 
     def _is_stopped(self, _fds: list[int]) -> bool:
         return self._flags.hold != 0
+
+    def _echo(self, _fds: list[int]) -> None:
+        """Answers, which is all that is asked for."""
 
     def _threads(self, _fds: list[int]) -> list[tuple[int, bytes, str]]:
         return procfs.threads(self.pid)
@@ -211,7 +202,9 @@ class Worker:
                     os.close(fd)
                 raise
             self._expires = None if longest is None else time.monotonic() + longest
-            self._flags.set_hold(next(_holds))
+            self._flags.begin(next(_holds))
+        for fd in fds:
+            self._requests.register(fd, select.POLLIN)
         self._contexts.update(fds)
         self._explicit += not fds
 
@@ -264,7 +257,7 @@ class Worker:
             self._let_go()
         return self._explicit
 
-    def _atomic(self, _fds: list[int], timeout: float, forced: bool, *what: Any) -> int:
+    def _atomic(self, _fds: list[int], timeout: float, forced: bool, *what: Any) -> bytes:
         """Stops, operates and resumes, unless the target is held already."""
         if self._image is None:
             raise NotStoppedError("no program was named to the tracer", pid=self.pid)
@@ -302,7 +295,7 @@ class Worker:
             os.close(go)
         self._explicit = 1
         self._expires = None if longest is None else time.monotonic() + longest
-        self._flags.set_hold(next(_holds))
+        self._flags.begin(next(_holds))
 
     def _held_task(self, tid: int) -> int:
         if not self._flags.hold:
@@ -327,7 +320,8 @@ class Worker:
 
     def _cont(self, _fds: list[int], timeout: float | None) -> tuple[str, int, int]:
         self._held_task(next(iter(self.hold.tasks), 0))
-        self._flags.set_hold(0)
+        hold = self._flags.hold
+        self._end_reliance()
         deadline = None if timeout is None else time.monotonic() + timeout
         begun = time.monotonic()
         try:
@@ -335,16 +329,14 @@ class Worker:
         except BaseException:
             self._release()
             raise
-        self._flags.set_hold(next(_holds))
+        self._flags.begin(hold)
         if self._expires is not None:
             # The longest time is that of standing still.
             self._expires += time.monotonic() - begun
         return found
 
     def _given_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self._channel, 0)  # its end is told unasked
-        return bool(poll.poll(0))
+        return bool(self._end.poll(0))
 
     @contextlib.contextmanager
     def _gone(self, tid: int) -> Generator[None]:
@@ -352,6 +344,22 @@ class Worker:
             yield
         except Gone:
             raise ProcessExitedError(f"thread {tid} has ended", pid=self.pid) from None
+
+    _answers: ClassVar[dict[int, Callable[..., object]]] = {
+        Op.STOP: _stop,
+        Op.RESUME: _resume,
+        Op.IS_STOPPED: _is_stopped,
+        Op.THREADS: _threads,
+        Op.ATOMIC: _atomic,
+        Op.IMAGE: _take_image,
+        Op.AWAIT_EXEC: _await_exec,
+        Op.DETACH: _detach,
+        Op.GET_REGISTERS: _get_registers,
+        Op.SET_REGISTERS: _set_registers,
+        Op.STEP: _step,
+        Op.CONT: _cont,
+        Op.ECHO: _echo,
+    }
 
 
 def _rescue(worker: Worker) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from clock import Run
 
-__all__ = ["Peer", "Rival", "Target", "compiled"]
+__all__ = ["Peer", "Rival", "Stopper", "Target", "compiled"]
 
 _HERE = Path(__file__).parent
 _AT_RANDOM = 25
@@ -34,18 +34,24 @@ def compiled() -> Iterator[tuple[Path, ctypes.CDLL]]:
     with tempfile.TemporaryDirectory(prefix="procvm-bench-") as folder:
         program, library = Path(folder, "target"), Path(folder, "rivals.so")
         flags = [compiler, "-O2", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run([*flags, "-o", program, _HERE / "target.c"], check=True)
-        rivals = [*flags, "-shared", "-fPIC", "-o", library, _HERE / "rivals.c"]
-        subprocess.run(rivals, check=True)
+        subprocess.run([*flags, "-pthread", "-o", program, _HERE / "target.c"], check=True)
+        rivals = [_HERE / "rivals.c", _HERE / "tracing.c"]
+        subprocess.run([*flags, "-shared", "-fPIC", "-o", library, *rivals], check=True)
         yield program, ctypes.CDLL(str(library))
 
 
 class Target:
-    """A child whose pages are all there; a context manager that ends it."""
+    """A child whose pages are all there; a context manager that ends it.
 
-    def __init__(self, program: Path, n: int) -> None:
+    Args:
+        program: target.c, compiled.
+        n: Bytes that it maps.
+        how: What it does besides, as target.c takes it; it sleeps if nothing is said.
+    """
+
+    def __init__(self, program: Path, n: int, *how: str) -> None:
         self._popen = subprocess.Popen(
-            [program, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [program, str(n), *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._popen.stdout is not None
         self.pid = self._popen.pid
@@ -111,6 +117,32 @@ class Rival:
         return run
 
 
+class Stopper:
+    """The functions of tracing.c on one process; this thread is the tracer."""
+
+    def __init__(self, library: ctypes.CDLL, target: Target) -> None:
+        self._library = library
+        self._target = target
+
+    def times(self, name: str) -> Callable[[int], list[int]]:
+        """Returns what makes the function `name` do its job, and returns the ns of each time."""
+        function = self._library[name]
+        function.argtypes = (
+            ctypes.c_int,
+            ctypes.c_uint64,
+            ctypes.POINTER(ctypes.c_int64),
+            ctypes.c_uint64,
+        )
+
+        def times(n: int) -> list[int]:
+            each = (ctypes.c_int64 * n)()
+            if function(self._target.pid, self._target.address, each, n) != 0:
+                raise RuntimeError(f"{name} on process {self._target.pid} failed")
+            return list(each)
+
+        return times
+
+
 class Peer:
     """A peer library in a process of its own, with a child of its own.
 
@@ -118,9 +150,10 @@ class Peer:
         refusal: Why it does not run; empty if it does.
     """
 
-    def __init__(self, name: str, target: Target) -> None:
+    def __init__(self, name: str, target: Target, job: str = "read") -> None:
+        where = (str(target.pid), str(target.address))
         self._popen = subprocess.Popen(
-            [sys.executable, _HERE / "peers.py", name, str(target.pid), str(target.address)],
+            [sys.executable, _HERE / "peers.py", job, name, *where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -134,7 +167,7 @@ class Peer:
         return self._popen.stdout.readline().strip()
 
     def run(self, size: int) -> Callable[[int], float]:
-        """Returns a run of reads of `size` bytes."""
+        """Returns a run of reads of `size` bytes, or of what else its job is with them."""
 
         def run(n: int) -> float:
             assert self._popen.stdin is not None

@@ -8,16 +8,37 @@ median over the rounds is what is reported.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import NamedTuple
 
-__all__ = ["Contender", "Times", "measure"]
+__all__ = ["Contender", "Each", "Run", "Times", "measure"]
 
 Run = Callable[[int], float]
 
 _BATCH_NS = 2_000_000
 _PASSES = 3
+
+
+class Each:
+    """A run that also keeps how long each single time took.
+
+    For what takes so long, and differs so much from time to time, that its
+    median says more than its best.
+
+    Attributes:
+        taken: Nanoseconds of every time so far.
+    """
+
+    def __init__(self, times: Callable[[int], Iterable[int]]) -> None:
+        self._times = times
+        self.taken: list[int] = []
+
+    def __call__(self, n: int) -> float:
+        """Does it `n` times; returns the nanoseconds of all."""
+        found = list(self._times(n))
+        self.taken += found
+        return sum(found)
 
 
 class Contender(NamedTuple):
@@ -35,17 +56,22 @@ class Contender(NamedTuple):
 
 
 class Times:
-    """Nanoseconds a time, by contender and round."""
+    """Nanoseconds a time, by contender and round; and each single time, where it was kept."""
 
-    def __init__(self, rounds: dict[str, list[float]]) -> None:
+    def __init__(self, rounds: dict[str, list[float]], each: dict[str, list[int]]) -> None:
         self._rounds = rounds
+        self._each = each
 
     def __contains__(self, name: str) -> bool:
         return name in self._rounds
 
     def best(self, name: str) -> float:
         """Returns the shortest time, which noise can not have made shorter."""
-        return min(self._rounds[name])
+        return min(self._each.get(name) or self._rounds[name])
+
+    def median(self, name: str) -> float | None:
+        """Returns the median of all single times, or None if they were not kept."""
+        return median(self._each[name]) if name in self._each else None
 
     def ratio(self, name: str, base: str) -> float:
         """Returns the median over the rounds of how many times longer `name` takes."""
@@ -67,6 +93,9 @@ def measure(contenders: list[Contender], rounds: int) -> Times:
     """Runs all contenders in every round; returns the best time of each in each."""
     batch = {contender.name: _times_in_batch(contender) for contender in contenders}
     found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    each = {name: run.taken for name, run, _ in contenders if isinstance(run, Each)}
+    for taken in each.values():
+        taken.clear()  # those that found out how many fit were not interleaved
     gc.collect()
     gc.disable()
     try:
@@ -80,4 +109,4 @@ def measure(contenders: list[Contender], rounds: int) -> Times:
                 found[name].append(took)
     finally:
         gc.enable()
-    return Times(found)
+    return Times(found, each)

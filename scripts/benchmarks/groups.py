@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,17 @@ from clock import Contender, Run, Times
 import procvm
 from procvm import VmReader, VmReaderArray, VmWriter, u64
 
-__all__ = ["BULK_LEN", "GROUPS", "Goal", "Group", "Scene", "imports", "peak_growth"]
+__all__ = [
+    "BULK_LEN",
+    "GROUPS",
+    "Goal",
+    "Group",
+    "Scene",
+    "at_most",
+    "imports",
+    "median_at_most",
+    "peak_growth",
+]
 
 PAGE = 4096
 BULK_LEN = 64 << 20
@@ -39,7 +50,20 @@ class Goal(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """Everything that a group needs to be set up."""
+    """Everything that a group needs to be set up.
+
+    Attributes:
+        process: The target, opened.
+        own: This process, opened.
+        target: What is read.
+        rival: C on the target.
+        own_rival: C on this process.
+        peers: The libraries that read, by name.
+        program: What a group can make more targets of.
+        library: The rivals in C.
+        cpus: The processors that this process was given before it chose one.
+        stack: What is to be closed after the group.
+    """
 
     process: procvm.Process
     own: procvm.Process
@@ -47,6 +71,10 @@ class Scene(NamedTuple):
     rival: Rival
     own_rival: Rival
     peers: dict[str, Peer]
+    program: Path
+    library: ctypes.CDLL
+    cpus: set[int]
+    stack: ExitStack
 
 
 class Group(NamedTuple):
@@ -58,6 +86,7 @@ class Group(NamedTuple):
         contenders: Makes them; the first one is what ratios are of.
         same: The contender in C that makes the same calls as procvm; or empty.
         n: Bytes each access moves, where throughput is what counts; else 0.
+        unit: What times are shown in: ``ns``, ``us`` or ``ms``.
         goals: What is asked of a contender, by its name.
     """
 
@@ -66,6 +95,7 @@ class Group(NamedTuple):
     contenders: Callable[[Scene], list[Contender]]
     same: str = ""
     n: int = 0
+    unit: str = "ns"
     goals: dict[str, list[Goal]] = {}  # noqa: RUF012  (never changed)
 
 
@@ -111,8 +141,19 @@ def _cursor(reader: Callable[[], VmReader[Any]]) -> Run:
     return run
 
 
-def _at_most(name: str, base: str, times: float) -> Goal:
+def at_most(name: str, base: str, times: float) -> Goal:
+    """Returns the goal that `name` takes at most so many times as long as `base`."""
     return Goal(f"<= {times:g} x {base}", lambda found: found.ratio(name, base) <= times)
+
+
+def median_at_most(name: str, us: float) -> Goal:
+    """Returns the goal that the median of the single times is at most so many microseconds."""
+
+    def met(found: Times) -> bool | None:
+        median = found.median(name)
+        return None if median is None else median <= us * 1000
+
+    return Goal(f"median <= {us:g} us" if us < 1000 else f"median <= {us / 1000:g} ms", met)
 
 
 _RAW, _SAME, _PTRACE = "C", "C, the same calls", "python-ptrace"
@@ -296,7 +337,7 @@ GROUPS = [
         same=_SAME,
         goals={
             _READER: [
-                _at_most(_READER, _RAW, 3.0),
+                at_most(_READER, _RAW, 3.0),
                 Goal(
                     "less than python-ptrace",
                     lambda found: found.ratio(_READER, _PTRACE) < 1 if _PTRACE in found else None,
@@ -310,7 +351,7 @@ GROUPS = [
         "nothing to check and one call is all. C reads the same process; the kernel spares both "
         "the permission check, so that C is faster here and the ratio the stricter for it.",
         _own_words,
-        goals={_READER: [_at_most(_READER, _RAW, 2.5)]},
+        goals={_READER: [at_most(_READER, _RAW, 2.5)]},
     ),
     Group(
         "One number written",
@@ -330,7 +371,7 @@ GROUPS = [
         _pages,
         same=_SAME,
         goals={
-            _READ_INTO: [_at_most(_READ_INTO, _RAW, 2.2), _at_most(_READ_INTO, _SAME, 2.2)],
+            _READ_INTO: [at_most(_READ_INTO, _RAW, 2.2), at_most(_READ_INTO, _SAME, 2.2)],
         },
     ),
     Group(

@@ -1,4 +1,4 @@
-"""Measures procvm against C and its peers: ``main.py [--write] [--rounds N]``.
+"""Measures procvm against C and its peers: ``main.py [--write] [--rounds N] [WORD...]``.
 
 Nothing here fails because something was slow: it prints ratios taken within
 one run, and beside them whether they are what was asked for.
@@ -19,6 +19,7 @@ from children import Peer, Rival, Target, compiled
 from clock import Times, measure
 from groups import BULK_LEN, GROUPS, Group, Scene, imports, peak_growth
 from peers import NAMES
+from tracing import TRACING
 
 import procvm
 
@@ -32,8 +33,11 @@ _WIDTH = 108
 Table = list[tuple[str, ...]]
 
 
+_UNITS = {"ns": 1, "us": 1e3, "ms": 1e6}
+
+
 @contextmanager
-def _scene() -> Iterator[Scene]:
+def _scene(cpus: set[int]) -> Iterator[Scene]:
     with ExitStack() as stack:
         program, library = stack.enter_context(compiled())
         target = stack.enter_context(Target(program, BULK_LEN))
@@ -52,6 +56,10 @@ def _scene() -> Iterator[Scene]:
             rival=Rival(library, target.pid),
             own_rival=Rival(library, os.getpid()),
             peers=peers,
+            program=program,
+            library=library,
+            cpus=cpus,
+            stack=stack,
         )
 
 
@@ -59,16 +67,26 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
     base = names[0]
     what = "throughput" if group.n else "time"
     has_same = group.same in names
-    head = ("", "best", f"{what}, x {base}", *([f"x {group.same}"] * has_same), "asked for")
-    rows: Table = [head]
+    has_median = any(found.median(name) is not None for name in names)
+    rows: Table = [
+        (
+            "",
+            "best",
+            *(["median"] * has_median),
+            f"{what}, x {base}",
+            *([f"x {group.same}"] * has_same),
+            "asked for",
+        )
+    ]
     for name in names:
         ratios = [found.ratio(name, other) for other in [base, group.same][: 1 + has_same]]
         best = found.best(name)
         rows.append(
             (
                 name,
-                f"{group.n / best:.2f} GB/s" if group.n else f"{best:,.0f} ns",
-                *(f"{1 / ratio if group.n else ratio:.2f}" for ratio in ratios),
+                f"{group.n / best:.2f} GB/s" if group.n else _time(group, best),
+                *([_time(group, found.median(name))] * has_median),
+                *(_ratio(1 / ratio if group.n else ratio) for ratio in ratios),
                 "; ".join(
                     f"{goal.text}: {_verdict(goal.met(found))}"
                     for goal in group.goals.get(name, [])
@@ -76,6 +94,17 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
             )
         )
     return rows
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}"
+
+
+def _time(group: Group, ns: float | None) -> str:
+    if ns is None:
+        return ""
+    number = ns / _UNITS[group.unit]
+    return f"{number:,.{0 if group.unit == 'ns' or number >= 100 else 1}f} {group.unit}"
 
 
 def _verdict(met: bool | None) -> str:
@@ -132,6 +161,7 @@ def _imports() -> Table:
     ]
 
 
+_IMPORT_TITLE = "The import"
 _IMPORT_TEXT = (
     "The best of twenty fresh interpreters (`python -I`) that import procvm, less that of twenty "
     "that do nothing. What it takes is Python's own `ctypes`, `struct`, `threading` and so on; no "
@@ -139,9 +169,15 @@ _IMPORT_TEXT = (
 )
 
 
-def _stay_on_one_cpu() -> None:
-    """Keeps this process and all it starts on one processor: two may differ in speed."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def _stay_on_one_cpu() -> set[int]:
+    """Keeps this process and all it starts on one processor: two may differ in speed.
+
+    Returns:
+        Those it had.
+    """
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cpus)})
+    return cpus
 
 
 def _machine() -> str:
@@ -166,29 +202,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the tables into the document")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default: %(default)s")
+    parser.add_argument(
+        "word", nargs="*", help="measure only what has one of these in its title, in any case"
+    )
     options = parser.parse_args()
+    if options.write and options.word:
+        parser.error("--write puts all the tables into the document: give no word")
+
+    def asked(title: str) -> bool:
+        return not options.word or any(word.lower() in title.lower() for word in options.word)
+
+    groups = [group for group in (*GROUPS, *TRACING) if asked(group.title)]
+    imports_asked = asked(_IMPORT_TITLE)
+    if not groups and not imports_asked:
+        parser.error("nothing measured here has such a word in its title")
 
     parts = [_machine()]
     print(parts[0])
     busy = os.getloadavg()[0]
     if busy > (os.cpu_count() or 1) / 2:
         print(f"Other work shares it (load {busy:.1f}): trust the ratios a little, the times not.")
-    _stay_on_one_cpu()
+    cpus = _stay_on_one_cpu()
 
     def show(title: str, text: str, *tables: Table) -> None:
         print(f"\n{title}\n" + "\n\n".join(map(_plain, tables)), flush=True)
         parts.extend([f"### {title}", *map(_markdown, tables), textwrap.fill(text, _WIDTH)])
 
-    with _scene() as scene:
-        for group in GROUPS:
-            contenders = group.contenders(scene)
-            found = measure(contenders, options.rounds)
-            names = [contender.name for contender in contenders]
-            tables = [_table(group, found, names)]
-            if group.n:
-                tables.append(_memory(scene))
-            show(group.title, group.text, *tables)
-    show("The import", _IMPORT_TEXT, _imports())
+    with _scene(cpus) as scene:
+        for group in groups:
+            with ExitStack() as stack:
+                contenders = group.contenders(scene._replace(stack=stack))
+                found = measure(contenders, options.rounds)
+                names = [contender.name for contender in contenders]
+                tables = [_table(group, found, names)]
+                if group.n:
+                    tables.append(_memory(scene))
+                show(group.title, group.text, *tables)
+    if imports_asked:
+        show(_IMPORT_TITLE, _IMPORT_TEXT, _imports())
     if options.write:
         _write(parts)
 

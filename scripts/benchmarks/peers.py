@@ -1,8 +1,10 @@
-"""One peer library, reading a child of its own: run as ``peers.py NAME PID ADDRESS``.
+"""One peer library, with a child of its own: run as ``peers.py JOB NAME PID ADDRESS``.
 
-Each is a process by itself: two of them trace the child, and none of their code
+Each is a process by itself: some of them trace the child, and none of their code
 belongs into the process that measures procvm. Told "8 N" or "4096 N" on
-stdin, it makes N reads of that size and answers the nanoseconds they took.
+stdin, it does its job N times with that many bytes and answers the nanoseconds
+that took. The job is to ``read``, or to ``attach``: to stop the child, read
+a word, and let go of it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NAMES"]
+__all__ = ["NAMES", "TRACERS"]
 
 Read = Callable[[int], Any]
 
@@ -60,6 +62,34 @@ def _mem_edit(pid: int) -> tuple[Read, Read]:
     )
 
 
+def _attach_by_ptrace(pid: int) -> Read:
+    from ptrace.debugger import PtraceDebugger  # noqa: PLC0415
+
+    debugger = PtraceDebugger()
+
+    def once(address: int) -> int:
+        process = debugger.addProcess(pid, False)
+        word: int = process.readWord(address)
+        process.detach()
+        return word
+
+    return once
+
+
+def _attach_by_libdebug(pid: int) -> Read:
+    import libdebug  # noqa: PLC0415
+
+    debugger = libdebug.debugger()
+
+    def once(address: int) -> bytes:
+        debugger.attach(pid)
+        word: bytes = debugger.memory[address, 8, "absolute"]
+        debugger.detach()
+        return word
+
+    return once
+
+
 _debugger: Any = None
 _PEERS = {
     "python-ptrace": _ptrace,
@@ -68,12 +98,22 @@ _PEERS = {
     "mem_edit": _mem_edit,
 }
 NAMES = tuple(_PEERS)
+_TRACERS = {"python-ptrace": _attach_by_ptrace, "libdebug": _attach_by_libdebug}
+TRACERS = tuple(_TRACERS)
+
+
+def _job(job: str, name: str, pid: int) -> tuple[Read, Read]:
+    """Returns what is done with 8 bytes, and with 4096."""
+    if job == "read":
+        return _PEERS[name](pid)
+    once = _TRACERS[name](pid)
+    return once, once
 
 
 def _main() -> None:
-    name, pid, address = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    job, name, pid, address = *sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4])
     try:
-        read_word, read_page = _PEERS[name](pid)
+        read_word, read_page = _job(job, name, pid)
         read_word(address)
         read_page(address)
     except Exception as error:  # noqa: BLE001  (whatever a peer raises is why it does not run)

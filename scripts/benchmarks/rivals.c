@@ -9,8 +9,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "now.h"
 
 enum { TOKEN_LEN = 16, MAX_IOV = 1024 };
 
@@ -31,14 +32,6 @@ struct map_query {
     uint64_t vma_name_addr, build_id_addr;
 };
 #define MAP_QUERY _IOWR('f', 17, struct map_query)
-
-static int64_t now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
 
 /* process_vm_readv, believed blindly. */
 int64_t readv_raw(const struct target *target, uint64_t address, void *own, uint64_t size,

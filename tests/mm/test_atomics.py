@@ -36,7 +36,7 @@ PODS = [u32, i32, u64, i64, usize, isize]
 
 def forget_which() -> None:
     """Makes the next exchange look for its source again."""
-    atomics._compare_exchange.cache_clear()
+    atomics._prepare.cache_clear()
 
 
 @pytest.fixture(params=SOURCES)
@@ -70,8 +70,8 @@ def both_at(segment: Segment, offset: int) -> tuple[VmReader[Fallible], VmWriter
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_exchanges_exactly_when_the_word_is_as_expected(name: str, size: int) -> None:
     """It tells what was there, stores only on a match, and touches no byte beside the word."""
-    exchange = SOURCES[name](size)
-    if exchange is None:
+    prepare = SOURCES[name](size)
+    if prepare is None:
         pytest.skip(f"no atomics by {name} on this machine")
     top = 2 ** (8 * size) - 1
     segment = Segment.alloc(1)
@@ -88,7 +88,7 @@ def test_a_source_exchanges_exactly_when_the_word_is_as_expected(name: str, size
         (top // 2 + 1, 0, top // 2 + 1, 0),
         (0, 0, 0, 0),
     ):
-        assert exchange(address, expected, desired) == found
+        assert prepare(address, expected, desired)() == found
         assert word.value == after
     assert segment.read_bytes(0, 64) == b"\x77" * 64
     assert segment.read_bytes(64 + size, 64 - size) == b"\x77" * (64 - size)
@@ -281,12 +281,12 @@ def test_machine_code_is_only_for_machines_it_was_written_for() -> None:
 
 def test_machine_code_leaves_no_page_both_writable_and_executable() -> None:
     """The page of code is mapped read-execute, and no mapping of ours is rwx because of it."""
-    exchange = atomics.from_machine_code(8)
-    if exchange is None:
+    prepare = atomics.from_machine_code(8)
+    if prepare is None:
         pytest.skip("no machine code for this machine")
     with open("/proc/self/maps") as maps:
         mine = [line for line in maps if "procvm-atomics" in line]
     assert mine
     assert {line.split()[1][:3] for line in mine} == {"r-x"}
     cell = ctypes.c_uint64(1)
-    assert exchange(ctypes.addressof(cell), 1, 2) == 1
+    assert prepare(ctypes.addressof(cell), 1, 2)() == 1

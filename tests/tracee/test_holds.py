@@ -155,7 +155,6 @@ def test_a_stop_of_one_thread_is_resumed_by_another(work: Work, tracee: procvm.T
     work.assert_runs()
 
 
-@pytest.mark.xfail(reason="a handler that interrupts a request gives up the hold", strict=False)
 def test_a_signal_handler_may_use_the_tracee_in_the_middle_of_a_call(
     tracee: procvm.Tracee,
 ) -> None:
