@@ -113,12 +113,13 @@ class PageFaultError(VmError, OSError):
         errno: What the kernel answered: EFAULT, or EIO from /proc/PID/mem.
         pid: Whose address space it is; the tool's own pid when the tool's own
             buffer faulted (a mapped file truncated under it).
+        index: Which of many addresses it was, in a gather or a scatter; else None.
 
     Source:
         OSTD ``Error::PageFault``; process_vm_readv(2), EFAULT.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "address", "pid", "errno")
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "address", "pid", "errno", "index")
 
     def __init__(
         self,
@@ -128,12 +129,14 @@ class PageFaultError(VmError, OSError):
         pid: int,
         copied_len: int = 0,
         errno: int = _errno.EFAULT,
+        index: int | None = None,
     ) -> None:
         OSError.__init__(self, errno, message)
         self.message = message
         self.copied_len = copied_len
         self.address = address
         self.pid = pid
+        self.index = index
 
 
 class AccessDeniedError(VmError, PermissionError):

@@ -27,7 +27,7 @@ from itertools import chain
 from typing import TypeVar
 
 from procvm.linux.libc import MAX_RW_COUNT, call, libc
-from procvm.own.buffers import Scratch, fill_zeros
+from procvm.own.buffers import Scratch, address_of, fill_zeros, writable_cell
 from procvm.pod import Pod
 
 __all__ = ["IOV_MAX", "NR_RANGES", "TOKEN_LEN", "Guard", "VmCalls"]
@@ -213,10 +213,9 @@ class VmCalls:
         Returns:
             As `read`, of the ranges' bytes in order.
         """
-        guard = self.guard
         some = ranges[first : first + NR_RANGES]
         total = sum([n for _, n in some])
-        remote = array("Q", (guard.token_address, TOKEN_LEN))
+        remote = array("Q", (0, 0))
         if total <= _MOST:
             remote.extend(chain.from_iterable(some))
         else:
@@ -224,6 +223,20 @@ class VmCalls:
             for address, n in some:
                 remote.extend((address, min(n, room)))
                 room -= min(n, room)
+        return self.readv_packed(memoryview(remote), len(some), own_address, total)
+
+    def readv_packed(self, words: memoryview, count: int, own_address: int, total: int) -> int:
+        """Reads `readv`'s ranges, given as the words of its vector.
+
+        Args:
+            words: Two words of room, which are overwritten, and then (address,
+                length) of each range.
+            count: Ranges, at most `NR_RANGES`.
+            own_address: Where the bytes go.
+            total: Their number.
+        """
+        guard = self.guard
+        words[0], words[1] = guard.token_address, TOKEN_LEN
         token = Scratch(TOKEN_LEN)
         local = array("Q", (token.address, TOKEN_LEN, own_address, total))
         # SAFETY: the vectors and the token's scratch live until the call
@@ -233,8 +246,8 @@ class VmCalls:
             guard.pid,
             ctypes.c_void_p(local.buffer_info()[0]),
             ctypes.c_ulong(2),
-            ctypes.c_void_p(remote.buffer_info()[0]),
-            ctypes.c_ulong(len(remote) // 2),
+            ctypes.c_void_p(address_of(writable_cell(words))),
+            ctypes.c_ulong(count + 1),
             ctypes.c_ulong(0),
         )
         arrived = bytes(token.view)

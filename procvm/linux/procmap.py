@@ -12,14 +12,12 @@ import os
 import re
 import struct
 from bisect import bisect_right
-from enum import IntFlag
 from typing import NamedTuple
 
 from procvm.own.buffers import Scratch
 
 __all__ = [
     "QUERY",
-    "Perms",
     "VmaEntry",
     "VmaRange",
     "entry_at",
@@ -28,25 +26,6 @@ __all__ = [
     "read_maps",
     "vma_at",
 ]
-
-
-class Perms(IntFlag):
-    """What a mapping allows, numbered as PROCMAP_QUERY numbers it.
-
-    Source:
-        The kernel's ``include/uapi/linux/fs.h``.
-    """
-
-    READ = 1
-    WRITE = 2
-    EXEC = 4
-    SHARED = 8
-
-    def __str__(self) -> str:
-        """Returns the four letters of /proc/PID/maps, as in ``rw-p``."""
-        letters = zip("rwx", (Perms.READ, Perms.WRITE, Perms.EXEC), strict=True)
-        shared = "s" if self & Perms.SHARED else "p"
-        return "".join(letter if self & flag else "-" for letter, flag in letters) + shared
 
 
 class VmaRange(NamedTuple):

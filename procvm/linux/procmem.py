@@ -20,8 +20,9 @@ from procvm.address import PAGE_SIZE
 from procvm.errors import VmError
 from procvm.linux.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
-from procvm.linux.procmap import QUERY, Perms, VmaRange, prepared_query, vma_at
+from procvm.linux.procmap import QUERY, VmaRange, prepared_query, vma_at
 from procvm.own.buffers import pin
+from procvm.perms import Perms
 
 __all__ = ["ProcMem"]
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
-from procvm.errors import ProcvmError, UnsupportedError
+from procvm.errors import PageFaultError, ProcvmError, UnsupportedError
 from procvm.own.buffers import address_of, address_of_bytes
 from procvm.pod import Pod, PodAtomic, PodOnce
 
-__all__ = ["Memory", "UserMemory"]
+__all__ = ["Memory", "Region", "UserMemory"]
 
 T = TypeVar("T")
 
 _ZEROS_LEN = 1 << 18
+
+
+class Region(NamedTuple):
+    """A range of a user space and what it allows, as numbers of `Perms`."""
+
+    start: int
+    end: int
+    flags: int
 
 
 class Memory(ABC):
@@ -60,6 +68,25 @@ class Memory(ABC):
             PageFaultError: `copied_len` bytes of the whole did arrive.
         """
         _one_by_one(self.read, ranges, own_address)
+
+    def readv_packed(self, words: memoryview, count: int, own_address: int) -> int:
+        """Reads as `readv` does, up to the first fault, which is no error here.
+
+        Args:
+            words: Unsigned words of 64 bits: two of room, which may be
+                overwritten, and then (address, length) of each range.
+            count: Ranges, at most 1,023 and 2 GiB together.
+            own_address: Where their bytes go, one range after the other.
+
+        Returns:
+            Bytes that did arrive.
+        """
+        pairs = words[2 : 2 + 2 * count].tolist()
+        try:
+            self.readv(list(zip(pairs[::2], pairs[1::2], strict=True)), own_address)
+        except PageFaultError as error:
+            return error.copied_len
+        return sum(pairs[1::2])
 
     def writev(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
         """Writes one run of our own bytes to (address, length) ranges one after the other.
@@ -156,6 +183,20 @@ class UserMemory(Memory):
     def end(self) -> int:
         """One past the last address that user space can have."""
 
+    @property
+    def pid(self) -> int:
+        """The process it is of; 0 if that does not live."""
+        return 0
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether page protections are ignored."""
+        return False
+
     @abstractmethod
     def forced(self) -> UserMemory:
         """Returns the same memory with page protections ignored."""
+
+    def regions(self) -> list[Region] | None:
+        """Returns what is mapped, sorted and disjoint; None if that is not known."""
+        return None

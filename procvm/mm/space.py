@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, final, overload
+from typing import Any, Literal, TypeVar, final, overload
 
 from procvm.address import check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
+from procvm.extras import required
 from procvm.markers import Fallible
+from procvm.mm.element import element_of, new_array
+from procvm.mm.gather import gather, scatter
 from procvm.mm.io import VmIo, VmIoFill
 from procvm.mm.memory import UserMemory
 from procvm.mm.own import OwnMemory
@@ -206,6 +209,90 @@ class VmSpace(VmIo, VmIoFill):
         offset, n = self._check(offset, n)
         if n:
             self._memory.fill_zeros(offset, n)
+
+    def read_array(self, vaddr: int, dtype: Any, shape: Any) -> Any:
+        """Returns a new numpy array of what stands at `vaddr`, in C order.
+
+        Args:
+            vaddr: Where the first value stands.
+            dtype: A pod, a ctypes type, or a numpy dtype, structured ones too.
+            shape: A count, or a tuple of them.
+
+        Raises:
+            PageFaultError: `copied_len` bytes could be read; they are dropped.
+            UnsupportedError: numpy is not installed.
+        """
+        np = required("numpy", "read_array")
+        array = new_array(np, dtype, shape)
+        vaddr, n = self._check(vaddr, array.nbytes)
+        if n:
+            # SAFETY: `array` is alive until the read is done.
+            self._memory.read(vaddr, int(array.ctypes.data), n)
+        return array
+
+    def write_array(self, vaddr: int, array: Any) -> None:
+        """Writes the values of a numpy array at `vaddr`, in C order.
+
+        Raises:
+            PageFaultError: `copied_len` bytes were written.
+            UnsupportedError: numpy is not installed.
+        """
+        np = required("numpy", "write_array")
+        plain = np.ascontiguousarray(array)
+        element_of(plain.dtype)  # no pointers of ours leave for a target
+        vaddr, n = self._check(vaddr, plain.nbytes)
+        if n:
+            # SAFETY: `plain` is alive until the write is done.
+            self._memory.write(vaddr, int(plain.ctypes.data), n)
+
+    def gather(self, addresses: Any, kind: Any, faults: Literal["raise", "mask"] = "raise") -> Any:
+        """Returns the values at many addresses, in their order, with few system calls.
+
+        Args:
+            addresses: Any iterable of addresses, or an array of them; they may
+                repeat and overlap, in any order.
+            kind: A pod, a ctypes type, or a numpy dtype, structured ones too.
+            faults: ``"raise"``, or ``"mask"`` to go on behind what can not be read.
+
+        Returns:
+            An array of that dtype and the addresses' shape; a list without numpy
+            and for ctypes structures. With ``"mask"`` a pair: these, with zeros
+            where `ok` is false, and `ok`, an array (or list) of truth values.
+
+        Raises:
+            PageFaultError: A value could not be read: `index` is the first such,
+                `address` its first bad byte, and `copied_len` the bytes of all
+                before it, which are dropped.
+            AddressOverflowError: An address is not one of 64 bits.
+        """
+        return gather(self._memory, addresses, kind, faults)
+
+    def scatter(
+        self,
+        addresses: Any,
+        kind: Any,
+        values: Any,
+        faults: Literal["raise", "mask"] = "raise",
+    ) -> Any:
+        """Writes one value at each of many addresses, in their order.
+
+        Args:
+            addresses: As `gather` takes them. Where two overlap the later one wins.
+            kind: As `gather` takes it.
+            values: As many values; a number that does not fit is refused before
+                anything is written.
+            faults: ``"raise"``, or ``"mask"`` to go on behind what can not be written.
+
+        Returns:
+            None; with ``"mask"`` an array (or list) of truth values: where it is
+            false the value was not written, or not beyond the edge of a page.
+
+        Raises:
+            PageFaultError: A value could not be written: `index` says which, and
+                `copied_len` how many bytes of `values` were.
+            InvalidArgsError: Not as many values as addresses.
+        """
+        return scatter(self._memory, addresses, kind, values, faults)
 
     def read_cstring(self, vaddr: int, max_len: int) -> bytes:
         """Returns the bytes at `vaddr` up to the first NUL, without it.

@@ -12,10 +12,11 @@ from procvm.address import PAGE_SIZE
 from procvm.errors import SharedMemoryError
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error, same_memory
-from procvm.linux.procmap import Perms, VmaEntry, VmaRange, entry_at
+from procvm.linux.procmap import VmaEntry, VmaRange, entry_at
 from procvm.linux.shared import map_page
 from procvm.own import atomics, buffers
 from procvm.own.buffers import Scratch
+from procvm.perms import Perms
 
 if TYPE_CHECKING:
     from procvm.process.memory import ProcessMemory

@@ -27,8 +27,9 @@ from procvm.errors import (
 )
 from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
-from procvm.linux.libc import REFUSALS, TRANSIENT
+from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
+from procvm.linux.procmap import VmaEntry, read_maps
 from procvm.linux.procmem import ProcMem
 from procvm.process.pages import PageCache
 
@@ -128,6 +129,24 @@ class Image:
             self.open_files()
             raise ClosedError(f"process {self.pid} was closed; open it again")
         return pidfd
+
+    def entries(self) -> list[VmaEntry]:
+        """Returns the lines of its maps, sorted and disjoint, as they are now.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        files = self.open_files()
+        try:
+            found = read_maps(files.maps.number)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise errno_error(code, "reading the mappings", pid=self.pid) from None
+        if not found:
+            raise self.gone()
+        return found
 
     def verify(self, copied_len: int, *, refused: bool = False) -> None:
         """Finds out why an answer could not be believed; returns if it is worth asking again.

@@ -9,7 +9,8 @@ from typing import NamedTuple, final, overload
 
 from procvm.address import as_address
 from procvm.escape import printable
-from procvm.linux.procmap import Perms, VmaEntry
+from procvm.linux.procmap import VmaEntry
+from procvm.perms import Perms, needed
 
 __all__ = ["Kind", "Maps", "Perms", "Vma"]
 
@@ -147,7 +148,7 @@ class Maps(Sequence[Vma]):
                 its path.
             kind: What a mapping is of.
         """
-        need, private = _need(perms)
+        need, private = needed(perms)
         wanted = name.encode() if isinstance(name, str) else name
         return Maps(
             [
@@ -159,23 +160,6 @@ class Maps(Sequence[Vma]):
                 and (kind is None or vma.kind is kind)
             ]
         )
-
-
-_LETTERS = {"r": Perms.READ, "w": Perms.WRITE, "x": Perms.EXEC, "s": Perms.SHARED}
-
-
-def _need(perms: str | Perms | None) -> tuple[Perms, bool]:
-    if perms is None:
-        return Perms(0), False
-    if isinstance(perms, Perms):
-        return perms, False
-    unknown = set(perms) - {*"rwxsp-"}
-    if unknown:
-        raise ValueError(f"perms {perms!r}: give letters of r, w, x, s and p")
-    need = Perms(0)
-    for letter in perms:
-        need |= _LETTERS.get(letter, Perms(0))
-    return need, "p" in perms
 
 
 def _called(vma: Vma, wanted: bytes) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeVar, final
 
 from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError, VmError
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import NR_RANGES
-from procvm.linux.procmap import Perms, vma_at
-from procvm.mm.memory import UserMemory
+from procvm.linux.procmap import vma_at
+from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of_bytes
+from procvm.perms import Perms
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
 from procvm.process.image import Image
@@ -57,6 +60,16 @@ class ProcessMemory(UserMemory):
     def end(self) -> int:
         """One past the last address of user space on this machine."""
         return self.image.end
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self.image.pid
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether page protections are ignored."""
+        return self._forced
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
@@ -143,6 +156,33 @@ class ProcessMemory(UserMemory):
         except ProcvmError as error:
             error.copied_len += done
             raise
+
+    def readv_packed(self, words: memoryview, count: int, own_address: int) -> int:
+        """Reads ranges up to the first fault; see `Memory.readv_packed`."""
+        if not self.image.by_calls:
+            return super().readv_packed(words, count, own_address)
+        lens = words[3 : 3 + 2 * count : 2].tolist()
+        total = sum(lens)
+        got = self._calls.readv_packed(words, count, own_address, total)
+        if got == total:
+            return got
+        # The call stopped somewhere: a read of its own finds out why.
+        got = max(got, 0)
+        ends = list(accumulate(lens))
+        while got < total:
+            k = bisect_right(ends, got)
+            left = ends[k] - got
+            address = words[2 + 2 * k] + lens[k] - left
+            try:
+                self.read(address, own_address + got, left)
+            except PageFaultError as error:
+                return got + error.copied_len
+            got += left
+        return got
+
+    def regions(self) -> list[Region]:
+        """Returns what is mapped; see `UserMemory.regions`."""
+        return [Region(*entry[:3]) for entry in self.image.entries()]
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value with its call prepared."""
@@ -251,11 +291,6 @@ class ProcessMemory(UserMemory):
         )
 
     # Atomics
-
-    @property
-    def is_forced(self) -> bool:
-        """Whether page protections are ignored."""
-        return self._forced
 
     def atomic_load(self, address: int, pod: PodAtomic[T]) -> T:
         """Loads by the processor where the memory is shared, under a hold where it is private."""

@@ -12,7 +12,7 @@ from procvm.address import as_address, as_int
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux.libc import errno_error
-from procvm.linux.procmap import entry_at, read_maps
+from procvm.linux.procmap import entry_at
 from procvm.mm.space import VmSpace
 from procvm.process.atomic import Holder
 from procvm.process.image import Image, ended, open_image
@@ -56,15 +56,7 @@ class Process:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        files = self._image.open_files()
-        try:
-            entries = read_maps(files.maps.number)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise errno_error(code, "reading the mappings", pid=self.pid) from None
-        if not entries:
-            raise self._image.gone()
-        return Maps([vma_of(entry) for entry in entries])
+        return Maps([vma_of(entry) for entry in self._image.entries()])
 
     def find_vma(self, address: int) -> Vma | None:
         """Returns the mapping that holds `address` now, or None, at the price of one call.

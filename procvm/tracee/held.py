@@ -11,10 +11,11 @@ from typing import Any, TypeVar, cast, final
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
-from procvm.linux.procmap import Perms, VmaRange, vma_at
-from procvm.mm.memory import UserMemory
+from procvm.linux.procmap import VmaRange, vma_at
+from procvm.mm.memory import Region, UserMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import copy
+from procvm.perms import Perms
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import TO_EXCHANGE, TO_LOAD, Atomic, require_no_peer
 from procvm.process.image import Image
@@ -216,6 +217,11 @@ class HeldMemory(UserMemory):
         """One past the last address of user space on this machine."""
         return self._memory.end
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._memory.pid
+
     def forced(self) -> ProcessMemory:
         """Returns the memory with page protections ignored, of which nothing is kept."""
         return self._memory.forced()
@@ -265,6 +271,15 @@ class HeldMemory(UserMemory):
         """Reads ranges by vectored calls, none of which is kept; see `Memory.readv`."""
         self._lasts()
         self._memory.readv(ranges, own_address)
+
+    def readv_packed(self, words: memoryview, count: int, own_address: int) -> int:
+        """Reads ranges up to the first fault, none of which is kept."""
+        self._lasts()
+        return self._memory.readv_packed(words, count, own_address)
+
+    def regions(self) -> list[Region]:
+        """Returns what is mapped; see `UserMemory.regions`."""
+        return self._memory.regions()
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value that finds an aligned number in a kept page."""

@@ -94,10 +94,10 @@ class Hold:
             self.collect()
             if self._all_stopped():
                 count = self._nr_tasks()
-                if count == len(self.tasks) and count and self._leader_is_ours():
-                    if not self.is_held:
-                        self._require_alive()
-                    return
+                if count == len(self.tasks) and count and self._leader_is_the_same():
+                    if self.is_held:
+                        return
+                    self._require_alive()
                 if spins % 64 == 63:
                     self._look_again()
                 self._seize_new()
@@ -115,19 +115,25 @@ class Hold:
                 time.sleep(nap)
                 nap = min(nap * 2, _LONGEST_NAP)
 
-    def _leader_is_ours(self) -> bool:
-        """Returns whether the leader that we hold is the one there is; see `_look_again`."""
-        if self.tasks.get(self.pid) is TaskState.HELD and not requests.is_stopped(self.pid):
+    def _leader_is_the_same(self) -> bool:
+        """Returns whether the leader that we know is the one there is; see `_look_again`."""
+        state = self.tasks.get(self.pid)
+        if state is TaskState.HELD and not requests.is_stopped(self.pid):
             self._look_again()
             return False
+        if state is TaskState.DEAD:
+            status = procfs.read_status(f"{self.pid}/task/{self.pid}")
+            if status is None or status.state not in "ZX":
+                del self.tasks[self.pid]
+                return False
         return True
 
     def _look_again(self) -> None:
         """Finds the tasks that will not announce themselves.
 
         An exec by another thread replaces the leader silently, by a task that is
-        not ours, also a leader that we held; and a leader that ends before its
-        threads is not reported.
+        not ours, also a leader that we held or saw ending; and a leader that ends
+        before its threads is not reported.
         """
         for tid, state in self.tasks.items():
             if state is TaskState.HELD and not requests.is_stopped(tid):
@@ -141,6 +147,20 @@ class Hold:
             elif status.state in "ZX" and tid == self.pid:
                 self.tasks[tid] = TaskState.DEAD
                 self._zombie_is_ours = True
+            else:
+                # An exec may have given this id to another task of ours.
+                self._ask(tid)
+
+    def _ask(self, tid: int) -> None:
+        """Asks a task that is ours to stop, unless it did so unheard."""
+        self.tasks[tid] = TaskState.SEIZED
+        if requests.has_event(tid):
+            return
+        if requests.is_stopped(tid):
+            self.tasks[tid] = TaskState.HELD
+            return
+        with contextlib.suppress(Gone):
+            requests.interrupt(tid)
 
     def stop_at_exec(self, go_fd: int, deadline: float) -> None:
         """Seizes the one task of a new process, lets it go on to its exec, and holds it there.
@@ -250,8 +270,9 @@ class Hold:
                 self._require_alive()
             return
         if status.tracer_pid == threading.get_native_id():
-            # Born of a task of ours, and so ours from its first instruction.
-            self.tasks[tid] = TaskState.SEIZED
+            # Born of a task of ours, and so ours from its first instruction; or what
+            # was told of it was taken for what the leader that it replaced did.
+            self._ask(tid)
             return
         if status.tracer_pid and os.path.exists(f"/proc/self/task/{status.tracer_pid}"):
             # Another thread of ours is about to let go of it.

@@ -17,6 +17,7 @@ __all__ = [
     "Gone",
     "cont",
     "detach",
+    "has_event",
     "interrupt",
     "is_stopped",
     "listen",
@@ -142,6 +143,15 @@ class Event:
         """Takes it off the queue; a task that exited is reaped, and its parent told."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.tid, _WALL | _WNOTHREAD | os.WNOHANG)
+
+
+def has_event(tid: int) -> bool:
+    """Returns whether a task did something that was not consumed yet."""
+    options = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL | _WNOTHREAD
+    try:
+        return os.waitid(os.P_PID, tid, options) is not None
+    except ChildProcessError:
+        return False
 
 
 def reap(tid: int) -> None:

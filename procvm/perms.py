@@ -1,0 +1,51 @@
+"""`Perms`: what a mapping allows."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+__all__ = ["Perms", "needed"]
+
+
+class Perms(IntFlag):
+    """What a mapping allows, numbered as PROCMAP_QUERY numbers it.
+
+    Source:
+        The kernel's ``include/uapi/linux/fs.h``.
+    """
+
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+    SHARED = 8
+
+    def __str__(self) -> str:
+        """Returns the four letters of /proc/PID/maps, as in ``rw-p``."""
+        letters = zip("rwx", (Perms.READ, Perms.WRITE, Perms.EXEC), strict=True)
+        shared = "s" if self & Perms.SHARED else "p"
+        return "".join(letter if self & flag else "-" for letter, flag in letters) + shared
+
+
+_LETTERS = {"r": Perms.READ, "w": Perms.WRITE, "x": Perms.EXEC, "s": Perms.SHARED}
+
+
+def needed(perms: str | Perms | None) -> tuple[Perms, bool]:
+    """Returns the flags that `perms` asks for, and whether it asks for a private mapping.
+
+    Args:
+        perms: Flags, letters of ``rwxsp``, or None for no demand.
+
+    Raises:
+        ValueError: Another letter.
+    """
+    if perms is None:
+        return Perms(0), False
+    if isinstance(perms, Perms):
+        return perms, False
+    unknown = set(perms) - {*"rwxsp-"}
+    if unknown:
+        raise ValueError(f"perms {perms!r}: give letters of r, w, x, s and p")
+    need = Perms(0)
+    for letter in perms:
+        need |= _LETTERS.get(letter, Perms(0))
+    return need, "p" in perms
