@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from procvm.address import as_len
 from procvm.errors import InvalidArgsError
@@ -87,7 +87,7 @@ def _bytes_of_array(np: Any, values: Any, dtype: Any) -> bytes:
         isinstance(values, Sequence) and dtype.kind == "V"
     ):
         raise TypeError(f"values of {given.dtype} are not {dtype}")
-    source: Any = values if dtype.kind == "V" else given
+    source = cast(Any, values) if dtype.kind == "V" else given
     return bytes(np.ascontiguousarray(np.asarray(source, dtype=dtype)).tobytes())
 
 

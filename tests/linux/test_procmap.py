@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm.linux import procmap
-from procvm.linux.procmap import Perms, VmaEntry, entry_at, parse_maps, read_maps, vma_at
+from procvm.linux.procmap import VmaEntry, entry_at, parse_maps, read_maps, vma_at
+from procvm.perms import Perms
 from tests.playground import PAGE, Playground
 
 LINE = b"7f0000000000-7f0000002000 r-xp 0000a000 fe:1c 4242       "
