@@ -50,6 +50,7 @@ class VmaEntry(NamedTuple):
 
 QUERY = 0xC0686611  # _IOWR('f', 17, struct procmap_query), Linux 6.11
 _QUERY_LEN = 104
+_OR_NEXT = 0x10  # PROCMAP_QUERY_COVERING_OR_NEXT_VMA
 _QUERY_HEAD = struct.Struct("@QQQ")  # size, query_flags, query_addr
 _QUERY_ANSWER = struct.Struct("@QQQ")  # vma_start, vma_end, vma_flags
 _ANSWER_AT = 24
@@ -113,14 +114,20 @@ def prepared_query(maps_fd: int, need: int) -> tuple[memoryview, bytearray] | No
     return memoryview(query).cast("Q"), query
 
 
-def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
+def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry | None:
     """Returns the whole line of the mapping that holds `address`, or None if none does.
+
+    Args:
+        maps_fd: The maps.
+        address: The address.
+        or_next: Whether the first mapping behind it does as well.
 
     Raises:
         OSError: As `vma_at`.
     """
     name = Scratch(_NAME_LEN)
-    ask = (_QUERY_LEN, 0, address, 0, 0, 0, 0, 0, 0, 0, 0, _NAME_LEN, 0, name.address, 0)
+    flags = _OR_NEXT if or_next else 0
+    ask = (_QUERY_LEN, flags, address, 0, 0, 0, 0, 0, 0, 0, 0, _NAME_LEN, 0, name.address, 0)
     query = bytearray(_ENTRY.pack(*ask))
     try:
         # SAFETY: the kernel writes the name into `name`, which outlives the call.
@@ -129,13 +136,15 @@ def entry_at(maps_fd: int, address: int) -> VmaEntry | None:
         if error.errno == errno.ENOENT and address < _KERNEL_HALF:
             return None
         # The vsyscall page is in the listing alone, and a name may be too long to be asked for.
-        return _entry_in_text(maps_fd, address, error)
+        return _entry_in_text(maps_fd, address, error, or_next=or_next)
     _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
     text = bytes(name.view[: max(size - 1, 0)])
     return VmaEntry(start, end, flags & _PERMS_MASK, offset, (major, minor), inode, text)
 
 
-def _entry_in_text(maps_fd: int, address: int, refused: OSError) -> VmaEntry | None:
+def _entry_in_text(
+    maps_fd: int, address: int, refused: OSError, *, or_next: bool = False
+) -> VmaEntry | None:
     """Does without PROCMAP_QUERY where it is not known; re-raises any other refusal."""
     if refused.errno not in _NOT_KNOWN | {errno.ENOENT, errno.ENAMETOOLONG}:
         raise refused
@@ -143,7 +152,9 @@ def _entry_in_text(maps_fd: int, address: int, refused: OSError) -> VmaEntry | N
     if not entries:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     at = bisect_right(entries, address, key=lambda entry: entry.start) - 1
-    return entries[at] if at >= 0 and address < entries[at].end else None
+    if at >= 0 and address < entries[at].end:
+        return entries[at]
+    return entries[at + 1] if or_next and at + 1 < len(entries) else None
 
 
 def parse_maps(text: bytes) -> list[VmaEntry]:

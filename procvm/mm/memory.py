@@ -200,3 +200,11 @@ class UserMemory(Memory):
     def regions(self) -> list[Region] | None:
         """Returns what is mapped, sorted and disjoint; None if that is not known."""
         return None
+
+    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Returns runs of a range that are all zeros since nobody ever wrote them.
+
+        They are left out by whoever reads everything: reading such a page costs
+        the target a part of a page table. Not all of them need to be told.
+        """
+        return []

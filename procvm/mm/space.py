@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, final, overload
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final, overload
 
-from procvm.address import check_range, page_end
+from procvm.address import as_len, check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
 from procvm.extras import required
 from procvm.markers import Fallible
+from procvm.mm.bulk import copy_to, read_by_threads
 from procvm.mm.element import element_of, new_array
 from procvm.mm.gather import gather, scatter
 from procvm.mm.io import VmIo, VmIoFill
 from procvm.mm.memory import UserMemory
+from procvm.mm.needle import NOTHING, Several, needle_of
 from procvm.mm.own import OwnMemory
 from procvm.mm.reader import VmReader, bytes_by
+from procvm.mm.scan import Scan
+from procvm.mm.search import (
+    CHUNK_LEN,
+    Search,
+    nr_threads,
+    pairs_of,
+    ranges_by_perms,
+    ranges_of,
+    tasks_of,
+)
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
+from procvm.perms import Perms
 from procvm.pod import C, Pod, PodAtomic, PodLike, atomic_pod, pod_of, require_aligned
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["VmSpace"]
 
@@ -137,14 +153,35 @@ class VmSpace(VmIo, VmIoFill):
         """Writes all of `reader` to the target; see `VmIo.write`."""
         reader.copy_to(self.writer(offset, reader.remain()))
 
-    def read_bytes(self, offset: int, n: int) -> bytes:
-        """Returns the `n` bytes at an address; see `VmIo.read_bytes`."""
+    def read_bytes(self, offset: int, n: int, *, threads: int = 1) -> bytes:
+        """Returns the `n` bytes at an address; see `VmIo.read_bytes`.
+
+        Args:
+            offset: The address.
+            n: Bytes.
+            threads: Parts that are read at a time; more than one is of use for
+                many megabytes and on several processors.
+        """
         offset, n = self._check(offset, n)
         # SAFETY: bytes_by keeps the `n` bytes at `address` alive meanwhile.
-        return bytes_by(n, lambda address: self._memory.read(offset, address, n))
+        return bytes_by(n, lambda address: self._read(offset, address, n, threads))
 
-    def read_into(self, offset: int, buf: Buffer) -> None:
-        """Fills the caller's buffer from the target; see `VmIo.read_into`."""
+    def _read(self, offset: int, own_address: int, n: int, threads: int) -> None:
+        if threads == 1:
+            self._memory.read(offset, own_address, n)
+        else:
+            threads = as_len(threads, "threads")
+            read_by_threads(self._memory, offset, own_address, n, threads)
+
+    def read_into(self, offset: int, buf: Buffer, *, threads: int = 1) -> None:
+        """Fills the caller's buffer from the target; see `VmIo.read_into`.
+
+        Args:
+            offset: The address.
+            buf: A writable buffer; after a fault the first `copied_len` bytes of it
+                are the target's, and with several threads others may be.
+            threads: As in `read_bytes`.
+        """
         if type(buf) is bytearray:
             n = len(buf)
         else:
@@ -158,7 +195,10 @@ class VmSpace(VmIo, VmIoFill):
             cell = writable_cell(buf)
             # SAFETY: `cell` stands at the first of the buffer's `n` bytes and
             # keeps them alive until the read is done.
-            self._memory.read(offset, address_of(cell), n)
+            if threads == 1:
+                self._memory.read(offset, address_of(cell), n)
+            else:
+                self._read(offset, address_of(cell), n, threads)
 
     def write_bytes(self, offset: int, data: Buffer) -> None:
         """Writes all bytes of `data` to the target; see `VmIo.write_bytes`."""
@@ -293,6 +333,134 @@ class VmSpace(VmIo, VmIoFill):
             InvalidArgsError: Not as many values as addresses.
         """
         return scatter(self._memory, addresses, kind, values, faults)
+
+    def search(
+        self,
+        what: Any,
+        *,
+        value: Any = NOTHING,
+        ranges: Iterable[Any] | None = None,
+        perms: str | Perms = "r",
+        align: int = 1,
+        threads: int | None = None,
+        executor: Executor | None = None,
+        max_len: int = 4096,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Search:
+        """Finds every place at which something stands, in order, as they are asked for.
+
+        Overlapping hits are all found. What can not be read is stepped over and
+        kept in the result's `skipped`. The target runs meanwhile.
+
+        Args:
+            what: Bytes; a pattern such as ``"48 8B ?? ?F"``, of hexadecimal digits
+                and ``?`` for any; a compiled expression of bytes; a pod or numpy
+                dtype, with `value`; rules of yara_x; or a list of these, whose
+                hits say by `needle` which one it was.
+            value: A number; a range; a pair (lowest, highest); or a predicate that
+                takes an array of values and returns which ones are meant.
+            ranges: Where to look: mappings, range objects, or pairs (start, end).
+            perms: Without `ranges`: what a mapping must allow, as `Maps.filter`.
+            align: Only multiples of it.
+            threads: Pieces that are searched at a time; one for each processor.
+            executor: Who runs the pieces, instead of threads of our own: any of
+                concurrent.futures, processes of this machine too.
+            max_len: The longest match of an expression or a rule.
+            progress: Is called with (bytes done, bytes in all).
+
+        Raises:
+            TypeError: Nothing that can be looked for.
+            ValueError: It stands everywhere; or a range ends before it starts.
+            OverflowError: A value that the type can not hold.
+            UnsupportedError: A package is not installed, which the message names.
+        """
+        align = as_len(align, "align") or 1
+        needle = needle_of(what, value, align, as_len(max_len, "max_len") or 1)
+        where = self._ranges(ranges, perms)
+        total = sum(end - start for start, end in where)
+        return Search(
+            tasks_of(self._memory, needle, where, CHUNK_LEN),
+            total=total,
+            threads=nr_threads(threads, executor) if total > CHUNK_LEN or executor else 1,
+            executor=executor,
+            progress=progress,
+            several=isinstance(needle, Several),
+        )
+
+    def scan(
+        self,
+        what: Any,
+        *,
+        value: Any = NOTHING,
+        ranges: Iterable[Any] | None = None,
+        perms: str | Perms = "rw",
+        align: int | None = None,
+        threads: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Scan:
+        """Finds every place that may hold a value, to be narrowed down by `Scan.refine`.
+
+        Args:
+            what: A pod or a numpy dtype.
+            value: As `search` takes it; without it every place is a candidate.
+            ranges: As `search` takes them.
+            perms: Without `ranges`: what a mapping must allow.
+            align: Only multiples of it; the value's size if it is not given.
+            threads: Pieces that are looked at at a time; one for each processor.
+            progress: Is called with (bytes done, bytes in all).
+
+        Raises:
+            TypeError: Not a number.
+            UnsupportedError: numpy is not installed.
+        """
+        element = element_of(what)
+        return Scan(
+            self._memory,
+            element,
+            value,
+            self._ranges(ranges, perms),
+            align=element.size if align is None else as_len(align, "align") or 1,
+            threads=threads,
+            progress=progress,
+        )
+
+    def copy_to(
+        self,
+        dest: Any,
+        ranges: Iterable[Any],
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Streams ranges of the target to a file, one behind the other, in constant memory.
+
+        Args:
+            dest: A path, or a binary file that is open for writing.
+            ranges: As `search` takes them; in the order given.
+            progress: Is called with (bytes done, bytes in all).
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            PageFaultError: `copied_len` bytes were written, those before the page
+                that could not be read.
+            OSError: The file's own.
+        """
+        pairs = pairs_of(ranges)
+        for start, end in pairs:
+            self._in_user_space(start, end - start)
+        return copy_to(self._memory, dest, pairs, progress)
+
+    def _ranges(self, ranges: Iterable[Any] | None, perms: str | Perms) -> list[tuple[int, int]]:
+        if ranges is None:
+            return ranges_by_perms(self._memory, perms)
+        found = ranges_of(ranges)
+        for start, end in found[-1:]:
+            self._in_user_space(start, end - start)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VmSpace, (self._memory,)
 
     def read_cstring(self, vaddr: int, max_len: int) -> bytes:
         """Returns the bytes at `vaddr` up to the first NUL, without it.

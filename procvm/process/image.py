@@ -86,6 +86,7 @@ class Image:
         self.files: ProcMem | None = files
         self.end = procfs.user_space_end()
         self.pages: PageCache | None = None
+        self._pagemap: Fd | None = None
         token = files.peek(token_address, TOKEN_LEN) if token_address else None
         # Our own image can not change under us; whoever execs is not us any more.
         self.pinned = pid == os.getpid()
@@ -102,6 +103,11 @@ class Image:
     def token_address(self) -> int:
         """Where the token stands; 0 if the program has none."""
         return self._guard.token_address
+
+    @property
+    def token(self) -> bytes:
+        """What stands there: 16 bytes that no other program that was started has; or none."""
+        return self._guard.token or b""
 
     def open_files(self, copied_len: int = 0) -> ProcMem:
         """Returns the address space.
@@ -147,6 +153,21 @@ class Image:
         if not found:
             raise self.gone()
         return found
+
+    def open_pagemap(self) -> Fd | None:
+        """Returns its pagemap, or None if that can not be had."""
+        if self._pagemap is None:
+            try:
+                pagemap = Fd.open(f"/proc/{self.pid}/pagemap", os.O_RDONLY)
+            except OSError:
+                return None
+            # Opened by the number: it is that of this address space if that is still there.
+            if self.open_files().peek(self.token_address, TOKEN_LEN) == b"":
+                return None
+            if ended(self.open_pidfd().number):
+                return None
+            self._pagemap = pagemap
+        return self._pagemap
 
     def verify(self, copied_len: int, *, refused: bool = False) -> None:
         """Finds out why an answer could not be believed; returns if it is worth asking again.
@@ -228,6 +249,7 @@ class Image:
             self.by_calls = False
             self.files = None
             self.pidfd = None
+            self._pagemap = None
 
     @property
     def closed(self) -> bool:

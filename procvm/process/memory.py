@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
-from procvm.errors import AccessDeniedError, NotTracedError, PageFaultError, ProcvmError, VmError
+from procvm.errors import (
+    AccessDeniedError,
+    NotTracedError,
+    PageFaultError,
+    ProcessExecedError,
+    ProcvmError,
+    VmError,
+)
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
+from procvm.linux.pagemap import touched
 from procvm.linux.process_vm import NR_RANGES
-from procvm.linux.procmap import vma_at
+from procvm.linux.procmap import VmaEntry, entry_at, vma_at
 from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of_bytes
 from procvm.perms import Perms
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
-from procvm.process.image import Image
+from procvm.process.image import Image, open_image
 
 __all__ = ["ProcessMemory"]
 
@@ -70,6 +79,10 @@ class ProcessMemory(UserMemory):
     def is_forced(self) -> bool:
         """Whether page protections are ignored."""
         return self._forced
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        image = self.image
+        return _opened_again, (image.pid, image.token, image.by_calls, self._forced)
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
@@ -183,6 +196,30 @@ class ProcessMemory(UserMemory):
     def regions(self) -> list[Region]:
         """Returns what is mapped; see `UserMemory.regions`."""
         return [Region(*entry[:3]) for entry in self.image.entries()]
+
+    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Returns runs of private anonymous memory that were never written; none if not known."""
+        found: list[tuple[int, int]] = []
+        files, pagemap = self.image.open_files(), self.image.open_pagemap()
+        if pagemap is None:
+            return found
+        at = start
+        try:
+            while at < end:
+                vma = entry_at(files.maps.number, at, or_next=True)
+                if vma is None or vma.start >= end:
+                    break
+                at = max(at, vma.start)
+                last = min(vma.end, end)
+                if _is_anonymous(vma):
+                    for first, behind in [*touched(pagemap.number, at, last), (last, last)]:
+                        if first - at >= _LONG:
+                            found.append((at, first))
+                        at = behind
+                at = last
+        except OSError:
+            return []  # the reads will tell why
+        return found
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value with its call prepared."""
@@ -319,5 +356,28 @@ class ProcessMemory(UserMemory):
             )
         return self._holder.atomic(self, what)
 
+
+@functools.lru_cache(maxsize=16)
+def _opened_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> ProcessMemory:
+    """Opens in another process of this machine what one of them had open."""
+    image = open_image(pid, by_calls=by_calls)
+    if image.token != token:
+        image.close()
+        raise ProcessExecedError(
+            f"process {pid} runs another program than the one that was opened", pid=pid
+        )
+    return ProcessMemory(image, ignore_protections=forced)
+
+
+def _is_anonymous(vma: VmaEntry) -> bool:
+    """Returns whether what was never written there is zeros."""
+    special = vma.name.startswith(b"[") and not vma.name.startswith(
+        (b"[heap]", b"[stack", b"[anon:")
+    )
+    return not (vma.flags & _SHARED or vma.inode or vma.dev != (0, 0) or special)
+
+
+_LONG = 1 << 16
+"""Shorter runs between others are read: they share their page table with what is there."""
 
 _EXPECTED = frozenset({0, errno.EFAULT, errno.ESRCH})

@@ -281,6 +281,13 @@ class HeldMemory(UserMemory):
         """Returns what is mapped; see `UserMemory.regions`."""
         return self._memory.regions()
 
+    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Returns runs that were never written; see `UserMemory.untouched`."""
+        return self._memory.untouched(start, end)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._memory.__reduce__()
+
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value that finds an aligned number in a kept page."""
         found = self._loaders.get(pod)

@@ -1,0 +1,88 @@
+"""/proc/PID/pagemap: which pages of a mapping were ever touched."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from array import array
+
+from procvm.address import PAGE_SIZE
+
+__all__ = ["touched"]
+
+_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg), Linux 6.7
+# size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
+# category_mask, category_anyof_mask, return_mask
+_ARGUMENT = struct.Struct("@12Q")
+_WALK_END_AT = 4 * 8
+_PRESENT, _SWAPPED, _PFNZERO = 8, 16, 32
+_NR_RUNS = 512
+_NOT_KNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES})
+
+_ENTRY_LEN = 8
+_ENTRIES = 1 << 16
+_THERE = 0b11 << 62  # present, or swapped
+
+
+def touched(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    """Returns the runs of pages that are present or swapped, as (start, end) pairs.
+
+    In a private anonymous mapping every other page is all zeros. A page that
+    was read and never written may be among those returned, before Linux 6.7.
+
+    Raises:
+        OSError: The address space can not be looked at.
+
+    Source:
+        PAGEMAP_SCAN; before Linux 6.7 the entries of pagemap.
+    """
+    try:
+        return _scan(pagemap_fd, start, end)
+    except OSError as error:
+        if error.errno not in _NOT_KNOWN:
+            raise
+    return _by_entries(pagemap_fd, start, end)
+
+
+def _scan(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    vector = array("Q", bytes(3 * 8 * _NR_RUNS))
+    at = start
+    while at < end:
+        asked = (
+            *(_ARGUMENT.size, 0, at, end, 0, vector.buffer_info()[0], _NR_RUNS, 0),
+            *(_PFNZERO, _PFNZERO, _PRESENT | _SWAPPED, _PRESENT),
+        )
+        argument = bytearray(_ARGUMENT.pack(*asked))
+        # SAFETY: `vector` has room for `_NR_RUNS` runs and outlives the call.
+        count = fcntl.ioctl(pagemap_fd, _SCAN, argument)
+        for k in range(0, 3 * count, 3):
+            _append(runs, vector[k], vector[k + 1])
+        (at,) = struct.unpack_from("@Q", argument, _WALK_END_AT)
+        if count < _NR_RUNS and at < end:
+            break
+    return runs
+
+
+def _by_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    at = start
+    while at < end:
+        count = min((end - at + PAGE_SIZE - 1) // PAGE_SIZE, _ENTRIES)
+        data = os.pread(pagemap_fd, count * _ENTRY_LEN, at // PAGE_SIZE * _ENTRY_LEN)
+        if not data:
+            break
+        for k, entry in enumerate(array("Q", data)):
+            if entry & _THERE:
+                _append(runs, at + k * PAGE_SIZE, at + (k + 1) * PAGE_SIZE)
+        at += len(data) // _ENTRY_LEN * PAGE_SIZE
+    return runs
+
+
+def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:
+    if runs and runs[-1][1] == start:
+        runs[-1] = (runs[-1][0], end)
+    else:
+        runs.append((start, end))

@@ -1,0 +1,96 @@
+"""Much memory at once: by several threads, or as a stream."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from procvm.address import PAGE_SIZE
+from procvm.errors import ProcvmError
+from procvm.mm.memory import Memory
+from procvm.own.buffers import Scratch
+
+__all__ = ["copy_to", "read_by_threads"]
+
+_WORTH = 1 << 21
+"""Bytes below which a thread costs more than it brings."""
+
+_CHUNK_LEN = 1 << 20
+
+
+def read_by_threads(memory: Memory, address: int, own_address: int, n: int, threads: int) -> None:
+    """Reads as `Memory.read` does, in as many parts at a time.
+
+    Raises:
+        ProcvmError: `copied_len` bytes did arrive before the first that did not;
+            of those behind it some may have.
+    """
+    parts = max(min(threads, n // _WORTH), 1)
+    part_len = -(-n // parts // PAGE_SIZE) * PAGE_SIZE
+    errors: list[tuple[int, BaseException]] = []
+
+    def read(done: int) -> None:
+        try:
+            memory.read(address + done, own_address + done, min(part_len, n - done))
+        except BaseException as error:  # noqa: BLE001 (it is raised by the thread that asked)
+            errors.append((done, error))
+
+    others = [
+        threading.Thread(target=read, args=(done,), name="procvm-read", daemon=True)
+        for done in range(part_len, n, part_len)
+    ]
+    for thread in others:
+        thread.start()
+    try:
+        read(0)
+    finally:
+        # They write to the caller's buffer: none may be left, whatever happened here.
+        for thread in others:
+            thread.join()
+    if errors:
+        done, error = min(errors, key=lambda one: one[0])
+        if isinstance(error, ProcvmError):
+            error.copied_len += done
+        raise error
+
+
+def copy_to(
+    memory: Memory,
+    dest: Any,
+    ranges: list[tuple[int, int]],
+    progress: Callable[[int, int], object] | None,
+) -> int:
+    """Streams ranges to a file; see `VmSpace.copy_to`."""
+    if isinstance(dest, str | bytes | os.PathLike):
+        path: Any = dest
+        with open(path, "wb", buffering=0) as file:
+            return copy_to(memory, file, ranges, progress)
+    total = sum(end - start for start, end in ranges)
+    room = Scratch(min(_CHUNK_LEN, total))
+    done = 0
+    for start, end in ranges:
+        at = start
+        while at < end:
+            n = min(end - at, _CHUNK_LEN)
+            try:
+                memory.read(at, room.address, n)
+            except ProcvmError as error:
+                _write(dest, room.view[: error.copied_len])
+                error.copied_len += done
+                raise
+            _write(dest, room.view[:n])
+            at += n
+            done += n
+            if progress is not None:
+                progress(done, total)
+    return done
+
+
+def _write(file: Any, data: memoryview) -> None:
+    """Writes all of `data`, also to a file that takes less at a time."""
+    while len(data):
+        taken = file.write(data)
+        # A file without a count took everything, as the io module's own buffered ones do.
+        data = data[len(data) if taken is None else taken :]

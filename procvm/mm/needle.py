@@ -1,0 +1,329 @@
+"""What a search looks for: bytes, patterns, expressions, values.
+
+A needle says at which places of a run of bytes it stands. It is pickled when
+the search runs in other processes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from procvm.errors import UnsupportedError
+from procvm.extras import numpy_or_none, required
+from procvm.mm.element import Element, element_of
+from procvm.own.buffers import Scratch
+from procvm.own.find import find_all, pattern_of
+from procvm.pod import Pod
+
+__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "condition_of", "needle_of"]
+
+_CONTEXT = 64
+"""Bytes before a place that an expression may look back at."""
+
+
+class Hit(int):
+    """An address at which one of several needles stands.
+
+    Attributes:
+        needle: Which one, counted from 0.
+    """
+
+    needle: int
+
+    def __new__(cls, address: int, needle: int) -> Hit:
+        """Makes one."""
+        hit = super().__new__(cls, address)
+        hit.needle = needle
+        return hit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hit, (int(self), self.needle)
+
+
+class Needle(ABC):
+    """Something to look for.
+
+    Attributes:
+        before: Bytes before a place that decide with it.
+        after: Bytes behind the first one that do.
+    """
+
+    before: int = 0
+    after: int = 0
+
+    @abstractmethod
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Returns the offsets at which it stands, in order.
+
+        Args:
+            view: The bytes.
+            address: Where they stand in our own memory.
+            base: Where they stood in the target.
+        """
+
+    def found_in_zeros(self) -> bool:
+        """Returns whether memory that was never written holds it."""
+        zeros = Scratch(self.before + self.after + _CONTEXT)
+        return bool(self.find(zeros.view, zeros.address, 0))
+
+
+class _Bytes(Needle):
+    """Bytes, some bits of which may be anything."""
+
+    def __init__(self, values: bytes, masks: bytes, align: int) -> None:
+        if not any(masks):
+            raise ValueError("such a needle stands everywhere; fix a bit of it or more")
+        self._pattern = pattern_of(values, masks)
+        self._align = align
+        self.after = len(values) - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        return _aligned(find_all(view, address, self._pattern), base, self._align)
+
+
+def _literal(data: bytes, align: int) -> _Bytes:
+    return _Bytes(data, b"\xff" * len(data), align)
+
+
+def _aligned(hits: array[int], base: int, align: int) -> array[int]:
+    if align == 1:
+        return hits
+    return array("Q", [hit for hit in hits if (base + hit) % align == 0])
+
+
+_BYTE = re.compile(r"[0-9a-fA-F?]{2}")
+
+
+def _pattern(text: str, align: int) -> _Bytes:
+    """Returns the needle of a pattern such as ``48 8B ?? ?F``; a single ``?`` is a whole byte."""
+    joined = "".join("??" if token == "?" else token for token in text.split())
+    pairs = [joined[k : k + 2] for k in range(0, len(joined), 2)]
+    if not pairs or not all(map(_BYTE.fullmatch, pairs)):
+        raise ValueError(f"{text!r} is not a pattern such as '48 8B ?? ?F'; for text give bytes")
+    values = bytes.fromhex(joined.replace("?", "0"))
+    masks = bytes.fromhex("".join("0" if digit == "?" else "F" for digit in joined))
+    return _Bytes(values, masks, align)
+
+
+def _all_matches(expression: re.Pattern[bytes], view: memoryview) -> array[int]:
+    hits = array("Q")
+    found = expression.search(view)
+    while found is not None:
+        hits.append(found.start())
+        found = expression.search(view, found.start() + 1)
+    return hits
+
+
+class _Expression(Needle):
+    def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
+        if not isinstance(cast(object, expression.pattern), bytes):
+            raise TypeError("the expression is one of text; compile it of bytes, as in rb'...'")
+        if expression.match(b"") is not None:
+            raise ValueError(f"{expression.pattern!r} matches nothing at all, and so everywhere")
+        self._expression = expression
+        self._align = align
+        self._max_len = max_len
+        self.before = _CONTEXT
+        self.after = max_len - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        match, longest = self._expression.match, self._max_len
+        # Whatever is seen behind it, a place counts if it matches within the longest.
+        hits = [
+            at
+            for at in _all_matches(self._expression, view)
+            if match(view, at, min(at + longest, len(view)))
+        ]
+        return _aligned(array("Q", hits), base, self._align)
+
+
+Condition = Callable[[Any], Any]
+"""An array of values -> which of them are looked for."""
+
+
+class _Equal:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, values: Any) -> Any:
+        return values == self.value
+
+
+class _Between:
+    def __init__(self, low: Any, high: Any) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, values: Any) -> Any:
+        return (values >= self.low) & (values <= self.high)
+
+
+def condition_of(value: Any, element: Element) -> Condition:
+    """Returns what a value, a pair of bounds, a range or a predicate asks for.
+
+    Raises:
+        OverflowError: A number that the type can not hold.
+        TypeError: None of these.
+    """
+    if isinstance(value, range):
+        if value.step != 1:
+            raise ValueError(f"{value} leaves numbers out; give a predicate")
+        return _Between(value.start, value.stop - 1)
+    if isinstance(value, tuple):
+        bounds = cast("tuple[Any, ...]", value)
+        if len(bounds) != 2:
+            raise ValueError(f"{bounds!r} is not (lowest, highest)")
+        return _Between(*bounds)
+    if callable(value):
+        required("numpy", "a predicate over values")
+        found: Condition = value
+        return found
+    if element.pod is not None:
+        element.pod.to_bytes(value)  # refuses what does not fit
+    return _Equal(value)
+
+
+class Values(Needle):
+    """Numbers that fulfil a condition, at multiples of an alignment."""
+
+    def __init__(self, element: Element, condition: Condition, align: int) -> None:
+        if element.pod is not None and not element.pod.code:
+            raise TypeError(f"{element.pod.name} is not a number; look for its bytes")
+        self.size = element.size
+        self._code = element.pod.code if element.pod is not None else ""
+        self._dtype = element.dtype
+        self._condition = condition
+        self._align = align
+        self.after = element.size - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Compares all of them at once; without numpy one by one."""
+        np = numpy_or_none()
+        if np is None:
+            return self._find_plain(view, base)
+        size, align = self.size, self._align
+        first = -base % align
+        step = max(align, size)
+        parts: list[Any] = []
+        for begin in range(first, first + step, align):
+            count = (len(view) - begin - size) // step + 1
+            if count <= 0:
+                continue
+            values = np.ndarray((count,), self._dtype, view, begin, (step,))
+            hits = np.flatnonzero(self._condition(values))
+            if len(hits):
+                parts.append(hits * step + begin)
+        if not parts:
+            return array("Q")
+        merged = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+        return array("Q", merged.astype(np.uint64).tobytes())
+
+    def _find_plain(self, view: memoryview, base: int) -> array[int]:
+        unpack = struct.Struct("@" + self._code).unpack_from
+        good = self._condition
+        places = range(-base % self._align, len(view) - self.size + 1, self._align)
+        return array("Q", [at for at in places if good(unpack(view, at)[0])])
+
+
+class _Rules(Needle):
+    """The patterns of yara rules that match in a run of bytes, which is no whole file."""
+
+    def __init__(self, rules: Any, align: int, max_len: int) -> None:
+        self._rules = rules
+        self._align = align
+        self.after = max_len - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        found = {
+            match.offset
+            for rule in self._rules.scan(bytes(view)).matching_rules
+            for pattern in rule.patterns
+            for match in pattern.matches
+        }
+        return _aligned(array("Q", sorted(found)), base, self._align)
+
+    def found_in_zeros(self) -> bool:
+        return True  # nobody knows what a condition makes of them
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        file = io.BytesIO()
+        self._rules.serialize_into(file)
+        return _rules_again, (file.getvalue(), self._align, self.after + 1)
+
+
+def _rules_again(data: bytes, align: int, max_len: int) -> _Rules:
+    yara = required("yara_x", "a search by rules")
+    return _Rules(yara.Rules.deserialize_from(io.BytesIO(data)), align, max_len)
+
+
+class Several(Needle):
+    """Several needles at once; each hit says which."""
+
+    def __init__(self, needles: list[Needle]) -> None:
+        self.needles = needles
+        self.before = max(needle.before for needle in needles)
+        self.after = max(needle.after for needle in needles)
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Returns offsets, and behind each the number of its needle."""
+        hits = sorted(
+            (at, k)
+            for k, needle in enumerate(self.needles)
+            for at in needle.find(view, address, base)
+        )
+        return array("Q", [word for hit in hits for word in hit])
+
+
+NOTHING: Any = object()
+"""No value: None is one that somebody may ask for."""
+
+
+def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
+    """Returns what `VmSpace.search` was asked to look for.
+
+    Raises:
+        TypeError: Nothing that can be looked for.
+        ValueError: A needle that stands everywhere.
+    """
+    if value is not NOTHING:
+        return _of_value(what, value, align)
+    if isinstance(what, str):
+        return _pattern(what, align)
+    if isinstance(what, re.Pattern):
+        return _Expression(cast("re.Pattern[bytes]", what), align, max_len)
+    if isinstance(what, bytes | bytearray | memoryview):
+        return _literal(bytes(cast(Any, what)), align)
+    if type(what).__module__.partition(".")[0] == "yara_x":
+        return _Rules(what, align, max_len)
+    if isinstance(what, Sequence):
+        parts: list[Any] = list(cast(Any, what))
+        if len(parts) == 2 and isinstance(parts[0], Pod):
+            return _of_value(parts[0], parts[1], align)
+        if not parts:
+            raise ValueError("no needles; give one or more")
+        return Several([needle_of(part, NOTHING, align, max_len) for part in parts])
+    raise TypeError(
+        f"{what!r} can not be looked for: give bytes, a pattern such as '48 8B ?? ?F', a compiled "
+        "expression of bytes, a pod with value=..., or a list of these"
+    )
+
+
+def _of_value(what: Any, value: Any, align: int) -> Needle:
+    element = element_of(what)
+    condition = condition_of(value, element)
+    if (
+        isinstance(condition, _Equal)
+        and element.pod is not None
+        and element.pod.code not in ("f", "d")
+        and (align < element.size or numpy_or_none() is None)
+    ):
+        # The same bytes are the same number, and bytes are found quickest.
+        return _literal(element.pod.to_bytes(value), align)
+    if element.dtype is None and numpy_or_none() is not None:
+        raise UnsupportedError(f"{what!r} has no values to compare; look for its bytes")
+    return Values(element, condition, align)

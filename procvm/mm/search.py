@@ -1,0 +1,361 @@
+"""Search: a target's memory in pieces, several at a time, the hits in order.
+
+A piece of work is one range of one memory with one needle, and pickles, so
+that any executor can run it: threads by default, or processes on a cluster
+that open the same core file.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+
+from procvm.address import as_address, as_len, page_end
+from procvm.errors import PageFaultError, UnsupportedError
+from procvm.mm.memory import Region, UserMemory
+from procvm.mm.needle import Hit, Needle, Several
+from procvm.own.buffers import Scratch, fill_zeros
+from procvm.perms import Perms, needed
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+__all__ = [
+    "CHUNK_LEN",
+    "Found",
+    "Search",
+    "Task",
+    "leave_room",
+    "nr_threads",
+    "pairs_of",
+    "ranges_by_perms",
+    "ranges_of",
+    "read_pieces",
+    "results",
+    "run_task",
+    "take_room",
+    "tasks_of",
+]
+
+CHUNK_LEN = 1 << 20
+"""Bytes that one piece of work searches."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Progress = Callable[[int, int], object]
+
+_MOST_THREADS = 8
+_PAGES_TO_TRY = 16
+_NEAR = 1 << 16
+_SHARED = int(Perms.SHARED)
+
+# Out of the list while it is used.
+_idle: list[Scratch] = []
+
+
+class Task(NamedTuple):
+    """One piece of work: the places from `start` to `end`, of the range from `low` to `high`."""
+
+    memory: UserMemory
+    needle: Needle
+    start: int
+    end: int
+    low: int
+    high: int
+
+
+class Found(NamedTuple):
+    """What one piece of work found: hits as the needle gives them, and what could not be read."""
+
+    hits: array[int]
+    skipped: list[tuple[int, int]]
+
+
+def run_task(task: Task) -> Found:
+    """Searches one range."""
+    needle = task.needle
+    low = max(task.low, task.start - needle.before)
+    high = min(task.high, task.end + needle.after)
+    room = take_room(high - low)
+    hits = array("Q")
+    several = isinstance(needle, Several)
+    try:
+        pieces, skipped = read_pieces(task.memory, low, high, room)
+        for first, last in pieces:
+            view = room.view[first - low : last - low]
+            found = needle.find(view, room.address + first - low, first)
+            # Those before the range and behind it are another one's.
+            if several:
+                for k in range(0, len(found), 2):
+                    if task.start <= found[k] + first < task.end:
+                        hits.extend((found[k] + first, found[k + 1]))
+            elif len(found):
+                hits.extend(_shifted(found, first, task.start, task.end))
+    finally:
+        leave_room(room)
+    clipped = [(max(a, task.start), min(b, task.end)) for a, b in skipped]
+    return Found(hits, [(a, b) for a, b in clipped if a < b])
+
+
+def _shifted(found: array[int], base: int, start: int, end: int) -> array[int]:
+    return array("Q", [at + base for at in found if start <= at + base < end])
+
+
+def take_room(n: int) -> Scratch:
+    """Returns room for `n` bytes, to be given back to `leave_room`."""
+    room = _idle.pop() if _idle else Scratch(n)
+    return room if len(room.view) >= n else Scratch(n)
+
+
+def leave_room(room: Scratch) -> None:
+    """Keeps room for the next one who needs some."""
+    if len(_idle) < _MOST_THREADS:
+        _idle.append(room)
+
+
+def read_pieces(
+    memory: UserMemory, low: int, high: int, room: Scratch
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Reads a range to the room, as far as it can be read, each byte to its own place.
+
+    Returns:
+        The runs that stand in the room, and those that could not be read.
+    """
+    untouched = memory.untouched(low, high)
+    pieces: list[tuple[int, int]] = []
+    skipped: list[tuple[int, int]] = []
+    at = low
+    for first, last in [*untouched, (high, high)]:
+        while at < first:
+            # SAFETY: the room has `high - low` bytes.
+            try:
+                memory.read(at, room.address + at - low, first - at)
+            except PageFaultError as error:
+                bad = at + error.copied_len
+                if bad > at:
+                    _append(pieces, at, bad)
+                at = min(_behind_hole(memory, bad, first), first)
+                _append(skipped, bad, at)
+                continue
+            _append(pieces, at, first)
+            at = first
+        if first < last:
+            # Never written, and so zeros: a read would cost the target page tables.
+            # SAFETY: as above.
+            fill_zeros(room.address + first - low, last - first)
+            _append(pieces, first, last)
+            at = last
+    return pieces, skipped
+
+
+def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:
+    if runs and runs[-1][1] == start:
+        runs[-1] = (runs[-1][0], end)
+    else:
+        runs.append((start, end))
+
+
+def _behind_hole(memory: UserMemory, bad: int, end: int) -> int:
+    """Returns the next address that can be read, or `end`."""
+    byte = Scratch(1)
+    at = page_end(bad)
+    tries = 0
+    while at < end:
+        if tries == _PAGES_TO_TRY:
+            # A long one, maybe a range where nothing is mapped at all.
+            regions = memory.regions() or []
+            here = [r for r in regions if r.end > at and r.flags & _READ]
+            if here and here[0].start > at:
+                at = min(here[0].start, end)
+                continue
+            if not here:
+                return end
+        try:
+            memory.read(at, byte.address, 1)
+        except PageFaultError:
+            at = page_end(at)
+            tries += 1
+            continue
+        return at
+    return end
+
+
+_READ = int(Perms.READ)
+
+
+def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
+    """Returns ranges as (start, end) pairs, in their order.
+
+    Args:
+        ranges: Each a mapping (whatever has `start` and `end`), a range object,
+            or a pair (start, end).
+
+    Raises:
+        ValueError: One ends before it starts.
+    """
+    pairs: list[tuple[int, int]] = []
+    for one in ranges:
+        if isinstance(one, range):
+            start, end = one.start, one.stop
+        elif hasattr(one, "start") and hasattr(one, "end"):
+            start, end = one.start, one.end
+        else:
+            start, end = one
+        start, end = as_address(start, "start"), as_address(end, "end")
+        if start > end:
+            raise ValueError(f"[{start:#x}, {end:#x}) ends before it starts; give (start, end)")
+        pairs.append((start, end))
+    return pairs
+
+
+def ranges_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
+    """Returns what `pairs_of` does, sorted, and those that meet or overlap as one."""
+    return _merged(sorted((start, end) for start, end in pairs_of(ranges) if start < end))
+
+
+def _merged(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for start, end in pairs:
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, int]]:
+    """Returns what is mapped with at least these permissions, as `ranges_of` does."""
+    regions: list[Region] | None = memory.regions()
+    if regions is None:
+        raise UnsupportedError("it is not known what is mapped here; give ranges")
+    need, private = needed(perms)
+    want = int(need)
+    return _merged(
+        (region.start, region.end)
+        for region in regions
+        if region.flags & want == want
+        and not (private and region.flags & _SHARED)
+        and region.end <= memory.end
+    )
+
+
+def tasks_of(
+    memory: UserMemory, needle: Needle, ranges: list[tuple[int, int]], chunk_len: int
+) -> Iterator[tuple[Task | None, int]]:
+    """Yields pieces of work and the bytes that each brings the search on; some bring nothing."""
+    sparse = not needle.found_in_zeros()
+    for low, high in ranges:
+        at = low
+        # Where nothing was ever written nothing is found: those places are passed over.
+        for first, last in [*(memory.untouched(low, high) if sparse else ()), (high, high)]:
+            # A hit may begin in zeros and end in what comes behind them.
+            first_left = min(first + needle.before, high)
+            while at < first_left:
+                end = min(at + chunk_len, first_left)
+                yield Task(memory, needle, at, end, low, high), end - at
+                at = end
+            over = max(at, last - needle.after) if last < high else last
+            if last - first >= _NEAR and over > at:
+                yield None, over - at
+                at = over
+
+
+@final
+class Search(Iterator[int]):
+    """The addresses at which a needle stands, in order, found as they are asked for.
+
+    Attributes:
+        skipped: Ranges (start, end) passed so far that could not be read.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[tuple[Task | None, int]],
+        *,
+        total: int,
+        threads: int,
+        executor: Executor | None,
+        progress: Progress | None,
+        several: bool,
+    ) -> None:
+        self.skipped: list[tuple[int, int]] = []
+        self._total = total
+        self._progress = progress
+        self._several = several
+        self._hits = self._run(tasks, threads, executor)
+
+    def __iter__(self) -> Search:
+        return self
+
+    def __next__(self) -> int:
+        return next(self._hits)
+
+    def close(self) -> None:
+        """Ends the search; no thread of it is left."""
+        self._hits.close()
+
+    def _run(
+        self, tasks: Iterable[tuple[Task | None, int]], threads: int, executor: Executor | None
+    ) -> Generator[int, None, None]:
+        done = 0
+        for found, n in results(run_task, tasks, threads, executor):
+            if found is not None:
+                for start, end in found.skipped:
+                    _append(self.skipped, start, end)
+                if self._several:
+                    hits = found.hits
+                    for k in range(0, len(hits), 2):
+                        yield Hit(hits[k], hits[k + 1])
+                else:
+                    yield from found.hits
+            done += n
+            if self._progress is not None:
+                self._progress(done, self._total)
+
+
+def results(
+    run: Callable[[T], R],
+    tasks: Iterable[tuple[T | None, int]],
+    threads: int,
+    executor: Executor | None,
+) -> Generator[tuple[R | None, int], None, None]:
+    """Yields what the pieces of work found, in their order, a few worked on ahead."""
+    if executor is None and threads <= 1:
+        for task, n in tasks:
+            yield (None if task is None else run(task)), n
+        return
+    own = None
+    if executor is None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (slow to import)
+
+        own = executor = ThreadPoolExecutor(threads, "procvm-search")
+    ahead: deque[tuple[Future[R] | None, int]] = deque()
+    try:
+        for task, n in tasks:
+            ahead.append((None if task is None else executor.submit(run, task), n))
+            if len(ahead) > threads + 1:
+                yield _done(*ahead.popleft())
+        while ahead:
+            yield _done(*ahead.popleft())
+    finally:
+        for future, _ in ahead:
+            if future is not None:
+                future.cancel()
+        if own is not None:
+            own.shutdown(wait=True, cancel_futures=True)
+
+
+def _done(future: Future[R] | None, n: int) -> tuple[R | None, int]:
+    return (None if future is None else future.result()), n
+
+
+def nr_threads(threads: int | None, executor: Executor | None) -> int:
+    """Returns how many pieces of work are under way at a time."""
+    if threads is not None:
+        return max(as_len(threads, "threads"), 1)
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, _MOST_THREADS) if executor is None else 2 * cores + 6

@@ -1,0 +1,150 @@
+"""Bytes in our own memory, found without holding up the other threads of the tool."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from array import array
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from procvm.extras import numpy_or_none
+from procvm.own.buffers import address_of_bytes
+
+__all__ = ["Pattern", "find_all", "pattern_of"]
+
+
+class Pattern(NamedTuple):
+    """Bytes of which some bits count.
+
+    Attributes:
+        values: The bytes; 0 where a bit does not count.
+        masks: The bits that count.
+        run: Where the best run of whole bytes begins and ends; empty if there is none.
+    """
+
+    values: bytes
+    masks: bytes
+    run: tuple[int, int]
+
+
+def pattern_of(values: bytes, masks: bytes) -> Pattern:
+    """Returns a pattern of bytes and the bits of them that count."""
+    plain = bytes(value & mask for value, mask in zip(values, masks, strict=True))
+    best, worth = (0, 0), (0, 0)
+    at = 0
+    while at < len(masks):
+        end = at
+        while end < len(masks) and masks[end] == 0xFF:
+            end += 1
+        found = (_rarity(plain[at:end]), end - at)
+        if found > worth:
+            best, worth = (at, end), found
+        at = end + 1
+    return Pattern(plain, masks, best)
+
+
+def _rarity(data: bytes) -> int:
+    """Returns how many bytes are neither 00 nor FF, which stand everywhere in memory."""
+    return sum(byte not in (0, 0xFF) for byte in data)
+
+
+def find_all(view: memoryview, address: int, pattern: Pattern) -> array[int]:
+    """Returns the offsets in `view`, which stands at `address`, of a pattern; overlapping ones too.
+
+    Source:
+        Where numpy is not installed: memmem(3).
+    """
+    np = numpy_or_none()
+    if len(view) < len(pattern.values):
+        return array("Q")
+    if np is None:
+        return _one_by_one(view, address, pattern)
+    return _by_words(np, view, address, pattern)
+
+
+def _by_words(np: Any, view: memoryview, address: int, pattern: Pattern) -> array[int]:
+    """Looks for a whole word of the pattern, at each of the places where it may be aligned.
+
+    Comparing aligned words is quicker than any search for bytes, and as quick
+    in memory full of zeros as elsewhere.
+    """
+    first, end = pattern.run
+    data = np.frombuffer(view, np.uint8)
+    width = 4 if end - first >= 7 else 2 if end - first >= 3 else 1
+    shift = -address % width
+    words = np.frombuffer(view, f"u{width}", (len(view) - shift) // width, shift)
+    parts: list[Any] = []
+    for residue in range(width):
+        if end > first:
+            places = range(first + residue, end - width + 1, width)
+            at = max(places, key=lambda at: _rarity(pattern.values[at : at + width]))
+            word = int.from_bytes(pattern.values[at : at + width], sys.byteorder)
+            found = np.flatnonzero(words == words.dtype.type(word))
+        else:
+            # No byte is whole: the one of which most is known.
+            at = max(range(len(pattern.masks)), key=lambda at: pattern.masks[at].bit_count())
+            found = np.flatnonzero((words & pattern.masks[at]) == pattern.values[at])
+        if not len(found):
+            continue
+        starts = found * width + (shift - at)
+        starts = starts[(starts >= 0) & (starts <= len(view) - len(pattern.values))]
+        starts = _with_the_rest(data, starts, pattern, range(at, at + width))
+        if len(starts):
+            parts.append(starts)
+    if not parts:
+        return array("Q")
+    merged = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+    return array("Q", merged.astype(np.uint64).tobytes())
+
+
+def _with_the_rest(data: Any, starts: Any, pattern: Pattern, known: range) -> Any:
+    """Returns the places at which every other byte of the pattern stands too."""
+    rest = [at for at in range(len(pattern.masks)) if at not in known and pattern.masks[at]]
+    for at in sorted(rest, key=lambda at: pattern.values[at] in (0, 0xFF)):
+        if not len(starts):
+            break
+        there = data[starts + at]
+        if pattern.masks[at] != 0xFF:
+            there = there & pattern.masks[at]
+        starts = starts[there == pattern.values[at]]
+    return starts
+
+
+@functools.cache
+def _memmem() -> Callable[..., int | None]:
+    function: Any = ctypes.CDLL(None)["memmem"]
+    function.restype = ctypes.c_void_p
+    found: Callable[..., int | None] = function
+    return found
+
+
+def _one_by_one(view: memoryview, address: int, pattern: Pattern) -> array[int]:
+    first, end = pattern.run
+    hits = array("Q")
+    last = len(view) - len(pattern.values)
+    if first == end:
+        places = range(last + 1)
+        return array("Q", [at for at in places if _matches(view, at, pattern)])
+    run = pattern.values[first:end]
+    memmem = _memmem()
+    what, size = ctypes.c_void_p(address_of_bytes(run)), ctypes.c_size_t(len(run))
+    at, stop = address + first, address + last + end
+    while at < stop:
+        # SAFETY: `view` keeps the bytes alive until this function returns, as `run` is.
+        found = memmem(ctypes.c_void_p(at), ctypes.c_size_t(stop - at), what, size)
+        if not found:
+            break
+        if _matches(view, found - address - first, pattern):
+            hits.append(found - address - first)
+        at = found + 1
+    return hits
+
+
+def _matches(view: memoryview, at: int, pattern: Pattern) -> bool:
+    there = view[at : at + len(pattern.masks)]
+    return all(
+        byte & mask == value
+        for byte, mask, value in zip(there, pattern.masks, pattern.values, strict=True)
+    )
