@@ -63,8 +63,8 @@ def copy_to(
     progress: Callable[[int, int], object] | None,
 ) -> int:
     """Streams ranges to a file; see `VmSpace.copy_to`."""
-    if isinstance(dest, str | bytes | os.PathLike):
-        path: Any = dest
+    if not hasattr(dest, "write"):
+        path: str | bytes = os.fspath(dest)
         with open(path, "wb", buffering=0) as file:
             return copy_to(memory, file, ranges, progress)
     total = sum(end - start for start, end in ranges)

@@ -53,6 +53,10 @@ class Memory(ABC):
             PageFaultError: `copied_len` bytes did arrive.
         """
 
+    def read_scratch(self, address: int, own_address: int, n: int) -> None:
+        """Copies as `read` does, to memory of our own making, which does not fault."""
+        self.read(address, own_address, n)
+
     @abstractmethod
     def write(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` bytes of the tool's own memory to `address`.
@@ -126,7 +130,7 @@ class Memory(ABC):
 
         def load(address: int) -> T:
             cell = ctype()
-            self.read(address, address_of(cell), size)
+            self.read_scratch(address, address_of(cell), size)
             value: T = cell.value if bare else cell
             return value
 

@@ -163,6 +163,12 @@ class _Between:
         return (values >= self.low) & (values <= self.high)
 
 
+def _between(bounds: tuple[Any, ...]) -> _Between:
+    if len(bounds) != 2:
+        raise ValueError(f"{bounds!r} is not (lowest, highest)")
+    return _Between(*bounds)
+
+
 def condition_of(value: Any, element: Element) -> Condition:
     """Returns what a value, a pair of bounds, a range or a predicate asks for.
 
@@ -175,10 +181,7 @@ def condition_of(value: Any, element: Element) -> Condition:
             raise ValueError(f"{value} leaves numbers out; give a predicate")
         return _Between(value.start, value.stop - 1)
     if isinstance(value, tuple):
-        bounds = cast("tuple[Any, ...]", value)
-        if len(bounds) != 2:
-            raise ValueError(f"{bounds!r} is not (lowest, highest)")
-        return _Between(*bounds)
+        return _between(value)
     if callable(value):
         required("numpy", "a predicate over values")
         found: Condition = value

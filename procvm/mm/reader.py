@@ -279,7 +279,7 @@ class VmReader(Cursor[F]):
 
     def _read_to(self, own_address: int, n: int) -> None:
         # SAFETY: bytes_by keeps the `n` bytes at `own_address` alive meanwhile.
-        self._memory.read(self._cursor, own_address, n)
+        self._memory.read_scratch(self._cursor, own_address, n)
 
     @overload
     def read_slice(self, pod: Pod[T], n: int) -> list[T]: ...

@@ -338,19 +338,17 @@ def results(
         for task, n in tasks:
             ahead.append((None if task is None else executor.submit(run, task), n))
             if len(ahead) > threads + 1:
-                yield _done(*ahead.popleft())
+                future, done = ahead.popleft()
+                yield (None if future is None else future.result()), done
         while ahead:
-            yield _done(*ahead.popleft())
+            future, done = ahead.popleft()
+            yield (None if future is None else future.result()), done
     finally:
         for future, _ in ahead:
             if future is not None:
                 future.cancel()
         if own is not None:
             own.shutdown(wait=True, cancel_futures=True)
-
-
-def _done(future: Future[R] | None, n: int) -> tuple[R | None, int]:
-    return (None if future is None else future.result()), n
 
 
 def nr_threads(threads: int | None, executor: Executor | None) -> int:

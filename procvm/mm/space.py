@@ -164,14 +164,12 @@ class VmSpace(VmIo, VmIoFill):
         """
         offset, n = self._check(offset, n)
         # SAFETY: bytes_by keeps the `n` bytes at `address` alive meanwhile.
+        if threads == 1:
+            return bytes_by(n, lambda address: self._memory.read_scratch(offset, address, n))
         return bytes_by(n, lambda address: self._read(offset, address, n, threads))
 
     def _read(self, offset: int, own_address: int, n: int, threads: int) -> None:
-        if threads == 1:
-            self._memory.read(offset, own_address, n)
-        else:
-            threads = as_len(threads, "threads")
-            read_by_threads(self._memory, offset, own_address, n, threads)
+        read_by_threads(self._memory, offset, own_address, n, as_len(threads, "threads"))
 
     def read_into(self, offset: int, buf: Buffer, *, threads: int = 1) -> None:
         """Fills the caller's buffer from the target; see `VmIo.read_into`.

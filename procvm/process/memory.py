@@ -232,22 +232,37 @@ class ProcessMemory(UserMemory):
     def write(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` own bytes to the target; see `Memory.write`."""
         image = self.image
-        files = image.open_files()
-        if image.pinned and not self._forced:
-            done, code = self._write_by_calls(address, own_address, n)
-        elif files.writable:
-            done, code = files.write(address, own_address, n, self._to_write)
-        else:
-            raise AccessDeniedError(
-                f"/proc is mounted read-only, so process {image.pid} can not be written: by its "
-                "number alone a write could reach a program that it has just become; mount a "
-                "writable /proc",
-                pid=image.pid,
-                errno=errno.EROFS,
-            )
-        if image.pages is not None:
+        pages, change = image.pages, None
+        if pages is not None and not pages.lasts():
+            # Of a hold that is over: what is written does not concern it any more.
+            if image.pages is pages:
+                image.pages = None
+            pages = None
+        try:
+            if pages is not None:
+                change = pages.begin_change(address, n)
+            done, code = self._write(address, own_address, n)
+        finally:
+            if pages is not None and change is not None:
+                pages.end_change(change)
+        if image.pages is not None and image.pages is not pages:
             image.pages.drop(address, n)
         self._settle(code, "write", address, own_address, done)
+
+    def _write(self, address: int, own_address: int, n: int) -> tuple[int, int]:
+        image = self.image
+        files = image.open_files()
+        if image.pinned and not self._forced:
+            return self._write_by_calls(address, own_address, n)
+        if files.writable:
+            return files.write(address, own_address, n, self._to_write)
+        raise AccessDeniedError(
+            f"/proc is mounted read-only, so process {image.pid} can not be written: by its "
+            "number alone a write could reach a program that it has just become; mount a "
+            "writable /proc",
+            pid=image.pid,
+            errno=errno.EROFS,
+        )
 
     def _write_by_calls(self, address: int, own_address: int, n: int) -> tuple[int, int]:
         done = tries = 0
@@ -276,11 +291,17 @@ class ProcessMemory(UserMemory):
         def store(address: int, value: T) -> None:
             data = to_bytes(value)
             held = image.files  # its descriptors stay open meanwhile
-            if held is None or put is None or not put(address, data):
-                # `data` is alive until the write is done.
-                self.write(address, address_of_bytes(data), size)
-            elif image.pages is not None:
-                image.pages.drop(address, size)
+            if (
+                image.pages is None
+                and held is not None
+                and put is not None
+                and put(address, data)
+                # What is kept of a hold that began meanwhile may be older.
+                and image.pages is None
+            ):
+                return
+            # `data` is alive until the write is done.
+            self.write(address, address_of_bytes(data), size)
 
         return store
 

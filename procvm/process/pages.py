@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from procvm.address import PAGE_SIZE
 from procvm.own.buffers import address_of_bytes
 
-__all__ = ["PageCache"]
+__all__ = ["Page", "PageCache"]
 
 
-class _Page(NamedTuple):
-    data: bytes
-    own_address: int
+class Page(dict[str, memoryview]):
+    """A page that was read: by format, its views as numbers that were asked for so far.
+
+    Views and bytes are one object, so that a page is forgotten in one step.
+
+    Attributes:
+        own_address: Where its bytes stand in our own memory.
+    """
+
+    __slots__ = ("_data", "own_address")
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._data = data
+        self.own_address = address_of_bytes(data)
+
+    def view(self, code: str) -> memoryview:
+        """Returns it as numbers of one format."""
+        found = self.get(code)
+        if found is None:
+            found = self[code] = cast("memoryview", memoryview(self._data).cast(cast(Any, code)))
+        return found
 
 
 class PageCache:
@@ -22,44 +42,26 @@ class PageCache:
     of the interpreter's.
 
     Attributes:
-        pages: By number (address / page size): the bytes, and where they stand
-            in our own memory while the page is kept.
+        pages: By number (address / page size).
         generation: Another object whenever something was forgotten.
         limit: Pages that may be kept.
+        lasts: Returns whether the target still stands still.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, lasts: Callable[[], bool]) -> None:
         """Makes an empty one.
 
         Args:
-            limit: Bytes that it may keep.
+            lasts: Returns whether the target still stands still.
         """
-        self.pages: dict[int, _Page] = {}
+        self.lasts = lasts
+        self.pages: dict[int, Page] = {}
         self.generation = object()
-        self.limit = limit // PAGE_SIZE
-        self._views: dict[str, dict[int, memoryview]] = {}
-
-    def views(self, code: str) -> dict[int, memoryview]:
-        """Returns views of kept pages as numbers of one format, by the page's number.
-
-        Whoever finds a page missing there adds it by `view`.
-        """
-        return self._views.setdefault(code, {})
-
-    def view(self, code: str, number: int) -> memoryview | None:
-        """Returns a page as numbers of one format, or None if it is not kept."""
-        page = self.pages.get(number)
-        if page is None:
-            return None
-        found = cast("memoryview", memoryview(page.data).cast(cast(Any, code)))
-        self.views(code)[number] = found
-        # Forgotten by another thread just now: then it must not come back by this view.
-        if number not in self.pages:
-            self._views[code].pop(number, None)
-        return found
+        self.limit = 0
+        self._changing: set[object] = set()
 
     def add(self, number: int, data: bytes, generation: object) -> None:
-        """Keeps a page.
+        """Keeps a page, unless something changed while it was read.
 
         Args:
             number: Its number.
@@ -67,36 +69,49 @@ class PageCache:
             generation: What `generation` was before they were read.
         """
         pages = self.pages
+        page = Page(data)
         while len(pages) >= self.limit:
-            oldest = next(iter(pages), None)
-            if oldest is None:
+            try:
+                oldest = next(iter(pages))
+            except StopIteration:
                 return  # nothing may be kept
-            self._forget(oldest)
-        pages[number] = _Page(data, address_of_bytes(data))
-        if self.generation is not generation:
-            # Written to while it was read.
-            self._forget(number)
+            except RuntimeError:
+                continue  # another thread kept or forgot one just now
+            pages.pop(oldest, None)
+        # No call stands between the look and the keeping: nothing else runs there.
+        if self.generation is generation and not self._changing:
+            pages[number] = page
 
-    def _forget(self, number: int) -> None:
-        self.pages.pop(number, None)
-        for views in list(self._views.values()):
-            views.pop(number, None)
+    def begin_change(self, address: int = 0, n: int = 0) -> object:
+        """Says that a range is about to be written, all memory without one.
+
+        Returns:
+            What `end_change` takes; nothing new is kept until then.
+        """
+        change = object()
+        self._changing.add(change)
+        if n:
+            self.drop(address, n)
+        else:
+            self.clear()
+        return change
+
+    def end_change(self, change: object) -> None:
+        """It was written, or was not."""
+        self.generation = object()
+        self._changing.discard(change)
 
     def drop(self, address: int, n: int) -> None:
-        """Forgets the pages of a range that was written."""
+        """Forgets the pages of a range."""
         self.generation = object()
         first, last = address // PAGE_SIZE, (address + n - 1) // PAGE_SIZE
-        if first == last and first not in self.pages:
-            return
         if last - first > len(self.pages):
-            self.clear()
+            self.pages.clear()
             return
         for number in range(first, last + 1):
-            self._forget(number)
+            self.pages.pop(number, None)
 
     def clear(self) -> None:
         """Forgets everything."""
         self.generation = object()
         self.pages.clear()
-        for views in list(self._views.values()):
-            views.clear()

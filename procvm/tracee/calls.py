@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from procvm.address import PAGE_SIZE
 from procvm.errors import ClosedError, NotTracedError, VmError
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.tracee.held import Standstill
+from procvm.tracee.held import Standstill, tracer_ended
 from procvm.tracee.tracer import Channel, open_channel
 from procvm.tracer.protocol import Op
 
@@ -24,37 +25,16 @@ CACHE_LEN = 1 << 20
 _MOVING = frozenset({Op.STEP, Op.CONT})
 
 
-class _OneAtomic:
-    """One atomic at a time: it is one step to the target, and to the tool's threads as well."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._lock = threading.RLock()
-        self._under_way = False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if self._under_way:
-            # The same thread: between the look and the write of the other one.
-            self._lock.release()
-            raise VmError(
-                f"an atomic on process {self._pid} was begun by a signal handler in the middle of "
-                "another one; do it after the handler"
-            )
-        self._under_way = True
-
-    def __exit__(self, *_: object) -> None:
-        self._under_way = False
-        self._lock.release()
-
-
 class Calls:
     """One tracee's requests to the tracer, and the atomics that use them."""
 
     def __init__(self, image: Image, channel: Channel | None = None) -> None:
         self._image = image
         self._lock = threading.RLock()
-        self._one_atomic = _OneAtomic(image.pid)
+        # A read-compare-write under a hold is one step to the target, and has
+        # to be one to the other threads of the tool as well.
+        self._atomic_lock = threading.RLock()
+        self._in_atomic = False
         self._channel = channel
         self._still: Standstill | None = None
         self.closed = False
@@ -64,11 +44,17 @@ class Calls:
     ) -> Any:
         """Asks the tracer, and waits for the answer; see `Channel.request`."""
         with self._lock:
+            still = self._still if op in _MOVING else None
+            change = None
             try:
+                if still is not None:
+                    change = still.pages.begin_change()
+                    still.forget()
                 return self._open().request(self._image.pid, op, args, fds=fds, timeout=timeout)
             finally:
-                if op in _MOVING and self._still is not None:
-                    self._still.forget()
+                if still is not None and change is not None:
+                    still.forget()
+                    still.pages.end_change(change)
 
     def _open(self) -> Channel:
         if self.closed:
@@ -95,52 +81,85 @@ class Calls:
     def forget(self) -> None:
         """As `close`, in a child that the tool forked."""
         self._lock = threading.RLock()
-        self._one_atomic = _OneAtomic(self._image.pid)
+        self._atomic_lock = threading.RLock()
+        self._in_atomic = False
         self.close()
 
-    def standstill(self, cache_len: int = CACHE_LEN) -> Standstill | None:
-        """Returns the hold that there is now, or None."""
-        channel = self._channel
-        number = 0 if channel is None else channel.flags.hold
-        if channel is None or not number:
-            return None
-        if self._still is None or self._still.number != number:
-            self._still = Standstill(self._image, channel, number, cache_len)
-        return self._still
+    def standstill(self, cache_len: int = 0) -> Standstill | None:
+        """Returns the hold that there is now, or None.
+
+        Args:
+            cache_len: Bytes that may be kept of it; the most that was ever said counts.
+        """
+        channel, still = self._channel, self._still
+        if still is None or not still.lasts:
+            reliance = None if channel is None else channel.flags.reliance()
+            if reliance is None:
+                return None
+            still = Standstill(self._image, reliance)
+            # No call stands from here on: of two threads that made one, one is taken.
+            if self._still is None or self._still.reliance.held != still.reliance.held:
+                self._still = still
+                self._image.pages = still.pages
+            still = self._still
+        still.pages.limit = max(still.pages.limit, cache_len // PAGE_SIZE)
+        return still
 
     def quick_atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
         """Performs an atomic in a hold that has seen one already; see `Holder`."""
         still = self._still
         if still is None or not still.lasts:
             return None
-        with self._one_atomic:
+        with self._atomic_lock:
+            self._refuse_within()
             try:
+                self._in_atomic = True
                 return still.atomic(what, forced=forced)
             except NotTracedError:
                 self.drop()
                 raise
+            finally:
+                self._in_atomic = False
+
+    def _refuse_within(self) -> None:
+        if self._in_atomic:
+            # The same thread: between the look and the write of the other one.
+            raise VmError(
+                f"an atomic on process {self._image.pid} was begun by a signal handler in the "
+                "middle of another one; do it after the handler"
+            )
 
     def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
         """Performs an atomic on private memory while the target is held; see `Holder`."""
-        with self._one_atomic:
-            channel = self._channel
-            # The tracer's word for a hold outlives a tracer that was killed, and the hold does not.
-            if channel is not None and channel.alive() and (still := self.standstill()):
-                try:
-                    if still.reliance.begin():
-                        still.require_alone()
-                        found = under_hold(memory, what)
-                        still.require_alive()
-                        return found
-                except NotTracedError:
-                    self.drop()
-                    raise
-                finally:
-                    still.reliance.end()
-            if self._channel is None or not self._channel.image_named:
-                require_no_peer(self._image.pid, everyone=True)
-            self._name_image()
-            return bytes(self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what))
+        with self._atomic_lock:
+            self._refuse_within()
+            try:
+                self._in_atomic = True
+                return self._atomic(memory, what)
+            except NotTracedError:
+                self.drop()
+                raise
+            finally:
+                self._in_atomic = False
+
+    def _atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+        still = self.standstill()
+        if still is not None:
+            found, lived = None, True
+            try:
+                if still.reliance.begin():
+                    still.require_alone()
+                    found = under_hold(memory, what)
+            finally:
+                lived = still.reliance.end()
+            if not lived:
+                raise tracer_ended(self._image.pid)
+            if found is not None:
+                return found
+        if self._channel is None or not self._channel.image_named:
+            require_no_peer(self._image.pid, everyone=True)
+        self._name_image()
+        return bytes(self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what))
 
     def _name_image(self) -> None:
         """Gives the tracer our own descriptors of the program, once a channel."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import weakref
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
@@ -11,19 +12,19 @@ from typing import Any, TypeVar, cast, final
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
-from procvm.linux.procmap import VmaRange, vma_at
+from procvm.linux.procmap import VmaEntry, entry_at
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import copy
 from procvm.perms import Perms
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import TO_EXCHANGE, TO_LOAD, Atomic, require_no_peer
-from procvm.process.image import Image
+from procvm.process.image import Image, ended
 from procvm.process.memory import ProcessMemory
-from procvm.process.pages import PageCache
-from procvm.tracee.tracer import Channel
+from procvm.process.pages import Page, PageCache
+from procvm.tracer.protocol import Reliance
 
-__all__ = ["Held", "HeldMemory", "Standstill"]
+__all__ = ["Held", "HeldMemory", "Standstill", "tracer_ended"]
 
 T = TypeVar("T")
 
@@ -45,7 +46,8 @@ class Held(io.FileIO):
     What is read in pieces, such as a list or a tree, is read some ten times
     quicker than by `Tracee.vm`. Private memory alone is kept: it can not change
     until the hold ends but by the tool, which is seen here by whichever space of
-    the same `Tracee` it writes. Shared memory is read anew each time. After the
+    the same `Tracee` it writes. Shared memory is read anew each time, and so are
+    pages of files and whatever goes straight to a buffer of the caller's. After the
     end of the ``with`` every read is. One of a hold whose longest time was over
     raises NotStoppedError.
     """
@@ -56,50 +58,38 @@ class Standstill:
 
     Attributes:
         image: The program.
-        number: The hold's number; no other has it.
+        reliance: What says that the hold lasts.
         pages: What was read of private memory.
     """
 
-    def __init__(self, image: Image, channel: Channel, number: int, cache_len: int) -> None:
-        self.number = number
-        self.pages = PageCache(cache_len)
-        image.pages = self.pages
-        self.reliance = channel.flags.reliance(number)
-        self._alive = channel.alive
-        self._alive_to_one = channel.prepare_alive()
+    def __init__(self, image: Image, reliance: Reliance) -> None:
         self.image = image
+        self.reliance = reliance
+        # Not of this object, which it would keep, and its descriptors, in a cycle.
+        self.pages = PageCache(lambda: bool(reliance))
         self._files = image.open_files()  # its descriptors stay open as long
-        self._vmas: list[VmaRange] = []
+        self._vmas: list[VmaEntry] = []
         self._alone: bool | None = None
         self._ended = False
 
     @property
     def lasts(self) -> bool:
-        """Whether the target still stands still, as far as the tracer says."""
+        """Whether the target still stands still."""
         return bool(self.reliance) and not self._ended
 
-    def require_alive(self) -> None:
-        """Raises NotTracedError if the tracer has ended."""
-        if not self._alive():
-            raise self._tracer_ended()
-
-    def _tracer_ended(self) -> NotTracedError:
-        return NotTracedError(
-            "the tracer process has ended, and so has the hold, perhaps before the atomic was done",
-            pid=self.image.pid,
-        )
-
     def forget(self) -> None:
-        """Forgets what was read and asked: the target has run."""
+        """Forgets what was read and asked: the target runs, or has run."""
         self.pages.clear()
-        self._vmas.clear()
+        # Another list: who asks for a mapping just now adds it to the old one.
+        self._vmas = []
         self._alone = None
 
     def end(self) -> None:
         """Keeps nothing any more, whatever the tracer's last word was."""
         self._ended = True
-        self.image.pages = None
         self.pages.limit = 0
+        if self.image.pages is self.pages:
+            self.image.pages = None
         self.forget()
 
     def require_alone(self) -> None:
@@ -118,37 +108,47 @@ class Standstill:
                 return False
         return bool(self._alone)
 
-    def vma(self, address: int) -> VmaRange | None:
+    def _vma(self, address: int) -> VmaEntry | None:
         """Returns the mapping that holds `address`, or None.
 
         Raises:
-            OSError: As `vma_at`.
+            OSError: As `entry_at`.
         """
         vmas = self._vmas
         at = bisect_right(vmas, (address, _LAST)) - 1
         if at >= 0 and address < vmas[at].end:
             return vmas[at]
-        found = vma_at(self._files.maps.number, address)
+        found = entry_at(self._files.maps.number, address)
         if found is not None:
             # Twice if two threads ask for it at once, which does no harm.
             insort(vmas, found)
         return found
 
-    def fetch(self, number: int) -> bool:
-        """Keeps a page, if it may be kept; returns whether it does now."""
+    def fetch(self, number: int) -> Page | None:
+        """Reads a page, and keeps it if it may be kept; None if it may not."""
         generation = self.pages.generation
         address = number * PAGE_SIZE
         try:
-            vma = self.vma(address)
+            vma = self._vma(address)
             if vma is None or vma.flags & (_READ | _SHARED) != _READ or not self.is_alone():
-                return False
+                return None
+            if (vma.inode or vma.dev != (0, 0)) and not self._is_copied(number):
+                return None
             data = os.pread(self._files.mem.number, PAGE_SIZE, address)
         except OSError:
-            return False  # a read of its own finds out why
-        if len(data) != PAGE_SIZE or not self.lasts or not self._alive():
-            return False
+            return None  # a read of its own finds out why
+        if len(data) != PAGE_SIZE or not self.lasts:
+            return None
         self.pages.add(number, data, generation)
-        return True
+        return self.pages.pages.get(number)
+
+    def _is_copied(self, number: int) -> bool:
+        """Returns whether a page is the target's own: the file's others write until it is copied."""
+        pagemap = self.image.open_pagemap()
+        if pagemap is None:
+            return False
+        entry = int.from_bytes(os.pread(pagemap.number, 8, number * 8), sys.byteorder)
+        return entry & (_PRESENT | _OF_FILE) == _PRESENT
 
     def atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
         """Performs an atomic on private memory; one at a time.
@@ -162,34 +162,49 @@ class Standstill:
         address, size, expected, desired = what
         needs = _TO_LOAD if expected is None else _TO_EXCHANGE
         mem = self._files.mem.number
-        alive = self._alive_to_one
+        found: bytes | None = None
+        lived = True
         try:
-            if not self.reliance.begin() or not self._alone or self._ended or not alive():
-                return None
-            vma = self.vma(address)
-            if vma is None or vma.flags & _SHARED:
-                return None
-            if not forced and vma.flags & needs != needs:
-                return None
-            found = os.pread(mem, size, address)
-            if len(found) != size:
-                return None
-            if found == expected and os.pwrite(mem, desired, address) != size:
-                return None
-            if alive():
-                return found
+            if self.reliance.begin() and self._alone and not self._ended:
+                vma = self._vma(address)
+                if (
+                    vma is not None
+                    and not vma.flags & _SHARED
+                    and (forced or vma.flags & needs == needs)
+                ):
+                    found = os.pread(mem, size, address)
+                    if found == expected:
+                        found = self._store(mem, desired, address, found)
         except OSError:
             return None
         finally:
-            self.reliance.end()
-            self.pages.drop(address, size)
-        raise self._tracer_ended()
+            lived = self.reliance.end()
+        if found is not None and not lived:
+            raise tracer_ended(self.image.pid)
+        return found if found is not None and len(found) == size else None
+
+    def _store(self, mem: int, desired: bytes, address: int, found: bytes) -> bytes | None:
+        change = self.pages.begin_change(address, len(desired))
+        try:
+            return found if os.pwrite(mem, desired, address) == len(desired) else None
+        finally:
+            self.pages.end_change(change)
+
+
+def tracer_ended(pid: int) -> NotTracedError:
+    """Returns the error of an atomic during which the tracer ended."""
+    return NotTracedError(
+        "the tracer process has ended, and so has the hold, perhaps before the atomic was done",
+        pid=pid,
+    )
 
 
 # Plain numbers: the operators of an IntFlag take longer than the accesses they decide on.
 _READ, _SHARED = int(Perms.READ), int(Perms.SHARED)
 _TO_LOAD, _TO_EXCHANGE = int(TO_LOAD), int(TO_EXCHANGE)
 _LAST = 1 << 64
+# Of an entry of pagemap.
+_PRESENT, _OF_FILE = 1 << 63, 1 << 61
 
 
 @final
@@ -231,20 +246,35 @@ class HeldMemory(UserMemory):
 
         Raises:
             NotStoppedError: It does not, and nobody ended it on purpose.
+            ProcessExitedError: It does not, since the target ended.
+            ClosedError: The tracee was closed.
         """
-        if self._still.lasts:
+        still = self._still
+        if still.lasts:
             return True
         held = self._held()
         if held is None or held.closed:
             return False
+        still.image.open_files()
+        if ended(still.image.open_pidfd().number):
+            raise still.image.gone()
         raise NotStoppedError(
-            f"the hold on process {self._still.image.pid} is over: its longest time was, or the "
-            "tracer ended; hold it again, or give attach a longest_hold that is long enough",
-            pid=self._still.image.pid,
+            f"the hold on process {still.image.pid} is over: its longest time was, or the tracer "
+            "ended; hold it again, or give attach a longest_hold that is long enough",
+            pid=still.image.pid,
         )
 
     def read(self, address: int, own_address: int, n: int) -> None:
-        """Copies `n` bytes of the target to our own memory; see `Memory.read`."""
+        """Copies `n` bytes of the target to our own memory, anew; see `Memory.read`.
+
+        Not from what is kept: our own memory may be a file's that was made
+        shorter, where a copy by the processor would end the tool.
+        """
+        self._lasts()
+        self._memory.read(address, own_address, n)
+
+    def read_scratch(self, address: int, own_address: int, n: int) -> None:
+        """Copies `n` bytes from kept pages; see `Memory.read_scratch`."""
         if not self._lasts() or n > _FEW:
             self._memory.read(address, own_address, n)
             return
@@ -254,8 +284,8 @@ class HeldMemory(UserMemory):
             number, offset = divmod(address + done, PAGE_SIZE)
             step = min(PAGE_SIZE - offset, n - done)
             page = pages.get(number)
-            if page is None and self._still.fetch(number):
-                page = pages.get(number)
+            if page is None:
+                page = self._still.fetch(number)
             if page is None:
                 try:
                     self._memory.read(address + done, own_address + done, step)
@@ -263,7 +293,7 @@ class HeldMemory(UserMemory):
                     error.copied_len += done
                     raise
             else:
-                # SAFETY: `page` is alive, and the caller keeps `n` bytes alive.
+                # SAFETY: `page` is alive, and `n` bytes are alive that do not fault.
                 copy(own_address + done, page.own_address + offset, step)
             done += step
 
@@ -302,24 +332,24 @@ class HeldMemory(UserMemory):
             return anyhow
         still = self._still
         word, held = still.reliance.word, still.reliance.held
-        cache = still.pages
-        find = cache.views(code).get
+        find = still.pages.pages.get
         unaligned = size - 1
 
         def load(address: int) -> T:
-            view = find(address // PAGE_SIZE)
-            if view is None or address & unaligned or word[0] != held:
+            page = find(address // PAGE_SIZE)
+            if page is None or address & unaligned or word[0] != held:
                 return missed(address)
+            view = page.get(code) or page.view(code)
             return cast(T, view[address % PAGE_SIZE // size])
 
         def missed(address: int) -> T:
-            number = address // PAGE_SIZE
             if self._lasts() and not address & unaligned:
-                view = cache.view(code, number)
-                if view is None and still.fetch(number):
-                    view = cache.view(code, number)
-                if view is not None:
-                    return cast(T, view[address % PAGE_SIZE // size])
+                number = address // PAGE_SIZE
+                page = find(number)
+                if page is None:
+                    page = still.fetch(number)
+                if page is not None:
+                    return cast(T, page.view(code)[address % PAGE_SIZE // size])
             return anyhow(address)
 
         return load

@@ -120,16 +120,17 @@ class Tracee(Process):
         Args:
             timeout: Seconds that the stop may take.
             cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. What
-                is read all over more memory than that is read as without.
+                is read all over more memory than that is read as without. Of holds
+                within each other the largest counts.
 
         Raises:
             StopTimeoutError: As `stop`.
         """
+        cache_len = as_len(cache_len, "cache_len")
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         held = Held(ours, "w")
         try:
             _remember(held)
-            cache_len = as_len(cache_len, "cache_len")
             try:
                 self._calls.request(
                     Op.STOP, timeout, self._longest_hold, fds=(theirs,), timeout=timeout

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from procvm.address import PAGE_SIZE
@@ -64,13 +63,9 @@ class _Tracer:
 
     def alive(self) -> bool:
         """Returns whether it is there."""
-        return not _poll_end(self.control).poll(0)
-
-
-def _poll_end(line: socket.socket) -> select.poll:
-    poll = select.poll()
-    poll.register(line, 0)  # the end of the other side is told unasked
-    return poll
+        poll = select.poll()
+        poll.register(self.control, 0)  # the end of the other side is told unasked
+        return not poll.poll(0)
 
 
 _GRACE = 1.0
@@ -121,8 +116,6 @@ class Channel:
         self._number = 0
         self._answers: dict[int, tuple[bool, Any]] = {}
         self._waiting: set[int] = set()
-        # Out of the list while it is used: it answers one thread at a time.
-        self._idle: list[select.poll] = []
 
     def request(
         self,
@@ -184,23 +177,6 @@ class Channel:
 
     def _send(self, number: int, op: Op, args: tuple[object, ...], fds: tuple[int, ...]) -> None:
         protocol.send(self._line, (number, int(op), *args), fds)
-
-    def alive(self) -> bool:
-        """Returns whether the tracer is there."""
-        if self.closed:
-            return False
-        idle = self._idle
-        poll = idle.pop() if idle else _poll_end(self._line)
-        try:
-            return not poll.poll(0)
-        finally:
-            idle.append(poll)
-
-    def prepare_alive(self) -> Callable[[], bool]:
-        """Returns `alive` with everything at hand, for one thread at a time."""
-        poll, fileno = _poll_end(self._line).poll, self._line.fileno
-        # Once it is closed the number of its descriptor may be that of another file.
-        return lambda: not poll(0) and fileno() >= 0
 
     @property
     def closed(self) -> bool:

@@ -108,45 +108,63 @@ class Flags:
 
     A hold has a longest time, after which the tracer lets go whatever the tool
     does. So that it never does so in the middle of an atomic of the tool, the
-    number of the hold (times two) and the tool's mark that it relies on it
-    (one) are one word, which both change by locked instructions only.
+    number of the hold and the tool's mark that it relies on it are one word,
+    which both change by locked instructions only. Its lower half is a robust
+    futex of the thread that holds: should the tracer be killed, the kernel marks
+    it before it lets the target go.
     """
 
     def __init__(self, memory: Buffer) -> None:
         self._pin = buffers.pin(memory, writable=True)
         self._word = self._pin.view.cast("Q")
 
+    @property
+    def address(self) -> int:
+        """Where the word stands in our own memory."""
+        return self._pin.address
+
     def _swap(self, old: int, new: int) -> bool:
         # SAFETY: `_pin` keeps the mapping of the word.
         return atomics.compare_exchange(self._pin.address, 8, old, new) == old
 
     @property
-    def hold(self) -> int:
-        """The number of the hold in which every task of the target is stopped; 0 for none."""
-        return self._word[0] // 2
+    def held(self) -> bool:
+        """Whether there is a hold, in which every task of the target is stopped."""
+        return self._word[0] & ~_RELIED_ON != 0 and not self._word[0] & _OWNER_DIED
 
-    def begin(self, hold: int) -> None:
-        """Says which hold there is, when there was none; the tracer alone does."""
-        while not (self._swap(0, hold * 2) or self._swap(1, hold * 2 + 1)):
-            pass  # the tool's mark went, or came, between the two
+    def begin(self, hold: int, tid: int) -> None:
+        """Says that there is a hold; the tracer alone does.
+
+        Args:
+            hold: A number that no other hold of the target has.
+            tid: The thread that holds.
+        """
+        while True:
+            old = self._word[0]
+            if self._swap(old, hold << _HOLD_SHIFT | old & _RELIED_ON | tid):
+                return
 
     def end(self) -> bool:
         """Says that there is no hold any more; returns whether the tool relied on it just now."""
-        hold = self.hold
         while True:
-            if self._swap(hold * 2, 0):
-                return False
-            if self._swap(hold * 2 + 1, 1):
-                return True
+            old = self._word[0]
+            if self._swap(old, old & _RELIED_ON):
+                return bool(old & _RELIED_ON)
 
     @property
     def relied_on(self) -> bool:
-        """Whether the tool relies on the hold just now."""
-        return self._swap(1, 1)
+        """Whether the tool still relies on a hold that has ended."""
+        return self._swap(_RELIED_ON, _RELIED_ON)
 
-    def reliance(self, hold: int) -> Reliance:
-        """Returns what the tool relies on one hold by."""
-        return Reliance(self._pin, hold)
+    def reliance(self) -> Reliance | None:
+        """Returns what the tool relies on the present hold by, or None if there is none."""
+        word = self._word[0] & ~_RELIED_ON
+        return Reliance(self._pin, word) if word and not word & _OWNER_DIED else None
+
+
+_OWNER_DIED = 0x40000000  # FUTEX_OWNER_DIED
+_RELIED_ON = 1 << 32
+_HOLD_SHIFT = 33
 
 
 class Reliance:
@@ -157,23 +175,31 @@ class Reliance:
         held: What stands there while the target is held and nothing relies on it.
     """
 
-    def __init__(self, held: Pin, hold: int) -> None:
-        self.word = held.view.cast("Q")
-        self.held = hold * 2
+    def __init__(self, pinned: Pin, held: int) -> None:
+        self.word = pinned.view.cast("Q")
+        self.held = held
         # SAFETY: `word` keeps the mapping for as long as these are used.
-        self._begin = atomics.prepare(held.address, 8, self.held, self.held + 1)
-        self._end = atomics.prepare(held.address, 8, self.held + 1, self.held)
-        self._end_late = atomics.prepare(held.address, 8, 1, 0)
+        self._begin = atomics.prepare(pinned.address, 8, held, held | _RELIED_ON)
+        self._end = atomics.prepare(pinned.address, 8, held | _RELIED_ON, held)
+        self._address = pinned.address
 
     def __bool__(self) -> bool:
         """Whether the hold lasts."""
-        return self.word[0] // 2 == self.held // 2
+        return self.word[0] & ~_RELIED_ON == self.held
 
     def begin(self) -> bool:
         """Begins to rely on the hold; returns whether it lasts. `end` ends it, in both cases."""
         return self._begin() == self.held
 
-    def end(self) -> None:
-        """Ends what `begin` began."""
-        if self._end() == 1:
-            self._end_late()
+    def end(self) -> bool:
+        """Ends what `begin` began; returns whether the tracer lived until here."""
+        old = self._end()
+        if old == self.held | _RELIED_ON:
+            return True
+        while old & _RELIED_ON:
+            # SAFETY: `word` keeps the mapping.
+            found = atomics.compare_exchange(self._address, 8, old, old & ~_RELIED_ON)
+            if found == old:
+                break
+            old = found
+        return not old & _OWNER_DIED

@@ -28,6 +28,7 @@ from procvm.errors import (
 from procvm.linux import procfs
 from procvm.linux.fds import Fd
 from procvm.linux.procmem import ProcMem
+from procvm.own.buffers import Scratch
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
@@ -35,6 +36,7 @@ from procvm.tracer import protocol, requests
 from procvm.tracer.hold import Hold
 from procvm.tracer.protocol import Flags, Op
 from procvm.tracer.requests import Gone
+from procvm.tracer.robust import own_futex
 
 __all__ = ["serve"]
 
@@ -46,6 +48,7 @@ _STUCK = 0.1
 _BUSY_WAIT = 0.05
 
 _holds = itertools.count(1)
+_MOST_HOLDS = 1 << 30
 _locks: dict[int, threading.Lock] = {}
 _locks_lock = threading.Lock()
 
@@ -78,6 +81,8 @@ class Worker:
         self.thread_id = 0
         self._lock = _lock_of(pid)
         self._locked = False
+        self._hold_number = 0
+        self._futex: Scratch | None = None
         self.ended = False
 
     def start(self, after: threading.Thread | None = None) -> None:
@@ -89,6 +94,7 @@ class Worker:
             after.join()
             self._unlock()
         self.thread_id = threading.get_native_id()
+        self._futex = own_futex(self._flags.address)
         try:
             while self._serve_once():
                 if not self._whole:
@@ -146,7 +152,7 @@ class Worker:
 
     def _look_after(self) -> None:
         """Reaps what died while held, and ends a hold that is over or took too long."""
-        if not self._flags.hold:
+        if not self._flags.held:
             return
         self.hold.collect()
         late = self._expires is not None and time.monotonic() >= self._expires
@@ -165,6 +171,11 @@ class Worker:
             os.close(fd)
         self._contexts -= fds
 
+    def _begin_reliance(self, number: int = 0) -> None:
+        """Tells the tool that it can rely on the hold, a new one without a number."""
+        self._hold_number = number or next(_holds) % _MOST_HOLDS + 1
+        self._flags.begin(self._hold_number, self.thread_id)
+
     def _end_reliance(self) -> None:
         """Tells the tool that it can not rely on the hold any more, and waits while it does."""
         if self._flags.end():
@@ -173,7 +184,7 @@ class Worker:
                 time.sleep(0.0001)
 
     def _is_stopped(self, _fds: list[int]) -> bool:
-        return self._flags.hold != 0
+        return self._flags.held
 
     def _echo(self, _fds: list[int]) -> None:
         """Answers, which is all that is asked for."""
@@ -192,7 +203,7 @@ class Worker:
             timeout: Seconds that the stop may take.
             longest: Seconds that the hold may take; None for no limit.
         """
-        if not self._flags.hold:
+        if not self._flags.held:
             # Whatever was held before has expired, and the tool is told so by its `resume`.
             self._explicit = 0
             try:
@@ -202,7 +213,7 @@ class Worker:
                     os.close(fd)
                 raise
             self._expires = None if longest is None else time.monotonic() + longest
-            self._flags.begin(next(_holds))
+            self._begin_reliance()
         for fd in fds:
             self._requests.register(fd, select.POLLIN)
         self._contexts.update(fds)
@@ -262,7 +273,7 @@ class Worker:
         if self._image is None:
             raise NotStoppedError("no program was named to the tracer", pid=self.pid)
         memory = ProcessMemory(self._image, ignore_protections=forced)
-        held = self._flags.hold != 0
+        held = self._flags.held
         if not held:
             self._stop_all(timeout)
         try:
@@ -295,10 +306,10 @@ class Worker:
             os.close(go)
         self._explicit = 1
         self._expires = None if longest is None else time.monotonic() + longest
-        self._flags.begin(next(_holds))
+        self._begin_reliance()
 
     def _held_task(self, tid: int) -> int:
-        if not self._flags.hold:
+        if not self._flags.held:
             raise NotStoppedError(
                 f"process {self.pid} runs; stop() it first, or hold it with stopped()", pid=self.pid
             )
@@ -320,7 +331,6 @@ class Worker:
 
     def _cont(self, _fds: list[int], timeout: float | None) -> tuple[str, int, int]:
         self._held_task(next(iter(self.hold.tasks), 0))
-        hold = self._flags.hold
         self._end_reliance()
         deadline = None if timeout is None else time.monotonic() + timeout
         begun = time.monotonic()
@@ -329,7 +339,7 @@ class Worker:
         except BaseException:
             self._release()
             raise
-        self._flags.begin(hold)
+        self._begin_reliance(self._hold_number)
         if self._expires is not None:
             # The longest time is that of standing still.
             self._expires += time.monotonic() - begun
