@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import ProcvmError
@@ -64,8 +64,7 @@ def copy_to(
 ) -> int:
     """Streams ranges to a file; see `VmSpace.copy_to`."""
     if not hasattr(dest, "write"):
-        path: str | bytes = os.fspath(dest)
-        with open(path, "wb", buffering=0) as file:
+        with open(cast("str | bytes", os.fspath(dest)), "wb", buffering=0) as file:
             return copy_to(memory, file, ranges, progress)
     total = sum(end - start for start, end in ranges)
     room = Scratch(min(_CHUNK_LEN, total))

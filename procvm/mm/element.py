@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple, cast
+from operator import index
+from typing import Any, NamedTuple
 
 from procvm.address import as_len
 from procvm.errors import InvalidArgsError
@@ -44,16 +44,26 @@ def element_of(kind: Any) -> Element:
             raise
         return _of_dtype(np, kind)
     dtype = np.dtype(pod.ctype) if np is not None and pod.code else None
-    return Element(pod.size, pod, dtype)
+    return _sized(Element(pod.size, pod, dtype), kind)
+
+
+def _sized(element: Element, kind: Any) -> Element:
+    if element.size == 0:
+        raise TypeError(f"{kind!r} has no bytes; give a type that has some, as 'S8'")
+    return element
 
 
 def _is_ctypes(kind: Any) -> bool:
     # numpy would take a structure with pointers of ours for numbers.
-    return isinstance(kind, type) and kind.__mro__[-2].__module__ == "_ctypes"
+    return isinstance(kind, type) and any(
+        base.__module__ == "_ctypes" for base in kind.__mro__[-2:-1]
+    )
 
 
 def _of_dtype(np: Any, kind: Any) -> Element:
     try:
+        if kind is None or isinstance(kind, bool):
+            raise TypeError  # numpy takes None for float64
         dtype = np.dtype(kind)
     except TypeError:
         raise TypeError(
@@ -64,31 +74,67 @@ def _of_dtype(np: Any, kind: Any) -> Element:
         raise TypeError(
             f"{dtype} holds Python objects: bytes of a target in their place would crash the tool"
         )
-    if dtype.itemsize == 0:
-        raise TypeError(f"{dtype} has no size; give it one, as in 'S8'")
-    return Element(dtype.itemsize, None, dtype)
+    return _sized(Element(dtype.itemsize, None, dtype), kind)
 
 
 def _bytes_of_array(np: Any, values: Any, dtype: Any) -> bytes:
     """Returns values as the bytes of an array of a dtype.
 
     Raises:
-        OverflowError: A number that does not fit.
+        OverflowError: A value that does not fit.
+        TypeError: Values of another kind.
     """
-    given = np.asarray(values)
-    if given.dtype == dtype:
-        return bytes(np.ascontiguousarray(given).tobytes())
-    if given.dtype.kind in "iub" and dtype.kind in "iu":
+    if not isinstance(values, np.ndarray):
+        values = list(values)
+        if dtype.kind in "iu":
+            return _bytes_of_ints(np, values, dtype)  # numpy makes floats of 1 and 2**63
+        return _whole(np, values, np.asarray(values), dtype) if values else b""
+    if values.dtype == dtype:
+        return bytes(np.ascontiguousarray(values).tobytes())
+    if dtype.kind in "iu":
+        if values.dtype.kind not in "iub":
+            raise TypeError(f"values of {values.dtype} are not {dtype}")
         info = np.iinfo(dtype)
-        for edge in (given.min(), given.max()) if given.size else ():
+        for edge in (values.min(), values.max()) if values.size else ():
             if not info.min <= int(edge) <= info.max:
                 raise OverflowError(f"{int(edge)} does not fit {dtype}")
-    elif not np.can_cast(given.dtype, dtype, "same_kind") and not (
-        isinstance(values, Sequence) and dtype.kind == "V"
-    ):
+        return bytes(values.astype(dtype).tobytes())
+    return _whole(np, values, values, dtype)
+
+
+def _bytes_of_ints(np: Any, values: list[Any], dtype: Any) -> bytes:
+    info = np.iinfo(dtype)
+    ints: list[int] = []
+    for value in values:
+        try:
+            ints.append(index(value))
+        except TypeError:
+            raise TypeError(f"{dtype} takes a number, not {type(value).__name__}") from None
+        if not info.min <= ints[-1] <= info.max:
+            raise OverflowError(f"{value} does not fit {dtype}")
+    return bytes(np.array(ints, dtype=dtype).tobytes())
+
+
+def _whole(np: Any, values: Any, given: Any, dtype: Any) -> bytes:
+    """Converts what is no whole number, and refuses what numpy would cut."""
+    if dtype.kind in "fc" and given.dtype.kind in "iubfc":
+        if given.dtype.kind == "c" and dtype.kind == "f":
+            raise TypeError(f"values of {given.dtype} are not {dtype}")
+        with np.errstate(over="ignore"):
+            made = given.astype(dtype)
+        if (np.isinf(made) & ~np.isinf(given)).any():
+            raise OverflowError(f"a value does not fit {dtype}")
+    elif given is not values and dtype.names is not None:
+        made = np.asarray(values, dtype=dtype)  # a number out of range raises
+    elif given.dtype.kind == "S" and dtype.kind in "SV" and dtype.names is None:
+        if given.dtype.itemsize > dtype.itemsize:
+            raise OverflowError(f"{given.dtype} does not fit {dtype}")
+        made = np.asarray(values, dtype=dtype)
+    elif given.dtype.kind == dtype.kind and np.can_cast(given.dtype, dtype, "safe"):
+        made = given.astype(dtype)
+    else:
         raise TypeError(f"values of {given.dtype} are not {dtype}")
-    source = cast(Any, values) if dtype.kind == "V" else given
-    return bytes(np.ascontiguousarray(np.asarray(source, dtype=dtype)).tobytes())
+    return bytes(np.ascontiguousarray(made).tobytes())
 
 
 def bytes_of_values(values: Any, element: Element) -> bytes:
@@ -100,10 +146,12 @@ def bytes_of_values(values: Any, element: Element) -> bytes:
     """
     np = numpy_or_none()
     if np is not None and isinstance(values, np.ndarray) and element.dtype is not None:
-        return _bytes_of_array(np, values, element.dtype)
+        dtype: Any = element.dtype
+    return _bytes_of_array(np, values, dtype.base)
     if element.pod is not None:
         return element.pod.slice_to_bytes(list(values))
-    return _bytes_of_array(np, values, element.dtype)
+    dtype: Any = element.dtype
+    return _bytes_of_array(np, values, dtype.base)
 
 
 def new_array(np: Any, kind: Any, shape: Any) -> Any:
@@ -121,7 +169,7 @@ def new_array(np: Any, kind: Any, shape: Any) -> Any:
         if prod(lens) * dtype.itemsize > sys.maxsize:
             raise MemoryError
         return np.zeros(lens, dtype)
-    except MemoryError:
+    except (MemoryError, ValueError):
         raise InvalidArgsError(
             f"{prod(lens)} values of {dtype.itemsize} bytes do not fit this process's memory; "
             "read them in parts"

@@ -34,6 +34,9 @@ _MOST = 8192
 _BLOCK = 1 << 21
 """Addresses that are sorted at a time, which bounds what sorting takes."""
 
+_LARGEST = (1 << 31) - 1
+"""Bytes that numpy takes for one value."""
+
 _READ = int(Perms.READ)
 
 
@@ -49,6 +52,8 @@ def _addresses(np: Any, addresses: Any) -> Any:
 
 
 def _list_of(addresses: Iterable[Any]) -> list[int]:
+    if isinstance(addresses, str | bytes | bytearray):
+        raise TypeError(f"addresses are numbers, not {type(addresses).__name__}")
     return [a if type(a) is int and 0 <= a < 1 << 64 else as_address(a) for a in addresses]
 
 
@@ -68,6 +73,8 @@ def gather(memory: UserMemory, addresses: Any, kind: Any, faults: str) -> Any:
     given = _addresses(np, addresses)
     try:
         values, ok = _Gather(np, memory, element.size).all(given.reshape(-1))
+        if ok is not None and not ok.any():
+            memory.regions()  # raises if the target has gone, which no mask says
         if ok is not None and not mask:
             _read_again(np, memory, given.reshape(-1), values, ok)
     except MemoryError:
@@ -77,7 +84,7 @@ def gather(memory: UserMemory, addresses: Any, kind: Any, faults: str) -> Any:
         assert element.pod is not None
         found = element.pod.slice_from_bytes(values.tobytes(), given.size)
     else:
-        found = values.view(element.dtype).reshape(given.shape)
+        found = values.view(element.dtype.base).reshape(given.shape + element.dtype.shape)
     if not mask:
         return found
     if ok is None:
@@ -115,7 +122,7 @@ def _outside(memory: UserMemory, address: int, size: int) -> PageFaultError | No
         return None
     return PageFaultError(
         f"[{address:#x}, {address + size:#x}) leaves user space, which ends at {memory.end:#x}",
-        address=max(address, memory.end),
+        address=address,
         pid=memory.pid,
     )
 
@@ -139,6 +146,8 @@ class _Gather:
         self._memory = memory
         self._size = size
         # As numbers where there are such, which numpy moves quickest.
+        if size > _LARGEST:
+            raise MemoryError
         self._item = np.dtype({1: "u1", 2: "u2", 4: "u4", 8: "u8"}.get(size, f"V{size}"))
         self._per_chunk = max(1, min(_MOST, _ROOM // (size + _GAP)))
         self._vector = np.zeros((_NR_RANGES + 1, 2), np.uint64)
@@ -151,13 +160,14 @@ class _Gather:
         n = len(addresses)
         values = np.zeros(n, self._item)
         good: Any = None
+        last_start = max(self._memory.end - self._size, 0)
         for begin in range(0, n, _BLOCK):
             block = addresses[begin : begin + _BLOCK]
             is_sorted = bool((block[1:] >= block[:-1]).all())
             order = None if is_sorted else np.argsort(block)
             ranked = block if order is None else block[order]
             # What leaves user space is behind all that does not.
-            count = int(np.searchsorted(ranked, max(self._memory.end - self._size, 0), "right"))
+            count = int(np.searchsorted(ranked, np.uint64(last_start), "right"))
             for first in range(0, len(ranked), self._per_chunk):
                 last = min(first + self._per_chunk, len(ranked))
                 at: Any = slice(begin + first, begin + last)
@@ -320,6 +330,8 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
         except PageFaultError as error:
             bad = i + error.copied_len // size
             if not mask:
+                if bad == 0:
+                    memory.regions()  # as above
                 error.copied_len %= size
                 raise _at_index(error, bad, addresses[bad], size) from None
             ok[bad] = False
@@ -329,6 +341,8 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
             continue
         i += some
         batch = min(batch * 2, _NR_RANGES)
+    if n and not any(ok):
+        memory.regions()  # as above
     values = pod.slice_from_bytes(bytes(room.view), n)
     return (values, ok) if mask else values
 
@@ -338,7 +352,12 @@ def scatter(memory: UserMemory, addresses: Any, kind: Any, values: Any, faults: 
     mask = _check_faults(faults)
     np = numpy_or_none()
     element = element_of(kind)
-    places = _list_of(addresses) if np is None else _addresses(np, addresses).reshape(-1).tolist()
+    shape: tuple[int, ...] = ()
+    if np is None:
+        places = _list_of(addresses)
+    else:
+        given = _addresses(np, addresses)
+        shape, places = given.shape, given.reshape(-1).tolist()
     data = bytes_of_values(values, element)
     size, n = element.size, len(places)
     if len(data) != n * size:
@@ -370,4 +389,4 @@ def scatter(memory: UserMemory, addresses: Any, kind: Any, values: Any, faults: 
         i = j
     if not mask:
         return None
-    return ok if np is None else np.array(ok, bool)
+    return ok if np is None else np.array(ok, bool).reshape(shape)

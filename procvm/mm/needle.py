@@ -163,7 +163,7 @@ class _Between:
         return (values >= self.low) & (values <= self.high)
 
 
-def _between(bounds: tuple[Any, ...]) -> _Between:
+def _between(*bounds: Any) -> _Between:
     if len(bounds) != 2:
         raise ValueError(f"{bounds!r} is not (lowest, highest)")
     return _Between(*bounds)
@@ -181,7 +181,7 @@ def condition_of(value: Any, element: Element) -> Condition:
             raise ValueError(f"{value} leaves numbers out; give a predicate")
         return _Between(value.start, value.stop - 1)
     if isinstance(value, tuple):
-        return _between(value)
+        return _between(*cast(Any, value))
     if callable(value):
         required("numpy", "a predicate over values")
         found: Condition = value

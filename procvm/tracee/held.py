@@ -143,7 +143,7 @@ class Standstill:
         return self.pages.pages.get(number)
 
     def _is_copied(self, number: int) -> bool:
-        """Returns whether a page is the target's own: the file's others write until it is copied."""
+        """Returns whether a page of a file is the target's own by now: others write the file."""
         pagemap = self.image.open_pagemap()
         if pagemap is None:
             return False
