@@ -145,10 +145,8 @@ def bytes_of_values(values: Any, element: Element) -> bytes:
         TypeError: Not values of that element.
     """
     np = numpy_or_none()
-    if np is not None and isinstance(values, np.ndarray) and element.dtype is not None:
-        dtype: Any = element.dtype
-    return _bytes_of_array(np, values, dtype.base)
-    if element.pod is not None:
+    is_array = np is not None and isinstance(values, np.ndarray)
+    if element.pod is not None and not (is_array and element.dtype is not None):
         return element.pod.slice_to_bytes(list(values))
     dtype: Any = element.dtype
     return _bytes_of_array(np, values, dtype.base)
