@@ -36,10 +36,14 @@ from procvm.markers import Fallible, Infallible, Io
 from procvm.mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
 from procvm.mm.iomem import IoMem
 from procvm.mm.iovec import VmReaderArray, VmWriterArray
+from procvm.mm.needle import Hit
 from procvm.mm.reader import VmReader
+from procvm.mm.scan import Scan
+from procvm.mm.search import Search
 from procvm.mm.segment import Segment
 from procvm.mm.space import VmSpace
 from procvm.mm.writer import VmWriter
+from procvm.perms import Perms
 from procvm.pod import (
     Pod,
     PodAtomic,
@@ -57,7 +61,7 @@ from procvm.pod import (
     u64,
     usize,
 )
-from procvm.process.maps import Kind, Maps, Perms, Vma
+from procvm.process.maps import Kind, Maps, Vma
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
 from procvm.tracee.held import Held
@@ -76,6 +80,7 @@ __all__ = [
     "Fallible",
     "HasVmReaderWriter",
     "Held",
+    "Hit",
     "Infallible",
     "InvalidArgsError",
     "Io",
@@ -95,6 +100,8 @@ __all__ = [
     "ProcessExecedError",
     "ProcessExitedError",
     "ProcvmError",
+    "Scan",
+    "Search",
     "Segment",
     "SharedMemoryError",
     "StopTimeoutError",

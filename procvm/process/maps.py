@@ -12,7 +12,7 @@ from procvm.escape import printable
 from procvm.linux.procmap import VmaEntry
 from procvm.perms import Perms, needed
 
-__all__ = ["Kind", "Maps", "Perms", "Vma"]
+__all__ = ["Kind", "Maps", "Vma"]
 
 _DELETED = b" (deleted)"
 
