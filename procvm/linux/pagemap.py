@@ -38,6 +38,7 @@ def touched(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
     Source:
         PAGEMAP_SCAN; before Linux 6.7 the entries of pagemap.
     """
+    start = start // PAGE_SIZE * PAGE_SIZE
     try:
         return _scan(pagemap_fd, start, end)
     except OSError as error:
@@ -62,6 +63,8 @@ def _scan(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
             _append(runs, vector[k], vector[k + 1])
         (at,) = struct.unpack_from("@Q", argument, _WALK_END_AT)
         if count < _NR_RUNS and at < end:
+            # Not walked to its end, for whatever reason: it may all be touched.
+            _append(runs, at, end)
             break
     return runs
 
@@ -73,6 +76,7 @@ def _by_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
         count = min((end - at + PAGE_SIZE - 1) // PAGE_SIZE, _ENTRIES)
         data = os.pread(pagemap_fd, count * _ENTRY_LEN, at // PAGE_SIZE * _ENTRY_LEN)
         if not data:
+            _append(runs, at, end)
             break
         for k, entry in enumerate(array("Q", data)):
             if entry & _THERE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import sys
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 from procvm.errors import UnsupportedError
 from procvm.extras import numpy_or_none, required
-from procvm.mm.element import Element, element_of
+from procvm.mm.element import Element, bytes_of_values, element_of
 from procvm.own.buffers import Scratch
 from procvm.own.find import find_all, pattern_of
 from procvm.pod import Pod
@@ -25,6 +26,11 @@ __all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "condition_of", "nee
 
 _CONTEXT = 64
 """Bytes before a place that an expression may look back at."""
+
+_WINDOW = 1 << 12
+"""Places that an expression is looked for from at a time."""
+
+_ZEROS_LEN = 1 << 20
 
 
 class Hit(int):
@@ -69,7 +75,7 @@ class Needle(ABC):
 
     def found_in_zeros(self) -> bool:
         """Returns whether memory that was never written holds it."""
-        zeros = Scratch(self.before + self.after + _CONTEXT)
+        zeros = Scratch(min(self.before + self.after + _CONTEXT, _ZEROS_LEN))
         return bool(self.find(zeros.view, zeros.address, 0))
 
 
@@ -102,22 +108,14 @@ _BYTE = re.compile(r"[0-9a-fA-F?]{2}")
 
 def _pattern(text: str, align: int) -> _Bytes:
     """Returns the needle of a pattern such as ``48 8B ?? ?F``; a single ``?`` is a whole byte."""
-    joined = "".join("??" if token == "?" else token for token in text.split())
-    pairs = [joined[k : k + 2] for k in range(0, len(joined), 2)]
+    tokens = ["??" if token == "?" else token for token in text.split()]
+    joined = "".join(tokens)
+    pairs = [token[k : k + 2] for token in tokens for k in range(0, len(token), 2)]
     if not pairs or not all(map(_BYTE.fullmatch, pairs)):
         raise ValueError(f"{text!r} is not a pattern such as '48 8B ?? ?F'; for text give bytes")
     values = bytes.fromhex(joined.replace("?", "0"))
     masks = bytes.fromhex("".join("0" if digit == "?" else "F" for digit in joined))
     return _Bytes(values, masks, align)
-
-
-def _all_matches(expression: re.Pattern[bytes], view: memoryview) -> array[int]:
-    hits = array("Q")
-    found = expression.search(view)
-    while found is not None:
-        hits.append(found.start())
-        found = expression.search(view, found.start() + 1)
-    return hits
 
 
 class _Expression(Needle):
@@ -133,14 +131,22 @@ class _Expression(Needle):
         self.after = max_len - 1
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        match, longest = self._expression.match, self._max_len
-        # Whatever is seen behind it, a place counts if it matches within the longest.
-        hits = [
-            at
-            for at in _all_matches(self._expression, view)
-            if match(view, at, min(at + longest, len(view)))
-        ]
-        return _aligned(array("Q", hits), base, self._align)
+        search, match = self._expression.search, self._expression.match
+        longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
+        hits = array("Q")
+        # In windows: an expression that goes on to the end of what it sees would
+        # otherwise be looked at to there from each place.
+        for begin in range(0, len(view), step):
+            end = min(begin + step, len(view))
+            seen = min(end + longest, len(view))
+            found = search(view, begin, seen)
+            while found is not None and found.start() < end:
+                at = found.start()
+                # Whatever is seen behind it, a place counts if it matches within the longest.
+                if match(view, at, min(at + longest, len(view))):
+                    hits.append(at)
+                found = search(view, at + 1, seen)
+        return _aligned(hits, base, self._align)
 
 
 Condition = Callable[[Any], Any]
@@ -163,10 +169,18 @@ class _Between:
         return (values >= self.low) & (values <= self.high)
 
 
-def _between(*bounds: Any) -> _Between:
-    if len(bounds) != 2:
-        raise ValueError(f"{bounds!r} is not (lowest, highest)")
-    return _Between(*bounds)
+class _Predicate:
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __call__(self, values: Any) -> Any:
+        found = self._function(values)
+        if getattr(found, "shape", None) != values.shape or found.dtype != bool:
+            raise TypeError(
+                "a predicate takes an array of values and returns an array of truth values, one "
+                f"for each, not {type(found).__name__}"
+            )
+        return found
 
 
 def condition_of(value: Any, element: Element) -> Condition:
@@ -181,14 +195,28 @@ def condition_of(value: Any, element: Element) -> Condition:
             raise ValueError(f"{value} leaves numbers out; give a predicate")
         return _Between(value.start, value.stop - 1)
     if isinstance(value, tuple):
-        return _between(*cast(Any, value))
+        bounds = list(cast(Any, value))
+        if len(bounds) != 2:
+            raise ValueError(f"{bounds!r} is not (lowest, highest)")
+        for bound in bounds:
+            if not hasattr(bound, "__float__"):
+                raise TypeError(f"{bound!r} is not a number")
+        return _Between(*[_rounded(bound, element) for bound in bounds])
     if callable(value):
         required("numpy", "a predicate over values")
-        found: Condition = value
-        return found
-    if element.pod is not None:
-        element.pod.to_bytes(value)  # refuses what does not fit
-    return _Equal(value)
+        return _Predicate(value)
+    bytes_of_values([value], element)  # refuses what does not fit
+    return _Equal(_rounded(value, element))
+
+
+def _rounded(value: Any, element: Element) -> Any:
+    """Returns a number as the type compares it: f32 has not every number."""
+    if element.pod is not None and element.pod.code == "f":
+        try:
+            return struct.unpack("@f", struct.pack("@f", value))[0]
+        except OverflowError:
+            return value  # a bound beyond all of them
+    return value
 
 
 class Values(Needle):
@@ -211,7 +239,7 @@ class Values(Needle):
             return self._find_plain(view, base)
         size, align = self.size, self._align
         first = -base % align
-        step = max(align, size)
+        step = -(-size // align) * align
         parts: list[Any] = []
         for begin in range(first, first + step, align):
             count = (len(view) - begin - size) // step + 1
@@ -301,7 +329,8 @@ def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
         return _Expression(cast("re.Pattern[bytes]", what), align, max_len)
     if isinstance(what, bytes | bytearray | memoryview):
         return _literal(bytes(cast(Any, what)), align)
-    if type(what).__module__.partition(".")[0] == "yara_x":
+    yara: Any = sys.modules.get("yara_x")
+    if yara is not None and isinstance(what, yara.Rules):
         return _Rules(what, align, max_len)
     if isinstance(what, Sequence):
         parts: list[Any] = list(cast(Any, what))
@@ -309,7 +338,10 @@ def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
             return _of_value(parts[0], parts[1], align)
         if not parts:
             raise ValueError("no needles; give one or more")
-        return Several([needle_of(part, NOTHING, align, max_len) for part in parts])
+        needles = [needle_of(part, NOTHING, align, max_len) for part in parts]
+        if any(isinstance(needle, Several) for needle in needles):
+            raise TypeError("a list of needles has no lists in it; give one flat list")
+        return Several(needles)
     raise TypeError(
         f"{what!r} can not be looked for: give bytes, a pattern such as '48 8B ?? ?F', a compiled "
         "expression of bytes, a pod with value=..., or a list of these"
@@ -323,7 +355,7 @@ def _of_value(what: Any, value: Any, align: int) -> Needle:
         isinstance(condition, _Equal)
         and element.pod is not None
         and element.pod.code not in ("f", "d")
-        and (align < element.size or numpy_or_none() is None)
+        and (not element.pod.code or align < element.size or numpy_or_none() is None)
     ):
         # The same bytes are the same number, and bytes are found quickest.
         return _literal(element.pod.to_bytes(value), align)

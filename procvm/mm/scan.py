@@ -88,7 +88,7 @@ class Scan:
         tasks = tasks_of(memory, needle, ranges, CHUNK_LEN)
         done = 0
         look = _First(self._np, element.dtype, condition, align)
-        for found, n in results(look, tasks, nr_threads(threads, None), None):
+        for found, n in results(look, tasks, nr_threads(threads, None, total), None):
             if found is not None:
                 blocks, skipped = found
                 self._blocks += blocks
@@ -132,7 +132,8 @@ class Scan:
         again = _Again(self._np, self._memory, self._element, condition, how, self._align)
         kept: list[_Block] = []
         skipped: list[tuple[int, int]] = []
-        for found, n in results(again, tasks, nr_threads(self._threads, None), None):
+        threads = nr_threads(self._threads, None, total * self._element.size)
+        for found, n in results(again, tasks, threads, None):
             if found is not None:
                 block, missed = found
                 if block is not None:

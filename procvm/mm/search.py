@@ -107,7 +107,10 @@ def _shifted(found: array[int], base: int, start: int, end: int) -> array[int]:
 
 def take_room(n: int) -> Scratch:
     """Returns room for `n` bytes, to be given back to `leave_room`."""
-    room = _idle.pop() if _idle else Scratch(n)
+    try:
+        room = _idle.pop()
+    except IndexError:
+        return Scratch(n)
     return room if len(room.view) >= n else Scratch(n)
 
 
@@ -167,8 +170,11 @@ def _behind_hole(memory: UserMemory, bad: int, end: int) -> int:
     while at < end:
         if tries == _PAGES_TO_TRY:
             # A long one, maybe a range where nothing is mapped at all.
-            regions = memory.regions() or []
-            here = [r for r in regions if r.end > at and r.flags & _READ]
+            regions = memory.regions()
+            if regions is None:
+                regions = [Region(at, end, _READ)]
+            any_will_do = memory.is_forced
+            here = [r for r in regions if r.end > at and (any_will_do or r.flags & _READ)]
             if here and here[0].start > at:
                 at = min(here[0].start, end)
                 continue
@@ -200,6 +206,8 @@ def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for one in ranges:
         if isinstance(one, range):
+            if one.step != 1:
+                raise ValueError(f"{one} leaves addresses out; give one without a step")
             start, end = one.start, one.stop
         elif hasattr(one, "start") and hasattr(one, "end"):
             start, end = one.start, one.end
@@ -283,10 +291,14 @@ class Search(Iterator[int]):
         several: bool,
     ) -> None:
         self.skipped: list[tuple[int, int]] = []
-        self._total = total
-        self._progress = progress
-        self._several = several
-        self._hits = self._run(tasks, threads, executor)
+        # Not a method: it and the search would keep each other, and their threads, alive.
+        self._hits = _run(
+            results(run_task, tasks, threads, executor),
+            self.skipped,
+            total=total,
+            progress=progress,
+            several=several,
+        )
 
     def __iter__(self) -> Search:
         return self
@@ -298,23 +310,32 @@ class Search(Iterator[int]):
         """Ends the search; no thread of it is left."""
         self._hits.close()
 
-    def _run(
-        self, tasks: Iterable[tuple[Task | None, int]], threads: int, executor: Executor | None
-    ) -> Generator[int, None, None]:
-        done = 0
-        for found, n in results(run_task, tasks, threads, executor):
+
+def _run(
+    found_in_order: Generator[tuple[Found | None, int], None, None],
+    skipped: list[tuple[int, int]],
+    *,
+    total: int,
+    progress: Progress | None,
+    several: bool,
+) -> Generator[int, None, None]:
+    done = 0
+    try:
+        for found, n in found_in_order:
             if found is not None:
                 for start, end in found.skipped:
-                    _append(self.skipped, start, end)
-                if self._several:
+                    _append(skipped, start, end)
+                if several:
                     hits = found.hits
                     for k in range(0, len(hits), 2):
                         yield Hit(hits[k], hits[k + 1])
                 else:
                     yield from found.hits
             done += n
-            if self._progress is not None:
-                self._progress(done, self._total)
+            if progress is not None:
+                progress(done, total)
+    finally:
+        found_in_order.close()
 
 
 def results(
@@ -351,9 +372,12 @@ def results(
             own.shutdown(wait=True, cancel_futures=True)
 
 
-def nr_threads(threads: int | None, executor: Executor | None) -> int:
-    """Returns how many pieces of work are under way at a time."""
+def nr_threads(threads: int | None, executor: Executor | None, total: int) -> int:
+    """Returns how many pieces of work are under way at a time, of `total` bytes."""
     if threads is not None:
-        return max(as_len(threads, "threads"), 1)
+        asked = max(as_len(threads, "threads"), 1)
+        return asked if executor is not None else min(asked, -(-total // CHUNK_LEN) or 1)
     cores = len(os.sched_getaffinity(0))
-    return min(cores, _MOST_THREADS) if executor is None else 2 * cores + 6
+    if executor is not None:
+        return 2 * cores + 6
+    return min(cores, _MOST_THREADS, -(-total // CHUNK_LEN) or 1)

@@ -379,7 +379,7 @@ class VmSpace(VmIo, VmIoFill):
         return Search(
             tasks_of(self._memory, needle, where, CHUNK_LEN),
             total=total,
-            threads=nr_threads(threads, executor) if total > CHUNK_LEN or executor else 1,
+            threads=nr_threads(threads, executor, total),
             executor=executor,
             progress=progress,
             several=isinstance(needle, Several),

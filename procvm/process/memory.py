@@ -82,7 +82,8 @@ class ProcessMemory(UserMemory):
 
     def __reduce__(self) -> tuple[Any, ...]:
         image = self.image
-        return _opened_again, (image.pid, image.token, image.by_calls, self._forced)
+        image.open_files()  # raises if it was closed
+        return _open_again, (image.pid, image.token, image.by_calls, self._forced)
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
@@ -211,7 +212,7 @@ class ProcessMemory(UserMemory):
                     break
                 at = max(at, vma.start)
                 last = min(vma.end, end)
-                if _is_anonymous(vma):
+                if _is_anonymous(vma) and vma.flags & self._to_read == self._to_read:
                     for first, behind in [*touched(pagemap.number, at, last), (last, last)]:
                         if first - at >= _LONG:
                             found.append((at, first))
@@ -378,9 +379,18 @@ class ProcessMemory(UserMemory):
         return self._holder.atomic(self, what)
 
 
+def _open_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> ProcessMemory:
+    """Opens in another process of this machine what one of them had open."""
+    memory = _opened_again(pid, token, by_calls, forced)
+    if memory.image.closed:
+        # By the fork that made this process.
+        _opened_again.cache_clear()
+        memory = _opened_again(pid, token, by_calls, forced)
+    return memory
+
+
 @functools.lru_cache(maxsize=16)
 def _opened_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> ProcessMemory:
-    """Opens in another process of this machine what one of them had open."""
     image = open_image(pid, by_calls=by_calls)
     if image.token != token:
         image.close()
