@@ -210,6 +210,8 @@ class _First:
         self._align = align
 
     def __call__(self, task: Task) -> tuple[list[_Block], list[tuple[int, int]]]:
+        if task.is_hole:
+            return [], [(task.start, task.end)]
         np, size, align = self._np, self._dtype.itemsize, self._align
         high = min(task.high, task.end + size - 1)
         room = take_room(high - task.start)

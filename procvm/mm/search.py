@@ -51,6 +51,7 @@ Progress = Callable[[int, int], object]
 _MOST_THREADS = 8
 _PAGES_TO_TRY = 16
 _NEAR = 1 << 16
+_LONG_HOLE = 1 << 24
 _SHARED = int(Perms.SHARED)
 
 # Out of the list while it is used.
@@ -67,6 +68,11 @@ class Task(NamedTuple):
     low: int
     high: int
 
+    @property
+    def is_hole(self) -> bool:
+        """Whether nothing is mapped there: then it has no range."""
+        return self.low == self.high
+
 
 class Found(NamedTuple):
     """What one piece of work found: hits as the needle gives them, and what could not be read."""
@@ -77,6 +83,8 @@ class Found(NamedTuple):
 
 def run_task(task: Task) -> Found:
     """Searches one range."""
+    if task.is_hole:
+        return Found(array("Q"), [(task.start, task.end)])
     needle = task.needle
     low = max(task.low, task.start - needle.before)
     high = min(task.high, task.end + needle.after)
@@ -251,12 +259,39 @@ def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, i
     )
 
 
+def _without_holes(
+    memory: UserMemory, ranges: list[tuple[int, int]]
+) -> Iterator[tuple[int, int, bool]]:
+    """Yields the ranges cut at long holes, and these, as (start, end, whether it is a hole)."""
+    for low, high in ranges:
+        at = low
+        end_of_last = low
+        for region in (memory.regions() or ()) if high - low > _LONG_HOLE else ():
+            start = min(region.start, high)
+            if start - end_of_last > _LONG_HOLE:
+                if at < end_of_last:
+                    yield at, end_of_last, False
+                yield end_of_last, start, True
+                at = start
+            end_of_last = max(end_of_last, min(region.end, high))
+        if high - end_of_last > _LONG_HOLE and end_of_last > low:
+            if at < end_of_last:
+                yield at, end_of_last, False
+            yield end_of_last, high, True
+            at = high
+        if at < high:
+            yield at, high, False
+
+
 def tasks_of(
     memory: UserMemory, needle: Needle, ranges: list[tuple[int, int]], chunk_len: int
 ) -> Iterator[tuple[Task | None, int]]:
     """Yields pieces of work and the bytes that each brings the search on; some bring nothing."""
     sparse = not needle.found_in_zeros()
-    for low, high in ranges:
+    for low, high, is_hole in _without_holes(memory, ranges):
+        if is_hole:
+            yield Task(memory, needle, low, high, low, low), high - low
+            continue
         at = low
         # Where nothing was ever written nothing is found: those places are passed over.
         for first, last in [*(memory.untouched(low, high) if sparse else ()), (high, high)]:

@@ -88,9 +88,12 @@ class PageCache:
         Returns:
             What `end_change` takes; nothing new is kept until then.
         """
-        change = object()
+        self.generation = change = object()
         self._changing.add(change)
-        if n:
+        first = address // PAGE_SIZE
+        if n and (address + n - 1) // PAGE_SIZE == first:
+            self.pages.pop(first, None)
+        elif n:
             self.drop(address, n)
         else:
             self.clear()

@@ -95,6 +95,24 @@ class Rival:
         token = (ctypes.c_ubyte * _TOKEN_LEN)(*os.pread(self.mem, _TOKEN_LEN, at))
         self._target = _RivalTarget(pid, os.pidfd_open(pid), self.mem, maps, at, token)
 
+    def gather(self, addresses: Any, own: Any, size: int) -> float:
+        """Reads an element of `size` bytes at each address of an array; returns the ns that took.
+
+        Args:
+            addresses: A numpy array of 64-bit words.
+            own: Where they go, one behind the other; a numpy array as well.
+            size: Bytes of each.
+        """
+        function = self._library["readv_at"]
+        function.restype = ctypes.c_int64
+        at, to = (ctypes.c_void_p(array.ctypes.data) for array in (addresses, own))
+        n = ctypes.c_uint64(len(addresses))
+        # Both arrays are this function's arguments, and live as long as it runs.
+        took: int = function(ctypes.byref(self._target), at, to, ctypes.c_uint64(size), n)
+        if took < 0:
+            raise RuntimeError("readv_at failed")
+        return took
+
     def run(self, name: str, address: int, own: Any, size: int, stride: int) -> Run:
         """Returns a run of the function `name`, which fails loudly."""
         function = self._library[name]
@@ -150,10 +168,12 @@ class Peer:
         refusal: Why it does not run; empty if it does.
     """
 
-    def __init__(self, name: str, target: Target, job: str = "read") -> None:
+    def __init__(
+        self, name: str, target: Target, job: str = "read", script: str = "peers.py"
+    ) -> None:
         where = (str(target.pid), str(target.address))
         self._popen = subprocess.Popen(
-            [sys.executable, _HERE / "peers.py", job, name, *where],
+            [sys.executable, _HERE / script, job, name, *where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -169,13 +189,14 @@ class Peer:
     def run(self, size: int) -> Callable[[int], float]:
         """Returns a run of reads of `size` bytes, or of what else its job is with them."""
 
-        def run(n: int) -> float:
-            assert self._popen.stdin is not None
-            self._popen.stdin.write(f"{size} {n}\n")
-            self._popen.stdin.flush()
-            return float(self._answer())
+        return lambda n: float(self.ask(f"{size} {n}"))
 
-        return run
+    def ask(self, line: str) -> str:
+        """Tells it a line; returns the one that it answers."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+        return self._answer()
 
     def close(self) -> None:
         """Ends it."""

@@ -89,8 +89,8 @@ def _times_in_batch(contender: Contender) -> int:
         n = min(contender.most, n * 4)
 
 
-def measure(contenders: list[Contender], rounds: int) -> Times:
-    """Runs all contenders in every round; returns the best time of each in each."""
+def measure(contenders: list[Contender], rounds: int, passes: int = _PASSES) -> Times:
+    """Runs all contenders in every round, `passes` times; returns the best time of each in each."""
     batch = {contender.name: _times_in_batch(contender) for contender in contenders}
     found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     each = {name: run.taken for name, run, _ in contenders if isinstance(run, Each)}
@@ -101,7 +101,7 @@ def measure(contenders: list[Contender], rounds: int) -> Times:
     try:
         for _ in range(rounds):
             best = dict.fromkeys(found, float("inf"))
-            for _ in range(_PASSES):
+            for _ in range(passes):
                 for name, run, _ in contenders:
                     took = run(batch[name]) / batch[name]
                     best[name] = min(best[name], took)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from children import Peer, Rival, Target, compiled
 from clock import Times, measure
-from groups import BULK_LEN, GROUPS, Group, Scene, imports, peak_growth
+from groups import BULK_LEN, GROUPS, Group, Scene, Table, imports, verdict
 from peers import NAMES
+from scale import SCALE
 from tracing import TRACING
 
 import procvm
@@ -29,9 +30,6 @@ _ROUNDS = 15
 _PEER_LEN = 2 << 20
 _IMPORT_MS = 60
 _WIDTH = 108
-
-Table = list[tuple[str, ...]]
-
 
 _UNITS = {"ns": 1, "us": 1e3, "ms": 1e6}
 
@@ -88,7 +86,7 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
                 *([_time(group, found.median(name))] * has_median),
                 *(_ratio(1 / ratio if group.n else ratio) for ratio in ratios),
                 "; ".join(
-                    f"{goal.text}: {_verdict(goal.met(found))}"
+                    f"{goal.text}: {verdict(goal.met(found))}"
                     for goal in group.goals.get(name, [])
                 ),
             )
@@ -107,10 +105,6 @@ def _time(group: Group, ns: float | None) -> str:
     return f"{number:,.{0 if group.unit == 'ns' or number >= 100 else 1}f} {group.unit}"
 
 
-def _verdict(met: bool | None) -> str:
-    return "not measured" if met is None else "met" if met else "NOT met"
-
-
 def _plain(rows: Table) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
@@ -127,23 +121,6 @@ def _markdown(rows: Table) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
 
-def _memory(scene: Scene) -> Table:
-    """What reading 64 MiB takes of memory at its peak."""
-    vm, at = scene.process.vm, scene.target.address
-
-    def by_bytearray() -> bytes:
-        fresh = bytearray(BULK_LEN)
-        vm.read_into(at, fresh)
-        return bytes(fresh)
-
-    rows: Table = [("64 MiB, the peak of resident memory", "x 64 MiB", "asked for")]
-    one = peak_growth(lambda: vm.read_bytes(at, BULK_LEN)) / BULK_LEN
-    two = peak_growth(by_bytearray) / BULK_LEN
-    rows.append(("vm.read_bytes", f"{one:.2f}", f"about 1: {_verdict(one < 1.1)}"))
-    rows.append(("bytes(a new bytearray)", f"{two:.2f}", ""))
-    return rows
-
-
 def _imports() -> Table:
     took, foreign = imports()
     return [
@@ -151,12 +128,12 @@ def _imports() -> Table:
         (
             "beyond an empty program",
             f"{took:.1f} ms",
-            f"<= {_IMPORT_MS} ms: {_verdict(took <= _IMPORT_MS)}",
+            f"<= {_IMPORT_MS} ms: {verdict(took <= _IMPORT_MS)}",
         ),
         (
             "modules that are not Python's own",
             " ".join(foreign) or "none",
-            f"none: {_verdict(not foreign)}",
+            f"none: {verdict(not foreign)}",
         ),
     ]
 
@@ -212,7 +189,7 @@ def main() -> None:
     def asked(title: str) -> bool:
         return not options.word or any(word.lower() in title.lower() for word in options.word)
 
-    groups = [group for group in (*GROUPS, *TRACING) if asked(group.title)]
+    groups = [group for group in (*GROUPS, *TRACING, *SCALE) if asked(group.title)]
     imports_asked = asked(_IMPORT_TITLE)
     if not groups and not imports_asked:
         parser.error("nothing measured here has such a word in its title")
@@ -232,11 +209,14 @@ def main() -> None:
         for group in groups:
             with ExitStack() as stack:
                 contenders = group.contenders(scene._replace(stack=stack))
-                found = measure(contenders, options.rounds)
+                rounds, passes = options.rounds, {}
+                if group.rounds:
+                    rounds, passes = min(rounds, group.rounds), {"passes": 1}
+                found = measure(contenders, rounds, **passes)
                 names = [contender.name for contender in contenders]
                 tables = [_table(group, found, names)]
-                if group.n:
-                    tables.append(_memory(scene))
+                if group.tables is not None:
+                    tables += group.tables(scene)
                 show(group.title, group.text, *tables)
     if imports_asked:
         show(_IMPORT_TITLE, _IMPORT_TEXT, _imports())

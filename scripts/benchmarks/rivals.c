@@ -1,7 +1,7 @@
 /* The same accesses in C, as a program without procvm would make them: the measure of all ratios.
  *
- * Every function makes `n` accesses of `size` bytes, `stride` apart from `address` on, and returns
- * the nanoseconds they took, or -1 if one went wrong. */
+ * Every function makes `n` accesses of `size` bytes, `stride` apart from `address` on unless it is
+ * given all addresses, and returns the nanoseconds they took, or -1 if one went wrong. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -84,6 +84,27 @@ int64_t readv_many(const struct target *target, uint64_t address, void *own, uin
 
         for (uint64_t k = 0; k < some; k++)
             remote[k] = (struct iovec){(void *)(address + (done + k) * stride), size};
+        if (process_vm_readv(target->pid, &local, 1, remote, some, 0) != (ssize_t)(some * size))
+            return -1;
+        done += some;
+    }
+    return now() - start;
+}
+
+/* One element at each of `n` addresses, in the order they have, into one run of own bytes. */
+int64_t readv_at(const struct target *target, const uint64_t *addresses, void *own, uint64_t size,
+                 uint64_t n)
+{
+    int64_t start = now();
+    char *to = own;
+
+    for (uint64_t done = 0; done < n;) {
+        struct iovec remote[MAX_IOV];
+        uint64_t some = n - done < MAX_IOV ? n - done : MAX_IOV;
+        struct iovec local = {to + done * size, some * size};
+
+        for (uint64_t k = 0; k < some; k++)
+            remote[k] = (struct iovec){(void *)addresses[done + k], size};
         if (process_vm_readv(target->pid, &local, 1, remote, some, 0) != (ssize_t)(some * size))
             return -1;
         done += some;
