@@ -64,6 +64,7 @@ from procvm.pod import (
 from procvm.process.maps import Kind, Maps, Vma
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
+from procvm.process.snapshot import Run, Snapshot
 from procvm.tracee.held import Held
 from procvm.tracee.spawn import attach, spawn
 from procvm.tracee.tracee import Event, Thread, Tracee
@@ -100,10 +101,12 @@ __all__ = [
     "ProcessExecedError",
     "ProcessExitedError",
     "ProcvmError",
+    "Run",
     "Scan",
     "Search",
     "Segment",
     "SharedMemoryError",
+    "Snapshot",
     "StopTimeoutError",
     "Thread",
     "Tracee",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from procvm.address import as_len, check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
@@ -12,6 +12,7 @@ from procvm.extras import required
 from procvm.markers import Fallible
 from procvm.mm.bulk import copy_to, read_by_threads
 from procvm.mm.element import element_of, new_array
+from procvm.mm.file import VmFile
 from procvm.mm.gather import gather, scatter
 from procvm.mm.io import VmIo, VmIoFill
 from procvm.mm.memory import UserMemory
@@ -28,6 +29,7 @@ from procvm.mm.search import (
     ranges_of,
     tasks_of,
 )
+from procvm.mm.view import view_of_kind
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
 from procvm.perms import Perms
@@ -49,7 +51,6 @@ class _Accesses(threading.local):
         self.stores: dict[Any, tuple[Callable[[int, Any], None], int]] = {}
 
 
-@final
 class VmSpace(VmIo, VmIoFill):
     """The address space of a process; an offset is an address of the target.
 
@@ -448,6 +449,32 @@ class VmSpace(VmIo, VmIoFill):
         for start, end in pairs:
             self._in_user_space(start, end - start)
         return copy_to(self._memory, dest, pairs, progress)
+
+    def open(self, start: int, end: int) -> VmFile:
+        """Returns a range as a binary file, for whatever reads and writes files.
+
+        Raises:
+            AccessDeniedError: The range leaves user space.
+            ValueError: It ends before it starts.
+        """
+        ((start, end),) = pairs_of([(start, end)])
+        self._in_user_space(start, end - start)
+        return VmFile(self._memory, start, end)
+
+    def view(self, vaddr: int, kind: Any) -> Any:
+        """Returns a live view of a ctypes structure or array at `vaddr`; nothing is touched yet.
+
+        An attribute of it is read, or written, when it is named, and nothing else is.
+
+        Raises:
+            AccessDeniedError: The range leaves user space.
+            TypeError: Not a structure, union or array of plain data.
+        """
+        pod = pod_of(kind)
+        if pod.code or (not hasattr(pod.ctype, "_fields_") and not hasattr(pod.ctype, "_length_")):
+            raise TypeError(f"{pod.name} has no fields; read_val reads it")
+        vaddr, _ = self._check(vaddr, pod.size)
+        return view_of_kind(self, vaddr, pod)
 
     def _ranges(self, ranges: Iterable[Any] | None, perms: str | Perms) -> list[tuple[int, int]]:
         if ranges is None:

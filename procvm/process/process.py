@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from procvm.address import as_address, as_int
 from procvm.errors import WaitTimeoutError
@@ -18,6 +19,7 @@ from procvm.process.atomic import Holder
 from procvm.process.image import Image, ended, open_image
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
+from procvm.process.snapshot import Snapshot, take_snapshot
 
 __all__ = ["Process", "open_process"]
 
@@ -80,6 +82,28 @@ class Process:
                 error.errno or errno.EIO, "asking for a mapping", pid=self.pid
             ) from None
         return None if found is None else vma_of(found)
+
+    def snapshot(
+        self,
+        ranges: Iterable[Any] | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Snapshot:
+        """Returns its memory as it is now, kept in our own.
+
+        Memory that nobody ever touched is not read and costs nothing. A process
+        that runs meanwhile may change what is not copied yet; a `Tracee` is held.
+
+        Args:
+            ranges: What to keep, as `VmSpace.search` takes them; without it all
+                that can be read.
+            progress: Is called with (bytes done, bytes in all).
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+        """
+        return take_snapshot(self._vm, self.maps(), self.pid, ranges, on_page=progress)
 
     def is_alive(self) -> bool:
         """Returns whether the process that was opened has not ended; a zombie has.

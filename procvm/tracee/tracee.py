@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
 from procvm.address import as_address, as_int, as_len
 from procvm.errors import (
+    NotStoppedError,
     ProcessExitedError,
     ProcvmError,
     WaitTimeoutError,
@@ -19,6 +20,7 @@ from procvm.errors import (
 from procvm.mm.space import VmSpace
 from procvm.process.image import Image
 from procvm.process.process import Process
+from procvm.process.snapshot import Snapshot, take_snapshot
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm.tracee.held import Held, HeldMemory
 from procvm.tracer.protocol import Op
@@ -144,6 +146,28 @@ class Tracee(Process):
             raise
         # No call stands between here and the caller: nothing can come before it has the hold.
         return held
+
+    def snapshot(
+        self,
+        ranges: Iterable[Any] | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Snapshot:
+        """Returns its memory as it is at one instant: it is held while it is copied.
+
+        See `Process.snapshot`. What takes longer than the longest hold is not of one
+        instant, and raises NotStoppedError.
+        """
+        with self.stopped():
+            begun = self._calls.standstill()
+            found = take_snapshot(self._vm, self.maps(), self.pid, ranges, on_page=progress)
+            if begun is None or not begun.lasts:
+                raise NotStoppedError(
+                    f"process {self.pid} ran on before all was copied: give attach a longest_hold "
+                    "that is long enough, or snapshot fewer ranges",
+                    pid=self.pid,
+                )
+            return found
 
     def is_stopped(self) -> bool:
         """Returns whether the target is held (not: whether a signal stopped it)."""
