@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import threading
 from collections.abc import Callable
@@ -30,6 +32,9 @@ def read_by_threads(memory: Memory, address: int, own_address: int, n: int, thre
     parts = max(min(threads, n // _WORTH), 1)
     part_len = -(-n // parts // PAGE_SIZE) * PAGE_SIZE
     errors: list[tuple[int, BaseException]] = []
+    gate = threading.Condition()
+    waiting = set(range(part_len, n, part_len))  # parts that nobody has begun
+    nr_begun = 0
 
     def read(done: int) -> None:
         try:
@@ -37,23 +42,48 @@ def read_by_threads(memory: Memory, address: int, own_address: int, n: int, thre
         except BaseException as error:  # noqa: BLE001 (it is raised by the thread that asked)
             errors.append((done, error))
 
-    others = [
-        threading.Thread(target=read, args=(done,), name="procvm-read", daemon=True)
-        for done in range(part_len, n, part_len)
-    ]
-    for thread in others:
-        thread.start()
+    def read_part(done: int) -> None:
+        nonlocal nr_begun
+        with gate:
+            if done not in waiting:
+                return  # given up before it began
+            waiting.remove(done)
+            nr_begun += 1
+        read(done)
+        with gate:
+            nr_begun -= 1
+            gate.notify_all()
+
+    # They write to the caller's buffer: none may be left, whatever happens here. Not by joins: a
+    # thread whose start was interrupted can not be joined, and may begin all the same.
     try:
+        for done in sorted(waiting):
+            threading.Thread(
+                target=read_part, args=(done,), name="procvm-read", daemon=True
+            ).start()
         read(0)
-    finally:
-        # They write to the caller's buffer: none may be left, whatever happened here.
-        for thread in others:
-            thread.join()
+        with gate:
+            gate.wait_for(lambda: not waiting and not nr_begun)
+    except BaseException:
+        _give_up(gate, waiting, lambda: nr_begun)
+        raise
     if errors:
         done, error = min(errors, key=lambda one: one[0])
         if isinstance(error, ProcvmError):
             error.copied_len += done
         raise error
+
+
+def _give_up(gate: threading.Condition, waiting: set[int], nr_begun: Callable[[], int]) -> None:
+    """Returns when no part is read any more, however often it is interrupted."""
+    while True:
+        try:
+            with gate:
+                waiting.clear()
+                gate.wait_for(lambda: not nr_begun())
+        except KeyboardInterrupt:
+            continue  # one was raised already
+        return
 
 
 def copy_to(
@@ -91,5 +121,8 @@ def _write(file: Any, data: memoryview) -> None:
     """Writes all of `data`, also to a file that takes less at a time."""
     while len(data):
         taken = file.write(data)
-        # A file without a count took everything, as the io module's own buffered ones do.
+        if taken is None and isinstance(file, io.RawIOBase):
+            # It does not wait, and has no room now.
+            raise BlockingIOError(errno.EAGAIN, "the file takes no more; give one that waits")
+        # Another one without a count took everything.
         data = data[len(data) if taken is None else taken :]

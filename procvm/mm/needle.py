@@ -7,12 +7,14 @@ the search runs in other processes.
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import sys
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from procvm.errors import UnsupportedError
@@ -201,7 +203,7 @@ def condition_of(value: Any, element: Element) -> Condition:
         for bound in bounds:
             if not hasattr(bound, "__float__"):
                 raise TypeError(f"{bound!r} is not a number")
-        return _Between(*[_rounded(bound, element) for bound in bounds])
+        return _Between(*map(partial(_bound, element), bounds, (True, False)))
     if callable(value):
         required("numpy", "a predicate over values")
         return _Predicate(value)
@@ -209,14 +211,27 @@ def condition_of(value: Any, element: Element) -> Condition:
     return _Equal(_rounded(value, element))
 
 
+def _is_f32(element: Element) -> bool:
+    return element.pod is not None and element.pod.code == "f"
+
+
 def _rounded(value: Any, element: Element) -> Any:
     """Returns a number as the type compares it: f32 has not every number."""
-    if element.pod is not None and element.pod.code == "f":
-        try:
-            return struct.unpack("@f", struct.pack("@f", value))[0]
-        except OverflowError:
-            return value  # a bound beyond all of them
-    return value
+    return struct.unpack("@f", struct.pack("@f", value))[0] if _is_f32(element) else value
+
+
+_F32_MOST = (2 - 2.0**-23) * 2.0**127
+
+
+def _bound(element: Element, value: Any, is_low: bool) -> Any:
+    """Returns a bound as the type compares it, also one beyond all numbers that it has."""
+    if not _is_f32(element) or math.isnan(value) or math.isinf(value):
+        return value
+    if abs(value) <= _F32_MOST:
+        return _rounded(value, element)
+    if value > 0:
+        return math.inf if is_low else _F32_MOST
+    return -_F32_MOST if is_low else -math.inf
 
 
 class Values(Needle):

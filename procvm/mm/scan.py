@@ -13,6 +13,7 @@ from procvm.mm.needle import NOTHING, Values, condition_of
 from procvm.mm.search import (
     CHUNK_LEN,
     Task,
+    add_range,
     leave_room,
     nr_threads,
     read_pieces,
@@ -76,6 +77,8 @@ class Scan:
         progress: Progress | None,
     ) -> None:
         self._np = required("numpy", "a scan")
+        if element.dtype is None or element.dtype.kind not in "biufc":
+            raise TypeError(f"{element.dtype or element.pod} is not a number, and has no order")
         self.skipped: list[tuple[int, int]] = []
         self._memory = memory
         self._element = element
@@ -92,7 +95,8 @@ class Scan:
             if found is not None:
                 blocks, skipped = found
                 self._blocks += blocks
-                self.skipped += skipped
+                for start, end in skipped:
+                    add_range(self.skipped, start, end)
             done += n
             if progress is not None:
                 progress(done, total)
@@ -138,7 +142,8 @@ class Scan:
                 block, missed = found
                 if block is not None:
                     kept.append(block)
-                skipped += missed
+                for start, end in missed:
+                    add_range(skipped, start, end)
             done += n
             if progress is not None:
                 progress(done, total)
@@ -166,7 +171,9 @@ class Scan:
         """Returns what stood in each candidate at the last look, as an array."""
         np = self._np
         parts = [block.values for block in self._blocks]
-        return np.concatenate(parts) if parts else np.empty(0, self._element.dtype)
+        # numpy would turn the bytes of others to the machine's order.
+        found = np.empty(len(self), self._element.dtype)
+        return np.concatenate(parts, out=found) if parts else found
 
     def __repr__(self) -> str:
         return f"<Scan of {self._memory!r}: {len(self)} candidates>"
@@ -262,12 +269,20 @@ class _Again:
             keep &= self._condition(values)
         if self._change is not None:
             keep &= self._change(values, block.values)
-        size = self._dtype.itemsize
-        missed = _addresses(np, block, self._align)[~read].tolist()
-        skipped = [(address, address + size) for address in missed]
+        skipped = self._runs(_addresses(np, block, self._align)[~read])
         if not keep.any():
             return None, skipped
         return _block(np, block.start, block.nr, slots[keep], values[keep]), skipped
+
+    def _runs(self, missed: Any) -> list[tuple[int, int]]:
+        """Returns what the values at these addresses take, neighbours as one range."""
+        np, size = self._np, self._dtype.itemsize
+        if not len(missed):
+            return []
+        cuts = np.flatnonzero(missed[1:] - missed[:-1] > size) + 1
+        starts = missed[np.concatenate(([0], cuts))].tolist()
+        ends = missed[np.concatenate((cuts, [len(missed)])) - 1].tolist()
+        return [(start, end + size) for start, end in zip(starts, ends, strict=True)]
 
     def _read(self, block: _Block, slots: Any) -> tuple[Any, Any]:
         """Returns what stands in the candidates now, and which of them could be read."""

@@ -28,6 +28,7 @@ __all__ = [
     "Found",
     "Search",
     "Task",
+    "add_range",
     "leave_room",
     "nr_threads",
     "pairs_of",
@@ -148,26 +149,27 @@ def read_pieces(
             except PageFaultError as error:
                 bad = at + error.copied_len
                 if bad > at:
-                    _append(pieces, at, bad)
+                    add_range(pieces, at, bad)
                 at = min(_behind_hole(memory, bad, first), first)
-                _append(skipped, bad, at)
+                add_range(skipped, bad, at)
                 continue
-            _append(pieces, at, first)
+            add_range(pieces, at, first)
             at = first
         if first < last:
             # Never written, and so zeros: a read would cost the target page tables.
             # SAFETY: as above.
             fill_zeros(room.address + first - low, last - first)
-            _append(pieces, first, last)
+            add_range(pieces, first, last)
             at = last
     return pieces, skipped
 
 
-def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:
-    if runs and runs[-1][1] == start:
-        runs[-1] = (runs[-1][0], end)
+def add_range(ranges: list[tuple[int, int]], start: int, end: int) -> None:
+    """Adds a range behind others, as one with the last if they meet or overlap."""
+    if ranges and ranges[-1][0] <= start <= ranges[-1][1]:
+        ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
     else:
-        runs.append((start, end))
+        ranges.append((start, end))
 
 
 def _behind_hole(memory: UserMemory, bad: int, end: int) -> int:
@@ -236,10 +238,7 @@ def ranges_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
 def _merged(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for start, end in pairs:
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((start, end))
+        add_range(found, start, end)
     return found
 
 
@@ -359,7 +358,7 @@ def _run(
         for found, n in found_in_order:
             if found is not None:
                 for start, end in found.skipped:
-                    _append(skipped, start, end)
+                    add_range(skipped, start, end)
                 if several:
                     hits = found.hits
                     for k in range(0, len(hits), 2):
