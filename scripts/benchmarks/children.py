@@ -81,7 +81,8 @@ class _RivalTarget(ctypes.Structure):
 
 def _token_address(pid: int) -> int:
     entries = struct.iter_unpack("@NN", Path(f"/proc/{pid}/auxv").read_bytes())
-    return next(value for key, value in entries if key == _AT_RANDOM)
+    address: int = next(value for key, value in entries if key == _AT_RANDOM)
+    return address
 
 
 class Rival:
@@ -126,7 +127,7 @@ class Rival:
         at = ctypes.addressof(own)
 
         def run(n: int) -> float:
-            took = function(ctypes.byref(self._target), address, at, size, stride, n)
+            took: int = function(ctypes.byref(self._target), address, at, size, stride, n)
             # `own` is named so that it lives as long as its address is used.
             if took < 0:
                 raise RuntimeError(f"{name} at {address:#x} failed, {own!r}")
@@ -188,7 +189,6 @@ class Peer:
 
     def run(self, size: int) -> Callable[[int], float]:
         """Returns a run of reads of `size` bytes, or of what else its job is with them."""
-
         return lambda n: float(self.ask(f"{size} {n}"))
 
     def ask(self, line: str) -> str:

@@ -86,8 +86,7 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
                 *([_time(group, found.median(name))] * has_median),
                 *(_ratio(1 / ratio if group.n else ratio) for ratio in ratios),
                 "; ".join(
-                    f"{goal.text}: {verdict(goal.met(found))}"
-                    for goal in group.goals.get(name, [])
+                    f"{goal.text}: {verdict(goal.met(found))}" for goal in group.goals.get(name, [])
                 ),
             )
         )

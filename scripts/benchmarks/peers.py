@@ -15,6 +15,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 __all__ = ["NAMES", "TRACERS"]
@@ -51,9 +52,7 @@ def _py_memory_editor(pid: int) -> tuple[Read, Read]:
 
 
 def _mem_edit(pid: int) -> tuple[Read, Read]:
-    import mem_edit  # noqa: PLC0415
-
-    process = mem_edit.Process(pid)
+    process = import_module("mem_edit").Process(pid)  # it has no types
     word = ctypes.c_uint64()
     page = (ctypes.c_char * 4096)()
     return (
