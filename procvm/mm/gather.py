@@ -23,8 +23,8 @@ __all__ = ["gather", "scatter"]
 _NR_RANGES = 1023
 """Ranges that one call reads; see `Memory.readv_packed`."""
 
-_GAP = 512
-"""Bytes between two values that cost less to read than a range of their own."""
+_GAP = 2048
+"""Bytes between two values that cost less to read than a range of their own; less than a page."""
 
 _SEGMENT_SHIFT = 16
 """No range goes over a multiple of 64 KiB, so that a few thousand values take a few MiB."""
@@ -149,7 +149,7 @@ class _Gather:
         if size > _LARGEST:
             raise MemoryError
         self._item = np.dtype({1: "u1", 2: "u2", 4: "u4", 8: "u8"}.get(size, f"V{size}"))
-        self._per_chunk = max(1, min(_MOST, _ROOM // (size + _GAP)))
+        self._per_chunk = max(1, min(_MOST, _ROOM // size))
         self._vector = np.zeros((_NR_RANGES + 1, 2), np.uint64)
         self._words = memoryview(self._vector.reshape(-1))
         self._readable: tuple[Any, Any] | None = None
@@ -258,6 +258,14 @@ class _Gather:
         starts = ranked[first]
         lens = ranked[last - 1] + np.uint64(size) - starts
         ends = np.cumsum(lens)
+        if int(ends[-1]) > _ROOM and n > 1:
+            # With what stands between them they are too much at once.
+            half = n // 2
+            lower = self._read(ranked[:half], None if read is None else read[:half])
+            if lower is None:
+                return None
+            upper = self._read(ranked[half:], None if read is None else read[half:])
+            return None if upper is None else np.concatenate((lower, upper))
         shift = starts - (ends - lens)  # from an offset in the room to an address
         room = np.empty(int(ends[-1]), np.uint8)
         self._fill(room, ranked, (starts, lens, ends, shift, first, last), read)

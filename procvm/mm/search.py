@@ -41,7 +41,7 @@ __all__ = [
     "tasks_of",
 ]
 
-CHUNK_LEN = 1 << 20
+CHUNK_LEN = 1 << 22
 """Bytes that one piece of work searches."""
 
 T = TypeVar("T")

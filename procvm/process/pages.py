@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from procvm.address import PAGE_SIZE
 from procvm.own.buffers import address_of_bytes
@@ -11,35 +11,25 @@ from procvm.own.buffers import address_of_bytes
 __all__ = ["Page", "PageCache"]
 
 
-class Page(dict[str, memoryview]):
-    """A page that was read: by format, its views as numbers that were asked for so far.
-
-    Views and bytes are one object, so that a page is forgotten in one step.
+class Page(NamedTuple):
+    """A page that was read.
 
     Attributes:
-        own_address: Where its bytes stand in our own memory.
+        data: Its bytes.
+        own_address: Where they stand in our own memory.
     """
 
-    __slots__ = ("_data", "own_address")
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self._data = data
-        self.own_address = address_of_bytes(data)
-
-    def view(self, code: str) -> memoryview:
-        """Returns it as numbers of one format."""
-        found = self.get(code)
-        if found is None:
-            found = self[code] = cast("memoryview", memoryview(self._data).cast(cast(Any, code)))
-        return found
+    data: bytes
+    own_address: int
 
 
 class PageCache:
     """Whole pages that were read, the oldest forgotten first.
 
     Several threads may use one: each step on its dictionaries is a single one
-    of the interpreter's.
+    of the interpreter's. A page is forgotten before what it holds is written,
+    and nothing is added until that is done; so the steps of forgetting need not
+    be one.
 
     Attributes:
         pages: By number (address / page size).
@@ -59,8 +49,17 @@ class PageCache:
         self.generation = object()
         self.limit = 0
         self._changing: set[object] = set()
+        self._views: dict[str, dict[int, memoryview]] = {}
+        # All that a page is in: replaced whole when there is one more.
+        self._dicts: tuple[dict[int, Any], ...] = (self.pages,)
 
-    def add(self, number: int, data: bytes, generation: object) -> None:
+    def views(self, code: str) -> dict[int, memoryview]:
+        """Returns the kept pages as numbers of one format, those that `view` made so far."""
+        found = self._views.setdefault(code, {})
+        self._dicts = (self.pages, *self._views.values())
+        return found
+
+    def add(self, number: int, data: bytes, generation: object) -> Page | None:
         """Keeps a page, unless something changed while it was read.
 
         Args:
@@ -69,18 +68,37 @@ class PageCache:
             generation: What `generation` was before they were read.
         """
         pages = self.pages
-        page = Page(data)
+        page = Page(data, address_of_bytes(data))
         while len(pages) >= self.limit:
             try:
                 oldest = next(iter(pages))
             except StopIteration:
-                return  # nothing may be kept
+                return None  # nothing may be kept
             except RuntimeError:
                 continue  # another thread kept or forgot one just now
-            pages.pop(oldest, None)
+            self._forget(oldest)
         # No call stands between the look and the keeping: nothing else runs there.
         if self.generation is generation and not self._changing:
             pages[number] = page
+            return page
+        return None
+
+    def view(self, code: str, number: int) -> memoryview | None:
+        """Returns a kept page as numbers of one format, or None if it is not kept."""
+        generation = self.generation
+        page = self.pages.get(number)
+        if page is None:
+            return None
+        views = self._views[code]
+        found = cast("memoryview", memoryview(page.data).cast(cast(Any, code)))
+        # As in `add`.
+        if self.generation is generation and not self._changing:
+            views[number] = found
+        return found
+
+    def _forget(self, number: int) -> None:
+        for kept in self._dicts:
+            kept.pop(number, None)
 
     def begin_change(self, address: int = 0, n: int = 0) -> object:
         """Says that a range is about to be written, all memory without one.
@@ -92,7 +110,7 @@ class PageCache:
         self._changing.add(change)
         first = address // PAGE_SIZE
         if n and (address + n - 1) // PAGE_SIZE == first:
-            self.pages.pop(first, None)
+            self._forget(first)
         elif n:
             self.drop(address, n)
         else:
@@ -109,12 +127,13 @@ class PageCache:
         self.generation = object()
         first, last = address // PAGE_SIZE, (address + n - 1) // PAGE_SIZE
         if last - first > len(self.pages):
-            self.pages.clear()
+            self.clear()
             return
         for number in range(first, last + 1):
-            self.pages.pop(number, None)
+            self._forget(number)
 
     def clear(self) -> None:
         """Forgets everything."""
         self.generation = object()
-        self.pages.clear()
+        for kept in self._dicts:
+            kept.clear()

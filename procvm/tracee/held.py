@@ -139,8 +139,7 @@ class Standstill:
             return None  # a read of its own finds out why
         if len(data) != PAGE_SIZE or not self.lasts:
             return None
-        self.pages.add(number, data, generation)
-        return self.pages.pages.get(number)
+        return self.pages.add(number, data, generation)
 
     def _is_copied(self, number: int) -> bool:
         """Returns whether a page of a file is the target's own by now: others write the file."""
@@ -332,24 +331,24 @@ class HeldMemory(UserMemory):
             return anyhow
         still = self._still
         word, held = still.reliance.word, still.reliance.held
-        find = still.pages.pages.get
+        cache = still.pages
+        find = cache.views(code).get
         unaligned = size - 1
 
         def load(address: int) -> T:
-            page = find(address // PAGE_SIZE)
-            if page is None or address & unaligned or word[0] != held:
+            view = find(address // PAGE_SIZE)
+            if view is None or address & unaligned or word[0] != held:
                 return missed(address)
-            view = page.get(code) or page.view(code)
             return cast(T, view[address % PAGE_SIZE // size])
 
         def missed(address: int) -> T:
             if self._lasts() and not address & unaligned:
                 number = address // PAGE_SIZE
-                page = find(number)
-                if page is None:
-                    page = still.fetch(number)
-                if page is not None:
-                    return cast(T, page.view(code)[address % PAGE_SIZE // size])
+                view = cache.view(code, number)
+                if view is None and still.fetch(number) is not None:
+                    view = cache.view(code, number)
+                if view is not None:
+                    return cast(T, view[address % PAGE_SIZE // size])
             return anyhow(address)
 
         return load

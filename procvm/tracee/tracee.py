@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from procvm.errors import (
     ProcvmError,
     WaitTimeoutError,
 )
+from procvm.linux.libc import errno_error
 from procvm.mm.space import VmSpace
 from procvm.process.image import Image
 from procvm.process.process import Process
@@ -70,9 +72,9 @@ class Tracee(Process):
     `longest_hold` seconds, and with the tool, however that ends.
 
     A held target notices it as little as the kernel allows: no signal is lost,
-    and a stop by a signal stays one; six blocking calls return EINTR
-    (epoll_wait, epoll_pwait, sigtimedwait, semtimedop, io_getevents, and recv
-    with a timeout).
+    and a stop by a signal stays one; a few blocking calls return EINTR, as after
+    any stop (epoll_wait and its kin, sigtimedwait, sigwaitinfo, semop, semtimedop,
+    io_getevents, io_uring_enter, and recv, send and accept with a timeout).
     """
 
     def __init__(
@@ -129,7 +131,12 @@ class Tracee(Process):
             StopTimeoutError: As `stop`.
         """
         cache_len = as_len(cache_len, "cache_len")
-        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        try:
+            theirs, ours = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise errno_error(
+                error.errno or errno.EIO, f"no pipe for a hold of process {self.pid}", pid=self.pid
+            ) from None
         held = Held(ours, "w")
         try:
             _remember(held)

@@ -16,7 +16,8 @@ import time
 from typing import Any
 
 from procvm.address import PAGE_SIZE
-from procvm.errors import NotTracedError, StopTimeoutError, UnsupportedError
+from procvm.errors import NotTracedError, ProcvmError, StopTimeoutError, UnsupportedError
+from procvm.linux.libc import errno_error
 from procvm.tracer import protocol
 from procvm.tracer.protocol import Flags, Op
 
@@ -38,6 +39,9 @@ runpy.run_module("procvm.tracer", run_name="__main__", alter_sys=True)
 """
 
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
 class _Tracer:
     """The running tracer: its process and the control socket."""
 
@@ -46,6 +50,9 @@ class _Tracer:
             raise UnsupportedError("this Python does not know its own program (sys.executable)")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [os.path.abspath(entry) for entry in sys.path if entry]
+        if _ROOT not in path:
+            # It was found in the folder that the tool was in, which sys.path may call ''.
+            path.insert(0, _ROOT)
         with theirs:
             # Its only job is to become a grandparent.
             subprocess.run(
@@ -194,20 +201,44 @@ def open_channel(pid: int, pidfd: int) -> Channel:
     Raises:
         UnsupportedError: The tracer can not be started.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise _refusal(pid, error) from None
+    given = False
+    try:
+        with theirs:
+            flags = _pass_channel(pid, pidfd, theirs)
+        given = True
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _refusal(pid, error) from None
+    finally:
+        if not given:
+            ours.close()
+    return Channel(ours, flags)
+
+
+def _refusal(pid: int, error: Exception) -> ProcvmError:
+    """Returns the error of ours for one that Python raised: most often no descriptor is left."""
+    code = getattr(error, "errno", None)
+    if code is None:
+        return UnsupportedError(f"the tracer process does not start: {error}")
+    return errno_error(code, f"no channel to the tracer for process {pid}", pid=pid)
+
+
+def _pass_channel(pid: int, pidfd: int, theirs: socket.socket) -> Flags:
     # The memfd is closed at once: both sides keep the page by their mappings, and
     # nothing of ours runs when they go.
     memfd = os.memfd_create("procvm-flags", os.MFD_CLOEXEC)
     try:
         os.ftruncate(memfd, PAGE_SIZE)
         flags = Flags(mmap.mmap(memfd, PAGE_SIZE))
-        with theirs, _lock:
+        with _lock:
             for _ in range(2):
                 control = _tracer().control
                 with contextlib.suppress(BrokenPipeError, ConnectionError):
                     protocol.send(control, (pid,), (theirs.fileno(), pidfd, memfd))
-                    return Channel(ours, flags)
-        ours.close()
+                    return flags
     finally:
         os.close(memfd)
     raise UnsupportedError("the tracer process does not start; look at what it wrote to stderr")

@@ -41,6 +41,7 @@ _NAP = 50e-6
 _LONGEST_NAP = 1e-3
 _SEIZE_TRIES = 50
 _AFTER_EVENT = 5.0
+_STEP_TIME = 0.02
 
 
 class TaskState(Enum):
@@ -97,7 +98,7 @@ class Hold:
                 if count == len(self.tasks) and count and self._leader_is_the_same():
                     if self.is_held:
                         return
-                    self._require_alive()
+                    self.require_alive()
                 if spins % 64 == 63:
                     self._look_again()
                 self._seize_new()
@@ -224,10 +225,11 @@ class Hold:
             return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
         except OSError:
             # Gone for a moment during an exec by a thread; or for good.
-            self._require_alive()
+            self.require_alive()
             return -1
 
-    def _require_alive(self) -> None:
+    def require_alive(self) -> None:
+        """Raises ProcessExitedError if the process has ended."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if poll.poll(0):
@@ -237,7 +239,7 @@ class Hold:
         try:
             names = os.listdir(f"/proc/{self.pid}/task")
         except OSError:
-            self._require_alive()
+            self.require_alive()
             return
         for name in names:
             tid = int(name)
@@ -267,7 +269,7 @@ class Hold:
             if tid != self.pid:
                 del self.tasks[tid]
             else:
-                self._require_alive()
+                self.require_alive()
             return
         if status.tracer_pid == threading.get_native_id():
             # Born of a task of ours, and so ours from its first instruction; or what
@@ -280,8 +282,12 @@ class Hold:
             return
         tries = self._tries[tid] = self._tries.get(tid, 0) + 1
         if status.tracer_pid and tries > 1:
-            # The field has the id of the thread that traces.
-            tracer_pid = procfs.thread_leader(status.tracer_pid) or status.tracer_pid
+            # The field has the id of the thread that traces; one that has ended just now lets go.
+            tracer_pid = procfs.thread_leader(status.tracer_pid)
+            if not tracer_pid and tries <= _SEIZE_TRIES:
+                time.sleep(_NAP)
+                return
+            tracer_pid = tracer_pid or status.tracer_pid
             raise AlreadyTracedError(
                 f"process {self.pid} is traced by process {tracer_pid} already; reading and "
                 "writing still work, holding it does not until that one detaches",
@@ -362,8 +368,13 @@ class Hold:
         self._group_stopped.clear()
         return whole
 
-    def step(self, tid: int, deadline: float) -> None:
+    def step(self, tid: int, deadline: float, given_up: Callable[[], bool]) -> None:
         """Lets one held task run one instruction; the others stay held.
+
+        Args:
+            tid: The task.
+            deadline: When to give up, on the clock of time.monotonic.
+            given_up: Whether the tool does not wait any more.
 
         Raises:
             ProcessExitedError: The task ended by it.
@@ -372,11 +383,13 @@ class Hold:
         """
         self.tasks[tid] = TaskState.SEIZED
         late = False
+        soon = min(time.monotonic() + _STEP_TIME, deadline)
         requests.step(tid, self._signals.pop(tid, 0))
         while self.tasks.get(tid) is TaskState.SEIZED:
             event = requests.wait_any()
             if event is None:
-                if time.monotonic() > deadline and not late:
+                # A step takes microseconds, and a stop that overtakes its trap leaves that pending.
+                if not late and (time.monotonic() > (soon if given_up() else deadline)):
                     late = True
                     requests.interrupt(tid)
                 time.sleep(_NAP)

@@ -46,6 +46,7 @@ _LOOK_MS = 10
 _LOOK_AFTER_WORKERS_MS = 100
 _STUCK = 0.1
 _BUSY_WAIT = 0.05
+_LAST_WORDS = 0.08
 
 _holds = itertools.count(1)
 _MOST_HOLDS = 1 << 30
@@ -258,6 +259,7 @@ class Worker:
 
     def _resume(self, _fds: list[int]) -> int:
         if not self._explicit:
+            self.hold.require_alive()
             raise NotStoppedError(
                 f"process {self.pid} is not stopped by stop(): it never was, every stop() has had "
                 "its resume(), or the longest time of the hold was over",
@@ -310,6 +312,7 @@ class Worker:
 
     def _held_task(self, tid: int) -> int:
         if not self._flags.held:
+            self.hold.require_alive()
             raise NotStoppedError(
                 f"process {self.pid} runs; stop() it first, or hold it with stopped()", pid=self.pid
             )
@@ -327,7 +330,7 @@ class Worker:
 
     def _step(self, _fds: list[int], tid: int, timeout: float) -> None:
         with self._gone(tid):
-            self.hold.step(self._held_task(tid), time.monotonic() + timeout)
+            self.hold.step(self._held_task(tid), time.monotonic() + timeout, self._given_up)
 
     def _cont(self, _fds: list[int], timeout: float | None) -> tuple[str, int, int]:
         self._held_task(next(iter(self.hold.tasks), 0))
@@ -346,7 +349,10 @@ class Worker:
         return found
 
     def _given_up(self) -> bool:
-        return bool(self._end.poll(0))
+        try:
+            return bool(self._end.poll(0))
+        except OSError:
+            return False  # it is asked again
 
     @contextlib.contextmanager
     def _gone(self, tid: int) -> Generator[None]:
@@ -387,6 +393,17 @@ def _rescue(worker: Worker) -> None:
             requests.reap(tid)
 
 
+def _await_end(workers: list[Worker]) -> None:
+    """Lets the workers let go themselves, for a moment: the kernel would do it worse.
+
+    It would deliver the trap of a step that is under way, and drop a signal that `cont`
+    took off the queue. A worker that hangs is left to it all the same.
+    """
+    until = time.monotonic() + _LAST_WORDS
+    while not all(worker.ended for worker in workers) and time.monotonic() < until:
+        time.sleep(0.0005)
+
+
 def serve(control: socket.socket) -> None:
     """Listens for tracees until the tool is gone, then ends: the kernel lets go of the rest."""
     workers: list[Worker] = []
@@ -400,6 +417,7 @@ def serve(control: socket.socket) -> None:
             continue
         received = protocol.receive(control)
         if received is None:
+            _await_end(workers)
             return
         (pid,), (channel_fd, pidfd, flags_fd) = received
         channel = socket.socket(fileno=channel_fd)

@@ -356,7 +356,7 @@ ENDINGS = [
 
 def _far_words(process: procvm.Process) -> list[int]:
     big = max(process.maps().filter(perms="rw"), key=lambda vma: vma.size)
-    return list(range(big.start, big.start + 2100 * 600, 600))
+    return list(range(big.start, big.start + 2100 * 2400, 2400))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

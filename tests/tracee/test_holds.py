@@ -64,7 +64,7 @@ def test_a_hold_stops_every_thread(work: Work, tracee: procvm.Tracee) -> None:
 
 
 def test_stops_are_counted(work: Work, tracee: procvm.Tracee) -> None:
-    """Only the resume of the first stop lets the target go; one more raises NotStoppedError."""
+    """Row 22: Only the first stop's resume lets the target go; one more is NotStoppedError."""
     for _ in range(3):
         tracee.stop()
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_stops_are_counted(work: Work, tracee: procvm.Tracee) -> None:
 
 
 def test_with_and_stop_nest_in_any_order(work: Work, tracee: procvm.Tracee) -> None:
-    """A hold lasts until its last with and its last stop have ended, whichever comes last."""
+    """Row 22: A hold lasts until its last with and its last stop have ended."""
     with tracee.stopped():
         with tracee.stopped():
             tracee.stop()
@@ -96,7 +96,7 @@ def test_with_and_stop_nest_in_any_order(work: Work, tracee: procvm.Tracee) -> N
 
 
 def test_resume_does_not_end_a_with(work: Work, tracee: procvm.Tracee) -> None:
-    """Inside a with, a resume without a stop raises NotStoppedError, and the hold goes on."""
+    """Row 22: In a with, a resume without a stop raises NotStoppedError; the hold goes on."""
     with tracee.stopped():
         with pytest.raises(procvm.NotStoppedError):
             tracee.resume()
@@ -105,14 +105,14 @@ def test_resume_does_not_end_a_with(work: Work, tracee: procvm.Tracee) -> None:
 
 
 def test_a_hold_ends_with_an_exception_in_it(work: Work, tracee: procvm.Tracee) -> None:
-    """An exception leaves the with unchanged, and the target running."""
+    """Row 24: An exception leaves the with unchanged, and the target running."""
     with pytest.raises(ZeroDivisionError), tracee.stopped():
         raise ZeroDivisionError
     work.assert_runs()
 
 
 def test_holds_of_several_threads_are_counted_together(work: Work, tracee: procvm.Tracee) -> None:
-    """8 threads that each hold 50 times never see the target move, nor one another's end."""
+    """Row 26: 8 threads that each hold 50 times never see the target move."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(8)
 
@@ -144,7 +144,7 @@ def test_holds_of_several_threads_are_counted_together(work: Work, tracee: procv
 
 
 def test_a_stop_of_one_thread_is_resumed_by_another(work: Work, tracee: procvm.Tracee) -> None:
-    """The count belongs to the tracee, not to the thread that stopped it; threads may end."""
+    """Row 26: The count is the tracee's, not that of the thread that stopped it."""
     stopper = threading.Thread(target=tracee.stop)
     stopper.start()
     stopper.join()
@@ -158,7 +158,7 @@ def test_a_stop_of_one_thread_is_resumed_by_another(work: Work, tracee: procvm.T
 def test_a_signal_handler_may_use_the_tracee_in_the_middle_of_a_call(
     tracee: procvm.Tracee,
 ) -> None:
-    """A call made by a handler while another is under way mixes up neither of the two answers."""
+    """Row 27: A handler's call in the middle of another mixes up neither answer."""
     wrong: list[object] = []
     inside = ran = 0
     handled = False
@@ -260,7 +260,7 @@ def test_without_a_longest_time_a_hold_lasts(work: Work) -> None:
 
 @pytest.mark.parametrize("end", ["close", "detach", "with"])
 def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
-    """close, detach and the end of the with let a held target go; afterwards ClosedError."""
+    """Row 28: close, detach and the end of the with let it go; afterwards ClosedError."""
     tracee = procvm.attach(work.pid)
     held = tracee.stopped()
     tracee.stop()
@@ -290,7 +290,7 @@ def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
 
 
 def test_closing_leaves_nothing_in_the_tool() -> None:
-    """30 held targets later, the tool has the descriptors, threads and children it had."""
+    """Row 28: 30 held targets later, the tool has the descriptors, threads and children it had."""
     before = own_fds(), sorted(os.listdir("/proc/self/task")), own_children()
     for k in range(30):
         with sleeper() as target:
@@ -345,7 +345,7 @@ def test_one_tracer_serves_every_tracee() -> None:
 
 
 def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> None:
-    """A second tracee holds, or is refused as AlreadyTracedError; neither leaves it held."""
+    """Row 18: A second tracee holds, or gets AlreadyTracedError; neither leaves it held."""
     with procvm.attach(work.pid) as first:
         with first.stopped():
             told = 0
@@ -362,7 +362,7 @@ def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> Non
 
 
 def test_two_threads_that_attach_at_a_time_both_get_on(work: Work) -> None:
-    """Holding one process from 4 threads at a time raises AlreadyTracedError at most."""
+    """Rows 18 and 26: Holding from 4 threads at a time raises AlreadyTracedError at most."""
     wrong: list[BaseException] = []
     good = []
 
@@ -389,7 +389,7 @@ def test_two_threads_that_attach_at_a_time_both_get_on(work: Work) -> None:
 
 @pytest.mark.parametrize("held", [False, True])
 def test_the_tracer_is_killed(work: Work, held: bool) -> None:
-    """The target runs on at once; a call raises NotTracedError, and the next one works again."""
+    """Row 24: The target runs on; a call raises NotTracedError, and the next one works."""
     with procvm.attach(work.pid) as tracee:
         tracee.stop()
         tracer = tracer_of(work.pid)
@@ -407,7 +407,7 @@ def test_the_tracer_is_killed(work: Work, held: bool) -> None:
 
 
 def test_a_tracer_ignores_the_signals_of_a_terminal(work: Work, tracee: procvm.Tracee) -> None:
-    """SIGINT, SIGTERM, SIGHUP and SIGTSTP to the tracer end no hold."""
+    """Row 24: SIGINT, SIGTERM, SIGHUP and SIGTSTP to the tracer end no hold."""
     with tracee.stopped():
         tracer = tracer_of(work.pid)
         for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
@@ -418,7 +418,7 @@ def test_a_tracer_ignores_the_signals_of_a_terminal(work: Work, tracee: procvm.T
 
 
 def test_a_forked_child_of_the_tool_keeps_no_hold(work: Work) -> None:
-    """A child that the tool forked in a hold does not prolong it; its calls are ClosedError."""
+    """Rows 24 and 26: A child forked in a hold does not prolong it; its calls are ClosedError."""
     with procvm.attach(work.pid, longest_hold=None) as tracee:
         with tracee.stopped():
             end, ours = os.pipe()
@@ -444,7 +444,7 @@ def test_a_forked_child_of_the_tool_keeps_no_hold(work: Work) -> None:
 
 
 def test_a_forked_child_of_the_tool_can_attach_itself(work: Work, tracee: procvm.Tracee) -> None:
-    """A child of the tool gets a tracer of its own and holds the target, after its parent did."""
+    """Row 26: A child of the tool holds the target by a tracer of its own."""
     with tracee.stopped():
         ours = tracer_of(work.pid)
     assert_free(work.pid)
@@ -467,7 +467,7 @@ def test_a_forked_child_of_the_tool_can_attach_itself(work: Work, tracee: procvm
 
 
 def test_a_hold_of_1000_threads_stops_all_of_them() -> None:
-    """A target of 1,000 threads is held whole, each time, and let go whole."""
+    """Row 17: A target of 1,000 threads is held whole, each time, and let go whole."""
     with Work("mixed", 1000) as target, procvm.attach(target.pid) as tracee:
         for _ in range(3):
             with tracee.stopped():
@@ -480,7 +480,7 @@ def test_a_hold_of_1000_threads_stops_all_of_them() -> None:
 
 
 def test_a_killed_target_is_not_held_any_more(work: Work) -> None:
-    """A target killed while held ends at once: its parent reaps it, and calls say it has ended."""
+    """Row 13: Killed while held it ends at once: it is reaped, and calls say it has ended."""
     with procvm.attach(work.pid, longest_hold=None) as tracee:
         tracee.stop()
         work.popen.kill()
@@ -497,7 +497,7 @@ def test_a_killed_target_is_not_held_any_more(work: Work) -> None:
 
 
 def test_a_zombie_leader_that_is_killed_while_held_is_not_stopped_any_more() -> None:
-    """Where the leader had ended, the end of the last thread ends the hold as well."""
+    """Rows 13 and 14: After the leader's, the end of the last thread ends the hold."""
     with Work("orphan", 2) as target:
         assert eventually(lambda: state_of(target.pid) == "Z")
         with procvm.attach(target.pid, longest_hold=None) as tracee:
@@ -541,7 +541,7 @@ def test_a_tool_on_two_targets_holds_them_apart(work: Work, tracee: procvm.Trace
 
 
 def test_a_second_tool_is_told_who_traces(work: Work, tracee: procvm.Tracee) -> None:
-    """While another tool holds it: AlreadyTracedError with the pid of that tool's tracer."""
+    """Row 18: Held by another tool: AlreadyTracedError with the pid of that one's tracer."""
     with Tool("hold", work.pid) as tool:
         tool.line()
         tracer = tracer_of(work.pid)

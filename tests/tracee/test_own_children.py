@@ -15,7 +15,7 @@ from tests.tracee.witness import ROOT, assert_free, eventually, sleeper, state_o
 
 
 def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:
-    """Popen.poll is None and wait times out while held; then they give the true status."""
+    """Row 25: Popen.poll is None and wait times out while held; then they give the true status."""
     with sleeper() as child, procvm.attach(child.pid) as tracee:
         for _ in range(50):
             with tracee.stopped():
@@ -30,7 +30,7 @@ def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:
 
 
 def test_a_child_that_is_killed_while_held_is_reaped_with_its_status() -> None:
-    """Popen.wait gives -9 within a second for a child killed in a hold, again and again."""
+    """Rows 13 and 25: Popen.wait gives -9 within a second for a child killed in a hold."""
     for k in range(10):
         with sleeper() as child, procvm.attach(child.pid, longest_hold=None) as tracee:
             with tracee.stopped():
@@ -40,7 +40,7 @@ def test_a_child_that_is_killed_while_held_is_reaped_with_its_status() -> None:
 
 
 def test_a_child_that_ends_by_itself_between_holds_has_its_status() -> None:
-    """20 children that end during stop cycles give their exit code, never that of a stop."""
+    """Rows 13 and 25: 20 children that end in stop cycles give their own exit code."""
     for code in range(20):
         command = [sys.executable, "-S", "-c", f"import os; os._exit({code})"]
         with subprocess.Popen(command) as child:
@@ -55,7 +55,7 @@ def test_a_child_that_ends_by_itself_between_holds_has_its_status() -> None:
 
 
 def test_asyncio_children_have_their_status() -> None:
-    """An asyncio loop sees no end of a held child, and the true one after it, or in a hold."""
+    """Row 25: asyncio sees no end of a held child, and the true one after or in a hold."""
 
     async def run() -> list[int | None]:
         found: list[int | None] = []
@@ -117,7 +117,7 @@ print(seen == [(child, -9 if k % 2 else -15) for k, child in enumerate(children)
 
 
 def test_a_loop_of_waitpid_for_any_child_sees_ends_only_and_all_of_them() -> None:
-    """A SIGCHLD handler with waitpid(-1) gets each child once, with the status of its end."""
+    """Row 25: A SIGCHLD handler with waitpid(-1) gets each child's end once."""
     found = subprocess.run(
         [sys.executable, "-c", LOOP],
         check=False,
@@ -146,7 +146,7 @@ except ChildProcessError:
 
 
 def test_a_tool_has_no_children_but_its_own() -> None:
-    """waitpid(-1) after the last child raises ChildProcessError: the tracer is not one of them."""
+    """Row 25: waitpid(-1) after the last child: ChildProcessError; the tracer is none."""
     found = subprocess.run(
         [sys.executable, "-c", LAST],
         check=False,
@@ -159,7 +159,7 @@ def test_a_tool_has_no_children_but_its_own() -> None:
 
 
 def test_a_stop_is_told_to_the_parent_as_ever() -> None:
-    """WUNTRACED in the tool reports SIGSTOP and SIGCONT of an attached child, and no hold."""
+    """Row 25: WUNTRACED reports SIGSTOP and SIGCONT of an attached child, and no hold."""
     with sleeper() as child, procvm.attach(child.pid) as tracee:
         flags = os.WUNTRACED | os.WCONTINUED | os.WNOHANG
         for _ in range(20):

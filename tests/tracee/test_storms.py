@@ -35,7 +35,7 @@ from tests.tracee.workloads import (
     ],
 )
 def test_cycles_leave_a_working_target_as_it_was(mode: str, threads: int, count: int) -> None:
-    """Every thread runs on after hundreds of stops, and none moves in any of them."""
+    """Rows 17 and 22: Every thread runs on after hundreds of stops, and moves in none."""
     found = cycles_of_work(mode, threads, count)
     assert found["cycles"] == count
     assert found["moved while held"] == 0, found
@@ -43,13 +43,13 @@ def test_cycles_leave_a_working_target_as_it_was(mode: str, threads: int, count:
 
 
 def test_cycles_leave_a_plain_sleeper_asleep() -> None:
-    """500 stops of a process in one sleep: it sleeps on after each, in the same call."""
+    """Row 22: 500 stops of a process in one sleep: it sleeps on after each, in the same call."""
     found = plain_sleepers(500)
     assert found == {"cycles": 500, "threads": 1, "left stopped": 0}
 
 
 def test_no_thread_of_a_clone_storm_is_missed() -> None:
-    """3,000 threads are born about the stops; not a word is written while held."""
+    """Row 16: 3,000 threads are born about the stops; not a word is written while held."""
     found = clone_storm(3000)
     assert found["threads born"] >= 3000
     assert found["stops"] >= 10
@@ -58,7 +58,7 @@ def test_no_thread_of_a_clone_storm_is_missed() -> None:
 
 
 def test_children_of_a_target_are_not_touched() -> None:
-    """Processes made in five ways about at least 300 stops all end as they would."""
+    """Row 16: Processes made in five ways about at least 300 stops all end as they would."""
     found = races_met({"children": 50}, lambda: children_storm(300))
     assert found["still traced"] == 0, found
     assert found["timeouts"] == 0, found
@@ -66,13 +66,13 @@ def test_children_of_a_target_are_not_touched() -> None:
 
 @pytest.mark.parametrize("who", ["leader", "thread"])
 def test_a_target_that_execs_is_stopped_each_time(who: str) -> None:
-    """Hundreds of stops of a target that execs without end: none times out, and it goes on."""
+    """Row 16: Hundreds of stops of a target that execs: none times out, and it goes on."""
     found = races_met({"execs": 20}, lambda: exec_storm(who, 300))
     assert found["stops"] >= 300, found
 
 
 def test_an_exec_in_a_hold_waits_for_its_end() -> None:
-    """While held the target begins no new image; it does afterwards."""
+    """Row 16: While held the target begins no new image; it does afterwards."""
     with Execer("leader") as target:
         seen = 0
         while seen < 20:
@@ -90,14 +90,14 @@ def test_an_exec_in_a_hold_waits_for_its_end() -> None:
 
 
 def test_a_leader_may_leave_about_a_stop() -> None:
-    """40 targets whose leader ends at the stop: the threads left are held, and run on."""
+    """Row 16: 40 targets whose leader ends at the stop: the threads left are held, and run on."""
     found = races_met({"leader left about the stop": 3}, lambda: leaders_leave(40))
     assert found["timeouts"] == 0, found
     assert found["moved while held"] == 0, found
 
 
 def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:
-    """Processes that clone() makes without a thread's flags run on when a hold ends at once."""
+    """Row 16: Processes by clone() without a thread's flags run on when a hold ends."""
     with Work("raws") as target, procvm.attach(target.pid) as tracee:
         cycles = 0
         while cycles < 2000 or (target.board[18] < 200 and cycles < 40_000):
@@ -114,7 +114,7 @@ def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:
 
 
 def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
-    """StopTimeoutError; the parent runs on, untraced, when its child has ended."""
+    """Row 17: StopTimeoutError; the parent runs on, untraced, when its child has ended."""
     with Work("vfork") as target:
         child = target.board[5]
         assert eventually(lambda: target.board[5] != 0)
@@ -133,7 +133,7 @@ def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
 
 
 def test_the_deadline_of_a_stop_is_kept() -> None:
-    """A stop of a vfork parent raises within 4 s; after the child's end a stop works in 0.2 s."""
+    """Row 17: A stop of a vfork parent raises within 4 s; later one works in 0.2 s."""
     with Work("vfork") as target, procvm.open(target.pid) as process:
         assert process.is_alive()
         start = time.monotonic()
@@ -150,7 +150,7 @@ FREEZER = "/sys/fs/cgroup/freezer"
 
 
 def test_a_frozen_target_is_not_stopped_later() -> None:
-    """In a frozen cgroup: StopTimeoutError; after the thaw it runs, and nobody holds it."""
+    """Row 17: In a frozen cgroup: StopTimeoutError; after the thaw it runs, and nobody holds it."""
     group = f"{FREEZER}/procvm-test-{os.getpid()}"
     try:
         os.mkdir(group)
@@ -193,7 +193,7 @@ def _read(path: str) -> str:
 
 
 def test_a_target_that_dies_about_a_stop_ends_with_its_status() -> None:
-    """30 targets killed at random instants of stop cycles: ProcessExitedError, and -9 for all."""
+    """Row 13: 30 targets killed at random in cycles: ProcessExitedError, and -9 for all."""
     for k in range(30):
         with Work("mixed", 8) as target, procvm.attach(target.pid) as tracee:
             pid = os.fork()
@@ -216,7 +216,7 @@ def _read_in_holds(tracee: procvm.Tracee, address: int) -> None:
 
 
 def test_what_a_target_sees_of_itself_is_equal_after_many_stops() -> None:
-    """Descriptors, mappings, signal masks, dispositions and timers are equal after 500 stops."""
+    """Row 22: Descriptors, mappings, masks, dispositions, timers: equal after 500 stops."""
     with Child(["sleep", "1000"]) as target:
         assert eventually(lambda: _read(f"/proc/{target.pid}/comm") == "sleep\n")
         assert eventually(lambda: state_of(target.pid) == "S")
@@ -243,7 +243,7 @@ def _itself(pid: int) -> dict[str, object]:
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 def test_gdb_attaches_between_holds() -> None:
-    """Between holds another tracer gets the target, since nobody traces it; then holds go on."""
+    """Row 18: Between holds another tracer gets the target; then holds go on."""
     with Work("tick", 2) as target, procvm.attach(target.pid) as tracee:
         with tracee.stopped():
             pass

@@ -57,7 +57,7 @@ def assert_runs_within(work: Work, seconds: float) -> None:
 def test_a_tool_that_ends_while_holding_lets_go(
     work: Work, ending: str, status: int | None, how: str
 ) -> None:
-    """A hold without a longest time is over within 100 ms of the tool's end."""
+    """Row 24: A hold without a longest time is over within 100 ms of the tool's end."""
     with Tool("hold", work.pid, "none", how, stderr=subprocess.DEVNULL) as tool:
         tool.line()
         work.assert_stands_still()
@@ -86,7 +86,7 @@ def _is_gone(pid: int) -> bool:
 def test_a_tool_that_is_killed_while_holding_lets_go(
     work: Work, signo: signal.Signals, how: str
 ) -> None:
-    """A signal that ends the tool ends its hold within 100 ms."""
+    """Row 24: A signal that ends the tool ends its hold within 100 ms."""
     with Tool("hold", work.pid, "none", how) as tool:
         tool.line()
         work.assert_stands_still()
@@ -98,7 +98,7 @@ def test_a_tool_that_is_killed_while_holding_lets_go(
 
 @pytest.mark.parametrize("how", ["stop", "with"])
 def test_a_fork_of_the_tool_keeps_nothing(work: Work, how: str) -> None:
-    """A child that the tool leaves behind, with all its descriptors, does not keep the hold."""
+    """Row 24: A child left behind with all the descriptors does not keep the hold."""
     with Tool("hold", work.pid, "none", how) as tool:
         tool.line()
         tool.send("fork")
@@ -111,7 +111,7 @@ def test_a_fork_of_the_tool_keeps_nothing(work: Work, how: str) -> None:
 
 
 def test_a_stopped_tool_holds_no_longer_than_the_longest_time(work: Work) -> None:
-    """Ctrl-Z of the tool: the target runs when the longest time is over, not before its SIGCONT."""
+    """Row 24: The tool is suspended: its target runs when the longest time is over."""
     with Tool("hold", work.pid, "0.5") as tool:
         tool.line()
         tool.signal(signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_a_stopped_tool_holds_no_longer_than_the_longest_time(work: Work) -> Non
 
 
 def test_a_killed_tracer_lets_go(work: Work) -> None:
-    """The end of the tracer itself ends the hold within 100 ms; the tool lives."""
+    """Row 24: The end of the tracer itself ends the hold within 100 ms; the tool lives."""
     with Tool("hold", work.pid, "none") as tool:
         tool.line()
         os.kill(tracer_of(work.pid), signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_a_killed_tracer_lets_go(work: Work) -> None:
 
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
-    """8 tools killed in cycles: the target runs within 100 ms, with every signal, in order."""
+    """Rows 20 and 24: 8 tools are killed: the target runs in 100 ms, with every signal in order."""
     found = races_met({"held at that moment": 2}, lambda: tool_killed(8, signo))
     assert found["slowest ms"] <= 100, found
     assert found["lost"] == 0, found
@@ -146,7 +146,7 @@ def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
 
 @pytest.mark.parametrize("how", ["with", "nested", "calls"])
 def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
-    """100 Ctrl-C at random instants: each is one KeyboardInterrupt, and the target runs."""
+    """Row 24: 100 Ctrl-C at random instants: each is one KeyboardInterrupt, and the target runs."""
     found = races_met({"inside the with": 2}, lambda: ctrl_c(100, how=how))
     assert found["surfaced"] == found["sent"], found
     assert found["swallowed"] == 0, found
@@ -154,7 +154,7 @@ def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
 
 
 def test_a_tool_killed_in_the_middle_of_spawn_leaves_nothing_held() -> None:
-    """No process that a killed tool was just spawning stays traced, or stopped."""
+    """Row 24: No process that a killed tool was just spawning stays traced, or stopped."""
     for k in range(8):
         with Tool("spawner") as tool:
             assert tool.line() == "spawning"
@@ -186,7 +186,7 @@ def _kill(pid: int) -> None:
 
 
 def test_holds_end_with_the_interpreter_and_its_atexit_functions(work: Work) -> None:
-    """A hold taken in an atexit function is over with the tool; it neither hangs nor fails."""
+    """Row 24: A hold taken in an atexit function is over with the tool, which does not fail."""
     with Tool("at_exit", work.pid, stderr=subprocess.PIPE) as tool:
         assert tool.line() == "end"
         assert tool.line() == "held at exit"

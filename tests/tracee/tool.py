@@ -8,14 +8,20 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
+import json
 import os
 import resource
+import select
 import signal
 import sys
 import threading
+import traceback
+from collections import Counter
 from collections.abc import Callable
 
 import procvm
+from tests.tracee.witness import tracer_of
 
 
 def say(line: str) -> None:
@@ -177,6 +183,146 @@ def at_exit(pid: str) -> None:
     atexit.register(last)
     with tracee, tracee.stopped():
         say("end")
+
+
+def race(pid: str) -> None:
+    """Attaches and holds until a line comes; tells how often, how often refused, and by whom."""
+    held = 0
+    ours: set[int] = set()
+    told: Counter[int] = Counter()
+    say("racing")
+    while not select.select([0], [], [], 0)[0]:
+        try:
+            with procvm.attach(int(pid)) as tracee, tracee.stopped():
+                ours.add(tracer_of(int(pid)))
+                held += 1
+        except procvm.AlreadyTracedError as error:
+            told[error.tracer_pid] += 1
+    say(json.dumps([held, told.total(), sorted(ours), sorted(told)]))
+
+
+def step(pid: str) -> None:
+    """Steps one thread of a held target without end."""
+    with procvm.attach(int(pid)) as tracee:
+        tracee.stop()
+        say("stepping")
+        while True:
+            tracee.step()
+
+
+def go_on(pid: str) -> None:
+    """Lets a held target go on to its next event, tells it, and waits."""
+    tracee = procvm.attach(int(pid), longest_hold=None)
+    tracee.stop()
+    say("going")
+    event = tracee.cont()
+    say(f"{event.kind} {event.signo}" if event else "nothing")
+    _wait(tracee)
+
+
+class _Late:
+    """Holds a target when it is collected, which is when the interpreter ends."""
+
+    def __init__(self, tracee: procvm.Tracee) -> None:
+        self.tracee = tracee
+
+    def __del__(self) -> None:
+        try:
+            self.tracee.stop()
+            os.write(1, b"held in del\n")
+        except BaseException as error:  # noqa: BLE001 (told to the test)
+            os.write(1, f"{type(error).__name__} in del\n".encode())
+
+
+def in_del(pid: str) -> None:
+    """Ends; an object's `__del__` holds a target then, and never lets go."""
+    # A cycle, so that it is collected at the very end.
+    late = _Late(procvm.attach(int(pid), longest_hold=None))
+    late.__dict__["itself"] = late
+    gc.disable()
+    say("end")
+
+
+def held_at_exit(pid: str) -> None:
+    """Ends; an atexit function holds a target then, and never lets go."""
+    tracee = procvm.attach(int(pid), longest_hold=None)
+    atexit.register(say, "held at exit")
+    atexit.register(tracee.stop)
+    say("end")
+
+
+def held_by_a_thread(pid: str) -> None:
+    """Ends its main thread while a daemon is inside the with of a hold."""
+    inside = threading.Event()
+
+    def hold_on() -> None:
+        with procvm.attach(int(pid), longest_hold=None) as tracee, tracee.stopped():
+            inside.set()
+            threading.Event().wait()
+
+    threading.Thread(target=hold_on, daemon=True).start()
+    inside.wait()
+    say("end")
+
+
+def rounds(pid: str, word: str) -> None:
+    """For each line, a number, uses a target so often; answers what was raised."""
+    failures: Counter[str] = Counter()
+    address = int(word)
+    tracer = 0
+
+    def attempt(name: str, use: Callable[[], object]) -> None:
+        try:
+            use()
+        except procvm.ProcvmError as error:
+            failures[f"{name}: {type(error).__name__}"] += 1
+        except BaseException as error:  # noqa: BLE001 (told to the test)
+            kind = f"{type(error).__name__} {getattr(error, 'errno', None) or ''}".strip()
+            frames = traceback.extract_tb(error.__traceback__)
+            where = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in frames]
+            failures[f"{name}: foreign {kind} at {where[-1]}"] += 1
+
+    def exchange(vm: procvm.VmSpace) -> None:
+        vm.atomic_compare_exchange(address, procvm.u64, 0, 0)
+
+    def in_a_with(tracee: procvm.Tracee) -> None:
+        with tracee.stopped() as held:
+            held.vm.read_val(address, procvm.u64)
+            exchange(held.vm)
+
+    def look() -> None:
+        nonlocal tracer
+        tracer = tracer_of(int(pid))
+
+    def once() -> None:
+        with procvm.attach(int(pid)) as tracee:
+            attempt("stop", tracee.stop)
+            with contextlib.suppress(OSError, ValueError):
+                look()
+            attempt("exchange", lambda: exchange(tracee.vm))
+            attempt("step", tracee.step)
+            attempt("resume", tracee.resume)
+            attempt("with", lambda: in_a_with(tracee))
+            attempt("exchange outside", lambda: exchange(tracee.vm))
+
+    say(f"ready {os.getpid()}")
+    while line := sys.stdin.readline():
+        failures.clear()
+        for _ in range(int(line)):
+            attempt("attach", once)
+        gc.collect()
+        fds: list[str] = []
+        while not fds:
+            with contextlib.suppress(OSError):  # this call may be the one that fails
+                fds = sorted(map(_kind_of, os.listdir("/proc/self/fd")))
+        say(json.dumps([failures, fds, tracer]))
+
+
+def _kind_of(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0]
+    except OSError:
+        return ""  # the one that listed the directory
 
 
 if __name__ == "__main__":
