@@ -11,7 +11,6 @@ from procvm.mm.gather import gather
 from procvm.mm.memory import UserMemory
 from procvm.mm.needle import NOTHING, Values, condition_of
 from procvm.mm.search import (
-    CHUNK_LEN,
     Task,
     add_range,
     leave_room,
@@ -23,7 +22,10 @@ from procvm.mm.search import (
 )
 from procvm.own.buffers import view_of
 
-__all__ = ["Change", "Scan"]
+__all__ = ["CHUNK_LEN", "Change", "Scan"]
+
+CHUNK_LEN = 1 << 20
+"""Bytes that are looked at at a time; candidates everywhere take several times as much."""
 
 Change = Literal["changed", "unchanged", "increased", "decreased"]
 Progress = Callable[[int, int], object]

@@ -65,38 +65,74 @@ def find_all(view: memoryview, address: int, pattern: Pattern) -> array[int]:
 
 
 def _by_words(np: Any, view: memoryview, address: int, pattern: Pattern) -> array[int]:
-    """Looks for a whole word of the pattern, at each of the places where it may be aligned.
+    """Looks for two whole bytes of the pattern, at even and at odd addresses.
 
-    Comparing aligned words is quicker than any search for bytes, and as quick
-    in memory full of zeros as elsewhere.
+    Comparing words is quicker than any search for bytes, and as quick in memory
+    full of zeros as elsewhere if the two are not zeros themselves.
     """
     first, end = pattern.run
     data = np.frombuffer(view, np.uint8)
-    width = 4 if end - first >= 7 else 2 if end - first >= 3 else 1
-    shift = -address % width
-    words = np.frombuffer(view, f"u{width}", (len(view) - shift) // width, shift)
+    places = range(first, end - 1)
     parts: list[Any] = []
-    for residue in range(width):
-        if end > first:
-            places = range(first + residue, end - width + 1, width)
-            at = max(places, key=lambda at: _rarity(pattern.values[at : at + width]))
-            word = int.from_bytes(pattern.values[at : at + width], sys.byteorder)
-            found = np.flatnonzero(words == words.dtype.type(word))
-        else:
-            # No byte is whole: the one of which most is known.
-            at = max(range(len(pattern.masks)), key=lambda at: pattern.masks[at].bit_count())
-            found = np.flatnonzero((words & pattern.masks[at]) == pattern.values[at])
-        if not len(found):
-            continue
-        starts = found * width + (shift - at)
-        starts = starts[(starts >= 0) & (starts <= len(view) - len(pattern.values))]
-        starts = _with_the_rest(data, starts, pattern, range(at, at + width))
-        if len(starts):
-            parts.append(starts)
-    if not parts:
-        return array("Q")
-    merged = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+    if places:
+        best = max(places, key=lambda at: _rarity(pattern.values[at : at + 2]))
+        worth = _rarity(pattern.values[best : best + 2])
+        for parity in range(2):
+            # Words that are aligned are compared at twice the speed of others.
+            aligned = [at for at in places if (at - first) % 2 == parity]
+            at = max(aligned, key=lambda at: _rarity(pattern.values[at : at + 2]), default=best)
+            if _rarity(pattern.values[at : at + 2]) < worth:
+                at = best
+            # Where a pattern begins that is `parity` bytes off, its word stands here.
+            shift = (at - first + parity - address) % 2
+            words = np.frombuffer(view, np.uint16, (len(view) - shift) // 2, shift)
+            word = int.from_bytes(pattern.values[at : at + 2], sys.byteorder)
+            parts.append((_equal(np, words, np.uint16(word)) * 2 + (shift - at), range(at, at + 2)))
+    elif end > first:
+        parts.append((_equal(np, data, np.uint8(pattern.values[first])) - first, range(first, end)))
+    else:
+        # No byte is whole: the one of which most is known.
+        at = max(range(len(pattern.masks)), key=lambda at: pattern.masks[at].bit_count())
+        some = np.flatnonzero((data & pattern.masks[at]) == pattern.values[at])
+        parts.append((some - at, range(at, at + 1)))
+    found: list[Any] = []
+    for starts, known in parts:
+        inside = starts[(starts >= 0) & (starts <= len(view) - len(pattern.values))]
+        found.append(_with_the_rest(data, inside, pattern, known))
+    merged = found[0] if len(found) == 1 else np.sort(np.concatenate(found))
     return array("Q", merged.astype(np.uint64).tobytes())
+
+
+_FEW = 1000
+# Marks for as many words as a piece of work has; one is out of the list while it is used.
+_idle: list[bytearray] = []
+
+
+def _equal(np: Any, words: Any, word: Any) -> Any:
+    """Returns the numbers of the words that are equal to one."""
+    try:
+        marks = _idle.pop()
+    except IndexError:
+        marks = bytearray()
+    n = len(words)
+    if len(marks) < n:
+        marks = bytearray(n)
+    is_equal = np.frombuffer(marks, bool, n)
+    np.equal(words, word, out=is_equal)
+    hits: list[int] = []
+    # Few hits in many marks: the interpreter's own search is ten times as quick as numpy's.
+    at = marks.find(1, 0, n)
+    while at >= 0 and len(hits) < _FEW:
+        hits.append(at)
+        at = marks.find(1, at + 1, n)
+    found = np.array(hits, np.int64) if at < 0 else np.flatnonzero(is_equal)
+    del is_equal
+    if len(_idle) < _MOST_IDLE:
+        _idle.append(marks)
+    return found
+
+
+_MOST_IDLE = 8
 
 
 def _with_the_rest(data: Any, starts: Any, pattern: Pattern, known: range) -> Any:

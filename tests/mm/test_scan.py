@@ -21,8 +21,7 @@ import procvm
 from procvm import PageFaultError, VmSpace, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import UserMemory
-from procvm.mm.scan import Scan
-from procvm.mm.search import CHUNK_LEN
+from procvm.mm.scan import CHUNK_LEN, Scan
 from tests.playground import PAGE
 
 np: Any = numpy_or_none()

@@ -660,20 +660,21 @@ def test_neighbours_in_any_order_are_one_range() -> None:
 
 def test_the_first_hit_comes_before_the_rest_is_read() -> None:
     """A search reads as far as it is asked for hits."""
-    memory = Flat(b"needle" + bytes(5 * MIB))
+    n = 2 * CHUNK_LEN + 1
+    memory = Flat(b"needle" + bytes(n - 6))
     done: list[int] = []
     found = VmSpace(memory).search(
         b"needle",
-        ranges=[(PAGES_AT, PAGES_AT + 5 * MIB)],
+        ranges=[(PAGES_AT, PAGES_AT + n)],
         threads=1,
         progress=lambda n, _: done.append(n),
     )
     assert (memory.reads, done) == ([], [])
     assert next(found) == PAGES_AT
-    assert sum(n for _, n in memory.reads) < MIB + PAGE
+    assert sum(n for _, n in memory.reads) < CHUNK_LEN + PAGE
     assert done == []
     assert list(found) == []
-    assert done == [MIB, 2 * MIB, 3 * MIB, 4 * MIB, 5 * MIB]
+    assert done == [CHUNK_LEN, 2 * CHUNK_LEN, n]
 
 
 def test_a_search_that_is_closed_gives_nothing_more() -> None:

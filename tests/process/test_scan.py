@@ -20,8 +20,7 @@ import procvm
 from procvm import VmSpace, f64, i16, i32, u8, u32, u64
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.scan import Scan
-from procvm.mm.search import CHUNK_LEN
+from procvm.mm.scan import CHUNK_LEN, Scan
 from tests.faults.subjects import Subject, status_field
 from tests.linux.kinds import DEFAULT, FORCED, Allowed, contents, every_pair, oracle
 from tests.playground import PAGE, Playground, pattern

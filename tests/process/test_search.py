@@ -180,16 +180,16 @@ def test_pages_that_go_meanwhile_are_skipped(
     process: procvm.Process, playground: Playground
 ) -> None:
     """What the target unmaps before the search is there is told; what is behind it is found."""
-    n = 4 * MIB
+    n = 2 * CHUNK_LEN + MIB
     start = playground.reserve(n)
     playground.clear(start, n)
     playground.poke(start + 9, b"needle")
     playground.poke(start + n - 9, b"needle")
     found = process.vm.search(b"needle", ranges=[(start, start + n)], threads=1)
     assert next(found) == start + 9
-    playground.unmap(start + 2 * MIB, MIB)
+    playground.unmap(start + CHUNK_LEN + MIB, MIB)
     assert list(found) == [start + n - 9]
-    assert found.skipped == [(start + 2 * MIB, start + 3 * MIB)]
+    assert found.skipped == [(start + CHUNK_LEN + MIB, start + CHUNK_LEN + 2 * MIB)]
 
 
 # The end of a target, and of a search
@@ -287,7 +287,7 @@ def test_the_first_hit_comes_early_and_progress_counts_it_all(
     assert next(found) == start + 50
     assert seen == []
     assert list(found) == []
-    assert seen == [(k * MIB, n) for k in range(1, 17)] + [(n, n)]
+    assert seen == [(k * CHUNK_LEN, n) for k in range(1, n // CHUNK_LEN + 1)] + [(n, n)]
 
 
 def test_a_closed_process_is_not_searched(playground: Playground) -> None:
