@@ -12,6 +12,7 @@ from procvm.address import as_int
 from procvm.errors import PageFaultError
 from procvm.mm.memory import UserMemory
 from procvm.mm.own import OwnMemory
+from procvm.own.buffers import refuse_pointers
 
 __all__ = ["VmFile"]
 
@@ -79,6 +80,7 @@ class VmFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fills a buffer as far as it goes; returns how many bytes that was."""
         self._require_open()
+        refuse_pointers(memoryview(buffer))
         target = OwnMemory.of_buffer(buffer, writable=True)
         return self._move(self._memory.read, target)
 

@@ -29,6 +29,7 @@ __all__ = [
     "Search",
     "Task",
     "add_range",
+    "behind_hole",
     "leave_room",
     "nr_threads",
     "pairs_of",
@@ -150,7 +151,7 @@ def read_pieces(
                 bad = at + error.copied_len
                 if bad > at:
                     add_range(pieces, at, bad)
-                at = min(_behind_hole(memory, bad, first), first)
+                at = min(behind_hole(memory, bad, first), first)
                 add_range(skipped, bad, at)
                 continue
             add_range(pieces, at, first)
@@ -172,7 +173,7 @@ def add_range(ranges: list[tuple[int, int]], start: int, end: int) -> None:
         ranges.append((start, end))
 
 
-def _behind_hole(memory: UserMemory, bad: int, end: int) -> int:
+def behind_hole(memory: UserMemory, bad: int, end: int) -> int:
     """Returns the next address that can be read, or `end`."""
     byte = Scratch(1)
     at = page_end(bad)

@@ -29,7 +29,7 @@ from procvm.mm.search import (
     ranges_of,
     tasks_of,
 )
-from procvm.mm.view import view_of_kind
+from procvm.mm.view import is_overlay, view_of_kind
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
 from procvm.perms import Perms
@@ -471,7 +471,7 @@ class VmSpace(VmIo, VmIoFill):
             TypeError: Not a structure, union or array of plain data.
         """
         pod = pod_of(kind)
-        if pod.code or (not hasattr(pod.ctype, "_fields_") and not hasattr(pod.ctype, "_length_")):
+        if not is_overlay(pod.ctype):
             raise TypeError(f"{pod.name} has no fields; read_val reads it")
         vaddr, _ = self._check(vaddr, pod.size)
         return view_of_kind(self, vaddr, pod)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -11,7 +12,7 @@ from procvm.pod import pod_of
 if TYPE_CHECKING:
     from procvm.mm.space import VmSpace
 
-__all__ = ["Address", "ArrayView", "View", "view_of_kind"]
+__all__ = ["Address", "ArrayView", "View", "is_overlay", "view_of_kind"]
 
 
 class Address(int):
@@ -45,6 +46,12 @@ def view_of_kind(space: VmSpace, address: int, kind: Any) -> Any:
     return _value(space, space.read_val(address, pod), ctype)
 
 
+def is_overlay(ctype: Any) -> bool:
+    """Returns whether a type has fields or elements, each to be read by itself."""
+    whole: Any = (ctypes.Structure, ctypes.Union, ctypes.Array)
+    return issubclass(ctype, whole) and not _is_text(ctype)
+
+
 def _is_text(ctype: Any) -> bool:
     """Returns whether a type is an array of characters, whose value is bytes."""
     return hasattr(ctype, "_length_") and getattr(ctype, "_type_", None) is ctypes.c_char
@@ -53,24 +60,28 @@ def _is_text(ctype: Any) -> bool:
 def _value(space: VmSpace, value: Any, ctype: Any) -> Any:
     """Returns a value, followable if it is as wide as an address and unsigned."""
     value = getattr(value, "value", value)
+    if value is None:
+        value = 0
     if type(value) is int and ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_size_t):
         return Address(value, space) if value >= 0 and ctype in _WORDS else value
-    return 0 if value is None else value
+    return value
 
 
 _WORDS = (ctypes.c_size_t, ctypes.c_uint64, ctypes.c_ulong, ctypes.c_void_p)
 
 
 def _write(space: VmSpace, address: int, ctype: Any, value: Any) -> None:
-    whole: Any = (ctypes.Structure, ctypes.Union, ctypes.Array)
-    if issubclass(ctype, whole) and not _is_text(ctype):
+    if is_overlay(ctype):
         if not isinstance(value, ctype):
             raise TypeError(f"takes a {ctype.__name__}, not {type(value).__name__}")
         space.write_val(address, ctype, value)
         return
     cell: Any = ctype()
     cell.value = value
-    if type(value) is int and isinstance(cell.value, int) and cell.value != value:
+    found = 0 if cell.value is None else cell.value
+    if isinstance(value, int) and isinstance(found, int) and found != value:
+        raise OverflowError(f"{int(value)} does not fit {ctype.__name__}")
+    if isinstance(found, float) and math.isinf(found) and not math.isinf(value):
         raise OverflowError(f"{value} does not fit {ctype.__name__}")
     space.write_val(address, ctype, cell)
 
@@ -86,6 +97,19 @@ def _fields(ctype: Any) -> dict[str, Any]:
     return found
 
 
+def _is_of_bits(ctype: Any, name: str) -> bool:
+    """Returns whether a field is one of some bits."""
+    for base in ctype.__mro__:
+        for field in base.__dict__.get("_fields_", ()):
+            if field[0] == name:
+                return len(field) > 2
+        for part in base.__dict__.get("_anonymous_", ()):
+            inner = _fields(ctype)[part]
+            if name in _fields(inner):
+                return _is_of_bits(inner, name)
+    return False
+
+
 @final
 class View:
     """A structure that lies over a target's memory: each attribute is read and written there.
@@ -95,62 +119,70 @@ class View:
     address and unsigned is an int with `deref`.
     """
 
-    __slots__ = ("_address", "_ctype", "_space")
+    __slots__ = ("_procvm_address", "_procvm_ctype", "_procvm_space")
 
     def __init__(self, space: VmSpace, address: int, ctype: Any) -> None:
-        object.__setattr__(self, "_space", space)
-        object.__setattr__(self, "_address", address)
-        object.__setattr__(self, "_ctype", ctype)
+        object.__setattr__(self, "_procvm_space", space)
+        object.__setattr__(self, "_procvm_address", address)
+        object.__setattr__(self, "_procvm_ctype", ctype)
 
     def __repr__(self) -> str:
-        return f"<View of {self._ctype.__name__} at {self._address:#x}>"
+        return f"<View of {self._procvm_ctype.__name__} at {self._procvm_address:#x}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return View, (self._procvm_space, self._procvm_address, self._procvm_ctype)
 
     def __dir__(self) -> list[str]:
-        return [*_fields(self._ctype)]
+        return [*_fields(self._procvm_ctype)]
 
-    def _field(self, name: str) -> tuple[int, Any, Any]:
+    def _procvm_field(self, name: str) -> tuple[int, Any, Any]:
         """Returns (address, type, descriptor) of a field; no type for one of a few bits."""
-        fields = _fields(self._ctype)
+        fields = _fields(self._procvm_ctype)
         if name not in fields:
-            raise AttributeError(f"{self._ctype.__name__} has no field {name!r}")
-        descriptor = getattr(self._ctype, name)
-        if descriptor.size >> 16:
-            return self._address + descriptor.offset, None, descriptor
-        ctype = fields[name] or _anonymous_type(self._ctype, name)
-        return self._address + descriptor.offset, ctype, descriptor
+            raise AttributeError(f"{self._procvm_ctype.__name__} has no field {name!r}")
+        descriptor = getattr(self._procvm_ctype, name)
+        if descriptor.offset < 0:
+            # Some versions of ctypes do so with the second field of bits of a union.
+            raise TypeError(
+                f"ctypes places {name} outside {self._procvm_ctype.__name__}; read_val reads it"
+            )
+        if _is_of_bits(self._procvm_ctype, name):
+            return self._procvm_address + descriptor.offset, None, descriptor
+        ctype = fields[name] or _anonymous_type(self._procvm_ctype, name)
+        return self._procvm_address + descriptor.offset, ctype, descriptor
 
     def __getattr__(self, name: str) -> Any:
-        address, ctype, descriptor = self._field(name)
+        address, ctype, descriptor = self._procvm_field(name)
         if ctype is None:
-            return getattr(self._unit(name, address, descriptor)[1], name)
-        return view_of_kind(self._space, address, ctype)
+            return getattr(self._procvm_unit(name, address, descriptor)[1], name)
+        return view_of_kind(self._procvm_space, address, ctype)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        address, ctype, descriptor = self._field(name)
+        address, ctype, descriptor = self._procvm_field(name)
         if ctype is not None:
-            _write(self._space, address, ctype, value)
+            _write(self._procvm_space, address, ctype, value)
             return
         # Bits share their bytes with others, which are written back as they were.
-        n, whole = self._unit(name, address, descriptor)
+        n, whole = self._procvm_unit(name, address, descriptor)
         setattr(whole, name, value)
         if getattr(whole, name) != value:
             raise OverflowError(f"{value} does not fit the bits of {name}")
         start = descriptor.offset
-        self._space.write_bytes(address, bytes(whole)[start : start + n])
+        self._procvm_space.write_bytes(address, bytes(whole)[start : start + n])
 
-    def _unit(self, name: str, address: int, descriptor: Any) -> tuple[int, Any]:
+    def _procvm_unit(self, name: str, address: int, descriptor: Any) -> tuple[int, Any]:
         """Returns the bytes that a field of bits is in, and a structure that holds just these."""
-        ctype = _fields(self._ctype)[name] or _anonymous_type(self._ctype, name)
+        ctype = _fields(self._procvm_ctype)[name] or _anonymous_type(self._procvm_ctype, name)
         n = ctypes.sizeof(ctype)
-        data = bytearray(ctypes.sizeof(self._ctype))
+        data = bytearray(ctypes.sizeof(self._procvm_ctype))
         start = descriptor.offset
         n = min(n, len(data) - start)
-        data[start : start + n] = self._space.read_bytes(address, n)
-        return n, cast(Any, self._ctype.from_buffer_copy(data))
+        data[start : start + n] = self._procvm_space.read_bytes(address, n)
+        return n, cast(Any, self._procvm_ctype.from_buffer_copy(data))
 
     def address_of(self, name: str) -> int:
         """Returns the address of a field."""
-        return self._field(name)[0]
+        return self._procvm_field(name)[0]
 
 
 def _anonymous_type(ctype: Any, name: str) -> Any:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self, final
 
-from procvm.address import PAGE_SIZE, as_address, page_end
+from procvm.address import PAGE_SIZE, as_address
 from procvm.errors import AccessDeniedError, ClosedError, PageFaultError
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.search import ranges_of
+from procvm.mm.search import behind_hole, ranges_of
 from procvm.mm.space import VmSpace
-from procvm.own.buffers import Pin, copy, fill_zeros, pin
+from procvm.own.buffers import Pin, Scratch, copy, fill_zeros, pin
 from procvm.perms import Perms
 from procvm.process.maps import Maps, Vma
 
@@ -60,11 +61,27 @@ class KeptMemory(UserMemory):
     ) -> None:
         self._pieces = pieces
         self._starts = [piece.start for piece in pieces]
-        self._regions = regions
+        # Of what was mapped what was kept: nothing else is worth a look.
+        self._regions = _kept_regions(regions, pieces)
+        self._origin: KeptMemory | None = None
         self._end = end
         self._pid = pid
         self._forced = forced
-        self.closed = False
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it, or what it was made of, was closed."""
+        return self._closed if self._origin is None else self._origin.closed
+
+    def close(self) -> None:
+        """Forgets what was kept, and gives it back."""
+        self._closed = True
+        self._pieces.clear()
+        self._starts.clear()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{self!r} can not be pickled: it is as large as what it keeps")
 
     def __repr__(self) -> str:
         return f"a snapshot of process {self._pid}"
@@ -86,7 +103,9 @@ class KeptMemory(UserMemory):
 
     def forced(self) -> KeptMemory:
         """Returns the same: all that was kept can be read."""
-        return KeptMemory(self._pieces, self._regions, self._end, self._pid, forced=True)
+        other = KeptMemory(self._pieces, self._regions, self._end, self._pid, forced=True)
+        other._origin = self
+        return other
 
     def pieces(self) -> list[Piece]:
         """Returns what was kept, sorted and disjoint.
@@ -137,17 +156,33 @@ class KeptMemory(UserMemory):
         """Returns the runs of zeros that nobody had ever written."""
         return [
             (max(piece.start, start), min(piece.end, end))
-            for piece in self._between(start, end)
+            for piece in self.between(start, end)
             if piece.own is None
         ]
 
-    def _between(self, start: int, end: int) -> Iterator[Piece]:
+    def between(self, start: int, end: int) -> Iterator[Piece]:
+        """Yields the pieces that reach into a range."""
         pieces = self.pieces()
         k = max(bisect_right(self._starts, start) - 1, 0)
         while k < len(pieces) and pieces[k].start < end:
             if pieces[k].end > start:
                 yield pieces[k]
             k += 1
+
+
+def _kept_regions(regions: list[Region], pieces: list[Piece]) -> list[Region]:
+    found: list[Region] = []
+    k = 0
+    for region in regions:
+        while k and pieces[k - 1].end > region.start:
+            k -= 1
+        while k < len(pieces) and pieces[k].start < region.end:
+            start = max(pieces[k].start, region.start)
+            end = min(pieces[k].end, region.end)
+            if start < end:
+                found.append(Region(start, end, region.flags))
+            k += 1
+    return found
 
 
 @final
@@ -167,7 +202,8 @@ class Snapshot(VmSpace):
         self._origin = origin
 
     def __repr__(self) -> str:
-        return f"<Snapshot of process {self._pid}, {self.kept_len} bytes kept>"
+        state = "closed" if self._kept.closed else f"{self.kept_len} bytes kept"
+        return f"<Snapshot of process {self._pid}, {state}>"
 
     @property
     def pid(self) -> int:
@@ -217,18 +253,20 @@ class Snapshot(VmSpace):
         """
         forced = self._origin.forced()
         done = 0
-        for run in _differences(self._kept, forced.memory, None):
-            try:
-                forced.write_bytes(run.address, run.old)
-            except PageFaultError as error:
-                error.copied_len += done
-                raise
-            done += len(run.old)
+        # Look by look: joined runs of all memory would be copied again and again.
+        for start, end, old in _looks(self._kept, None):
+            for address, was, _ in _compared(start, end, old, forced.memory):
+                try:
+                    forced.write_bytes(address, was)
+                except PageFaultError as error:
+                    error.copied_len += done
+                    raise
+                done += len(was)
         return done
 
     def close(self) -> None:
         """Forgets what was kept. Twice is fine."""
-        self._kept.closed = True
+        self._kept.close()
 
     def __enter__(self) -> Self:
         return self
@@ -279,25 +317,49 @@ def _compared(
     start: int, end: int, old: memoryview | None, other: UserMemory
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Yields (address, old, new) of each run of a look that differs."""
-    at = start
     # Where there were zeros what is still untouched is zeros now, and is not read.
     untouched = other.untouched(start, end) if old is None else []
-    for first, last in [*untouched, (end, end)]:
-        while at < first:
-            n = first - at
-            room = bytearray(n)
-            held = pin(room, writable=True)
-            got, behind = n, first
+    if isinstance(other, KeptMemory):
+        there = [(piece.start, piece.end) for piece in other.between(start, end)]
+    else:
+        there = [(start, end)]
+    room: Scratch | None = None
+    for low, high in _without(_clipped(there, start, end), untouched):
+        at = low
+        while at < high:
+            room = room or Scratch(end - start)
+            n = high - at
+            got, behind = n, high
             try:
-                other.read(at, held.address, n)
+                other.read(at, room.address, n)
             except PageFaultError as error:
                 got = error.copied_len
-                behind = min(page_end(at + got), first)
-            was = bytes(got) if old is None else old[at - start : at - start + got]
-            for low, high in _runs(was, memoryview(room)[:got]):
-                yield at + low, bytes(was[low:high]), bytes(room[low:high])
+                behind = min(behind_hole(other, at + got, high), high)
+            if got:
+                was = bytes(got) if old is None else old[at - start : at - start + got]
+                for first, last in _runs(was, room.view[:got]):
+                    yield at + first, bytes(was[first:last]), bytes(room.view[first:last])
             at = behind
-        at = max(at, last)
+
+
+def _clipped(pairs: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    return [(max(a, start), min(b, end)) for a, b in pairs]
+
+
+def _without(
+    pairs: list[tuple[int, int]], holes: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yields what is left of ranges without others; both are in order."""
+    for start, end in pairs:
+        at = start
+        for first, last in holes:
+            if last <= at or first >= end:
+                continue
+            if at < first:
+                yield at, first
+            at = last
+        if at < end:
+            yield at, end
 
 
 def _runs(old: bytes | memoryview, new: memoryview) -> list[tuple[int, int]]:
@@ -353,13 +415,22 @@ def take_snapshot(
         wanted = ranges_of(vma for vma in maps if vma.perms & Perms.READ and vma.end <= memory.end)
     else:
         wanted = ranges_of(ranges)
+        for start, end in wanted[-1:]:
+            if end > memory.end:
+                raise AccessDeniedError(
+                    f"[{start:#x}, {end:#x}) leaves user space, which ends at {memory.end:#x}; "
+                    "give a range below it",
+                    errno=errno.EFAULT,
+                )
+    mapped = ranges_of(memory.regions() or wanted)
     pieces: list[Piece] = []
     total, done = sum(end - start for start, end in wanted), 0
     for start, end in wanted:
         at = start
         for first, last in [*memory.untouched(start, end), (end, end)]:
             if at < first:
-                pieces.extend(_kept(memory, at, first))
+                for low, high in _common([(at, first)], mapped):
+                    pieces.extend(_kept(memory, low, high))
             if first < last:
                 pieces.append(Piece(first, last, None))
             at = last
@@ -369,6 +440,18 @@ def take_snapshot(
     regions = [Region(vma.start, vma.end, int(vma.perms)) for vma in maps]
     kept = KeptMemory(pieces, regions, memory.end, pid, forced=False)
     return Snapshot(kept, maps, pid, vm)
+
+
+def _common(
+    pairs: list[tuple[int, int]], others: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yields what two lists of ranges have in common."""
+    ends = [end for _, end in others]
+    for start, end in pairs:
+        for low, high in others[bisect_right(ends, start) :]:
+            if low >= end:
+                break
+            yield max(low, start), min(high, end)
 
 
 def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:
@@ -385,7 +468,7 @@ def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:
             memory.read(at, held.address + at - start, end - at)
         except PageFaultError as error:
             last = at + error.copied_len
-            behind = min(page_end(last), end)
+            behind = min(behind_hole(memory, last, end), end)
         else:
             last = behind = end
         if at < last:
