@@ -197,7 +197,7 @@ def test_two_processes_count_one_word_without_losing_one(
     source: object, pod: PodAtomic[int], offset: int
 ) -> None:
     """The child's and the tool's increments of one word by exchange add up exactly."""
-    ours, stop = 20_000, 2048
+    ours, stop = 5_000, 2048
     with Segment.alloc(1, shared=True) as segment:
         segment.write_bytes(0, b"\x77" * len(segment))
         segment.write_val(stop, u8, 0)
