@@ -42,9 +42,10 @@ def test_a_read_into_a_hole_tells_how_far_it_came(
 
 def test_the_tool_itself_can_be_opened() -> None:
     """A process may open itself, and closing it leaves no descriptor behind."""
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     segment = procvm.Segment.alloc(1)
     segment.write_val(16, u64, 99)
     with procvm.open(os.getpid()) as process:
         assert process.vm.read_val(segment.address + 16, u64) == 99
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    # What others left may have been collected meanwhile.
+    assert set(os.listdir("/proc/self/fd")) <= before

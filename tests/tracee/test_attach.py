@@ -30,7 +30,7 @@ def test_a_tool_can_not_hold_itself() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(procvm.UnsupportedError):
         procvm.attach(os.getpid())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_process_that_is_gone_is_told_so() -> None:
