@@ -101,7 +101,7 @@ def outcome(run: Any, file: Any, step: tuple[Any, ...]) -> Any:
         return "full" if getattr(error, "errno", 0) == errno.ENOSPC else "refused"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_a_program_does_with_it_what_it_does_with_a_real_file(steps: list[Any]) -> None:
     """Every result, offset and byte of reads, writes and seeks is as of io.FileIO."""

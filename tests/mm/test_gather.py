@@ -326,7 +326,7 @@ LAYOUTS = st.lists(st.sampled_from(["rw", "r", "wo", "none", "hole"]), min_size=
 # Against plain Python
 
 
-@settings(max_examples=200 if np is not None else 60, deadline=None)
+@settings(max_examples=80 if np is not None else 30, deadline=None)
 @given(st.data(), LAYOUTS, st.sampled_from(KINDS), st.booleans())
 def test_gather_is_as_plain_python(data: Any, layout: list[str], kind: Any, tells: bool) -> None:
     """Values, mask, and the fault's index, address and count, for any layout, order and kind."""
@@ -335,7 +335,7 @@ def test_gather_is_as_plain_python(data: Any, layout: list[str], kind: Any, tell
     check_gather(vm, fake.truth, addresses, kind, READ, PID)
 
 
-@settings(max_examples=200 if np is not None else 60, deadline=None)
+@settings(max_examples=80 if np is not None else 30, deadline=None)
 @given(st.data(), LAYOUTS, st.sampled_from(KINDS), st.booleans(), st.integers(0, 999))
 def test_scatter_is_as_plain_python(
     data: Any, layout: list[str], kind: Any, mask: bool, seed: int

@@ -277,7 +277,7 @@ def border_patch(patch: pytest.MonkeyPatch, chunk_len: int, page_len: int) -> No
     patch.setattr("procvm.mm.scan._PAGE", page_len)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.sampled_from(KINDS))
 def test_a_scan_and_what_is_left_of_it_are_as_plain_python(data: Any, kind: Kind) -> None:
     """Addresses, values and skipped ranges after any first look and any later ones."""

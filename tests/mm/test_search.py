@@ -239,7 +239,7 @@ def placed_with_part(draw: st.DrawFn) -> tuple[Place, bytes]:
     return place, draw(few)
 
 
-PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @PROPERTY
@@ -476,7 +476,7 @@ def test_numpy_values_stand_at_multiples_of_any_alignment() -> None:
 # Holes
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.lists(st.sampled_from(["good", "good", "bad"]), min_size=1, max_size=6),
     st.integers(0, PAGE - 1),

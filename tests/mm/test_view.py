@@ -207,7 +207,7 @@ def same(found: Any, expected: Any) -> bool:
 MADE = kinds().filter(lambda kind: ctypes.sizeof(kind) < SIZE_MOST)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MADE, st.integers(0, 40), st.randoms(use_true_random=False))
 def test_each_field_is_read_as_ctypes_reads_it(kind: Any, offset: int, made: Any) -> None:
     """Each number and text of any structure; one read, of the field's own bytes."""
@@ -254,7 +254,7 @@ def limits(kind: Any, bits: int = 0) -> tuple[int, int]:
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MADE, st.integers(0, 40), st.randoms(use_true_random=False))
 def test_each_field_is_written_as_ctypes_writes_it(kind: Any, offset: int, made: Any) -> None:
     """All bytes are as ctypes leaves them; one write, of the field's own bytes."""

@@ -98,7 +98,7 @@ def test_any_read_by_threads_is_as_the_model(
     assert few
 
     @settings(
-        max_examples=150,
+        max_examples=60,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
