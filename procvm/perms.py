@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-__all__ = ["Perms", "needed"]
+__all__ = ["READ", "SHARED", "WRITE", "Perms", "needed"]
 
 
 class Perms(IntFlag):
@@ -25,6 +25,9 @@ class Perms(IntFlag):
         shared = "s" if self & Perms.SHARED else "p"
         return "".join(letter if self & flag else "-" for letter, flag in letters) + shared
 
+
+# Plain numbers: the operators of an IntFlag take longer than the accesses they decide on.
+READ, WRITE, SHARED = int(Perms.READ), int(Perms.WRITE), int(Perms.SHARED)
 
 _LETTERS = {"r": Perms.READ, "w": Perms.WRITE, "x": Perms.EXEC, "s": Perms.SHARED}
 

@@ -6,11 +6,12 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 from array import array
 
 from procvm.address import PAGE_SIZE
 
-__all__ = ["touched"]
+__all__ = ["is_copied", "touched"]
 
 _SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg), Linux 6.7
 # size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
@@ -23,7 +24,8 @@ _NOT_KNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, e
 
 _ENTRY_LEN = 8
 _ENTRIES = 1 << 16
-_THERE = 0b11 << 62  # present, or swapped
+# Bits of an entry.
+_HERE, _THERE, _OF_FILE = 1 << 63, 0b11 << 62, 1 << 61  # present; present or swapped; a file's
 
 
 def touched(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
@@ -83,6 +85,20 @@ def _by_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
                 _append(runs, at + k * PAGE_SIZE, at + (k + 1) * PAGE_SIZE)
         at += len(data) // _ENTRY_LEN * PAGE_SIZE
     return runs
+
+
+def is_copied(pagemap_fd: int, number: int) -> bool:
+    """Returns whether a page of a private mapping is there, and no file's any more.
+
+    Args:
+        pagemap_fd: The pagemap.
+        number: Of the page: its address / page size.
+
+    Raises:
+        OSError: The address space can not be looked at.
+    """
+    data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
+    return int.from_bytes(data, sys.byteorder) & (_HERE | _OF_FILE) == _HERE
 
 
 def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:

@@ -22,7 +22,7 @@ from procvm.linux.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
 from procvm.linux.procmap import QUERY, VmaRange, prepared_query, vma_at
 from procvm.own.buffers import pin
-from procvm.perms import Perms
+from procvm.perms import READ
 
 __all__ = ["ProcMem"]
 
@@ -178,7 +178,7 @@ class ProcMem:
     def readable(self, address: int) -> bool:
         """Returns whether the target itself can read at `address`."""
         vma, _ = self._vma(address)
-        return vma is not None and bool(vma.flags & _READ)
+        return vma is not None and bool(vma.flags & READ)
 
     def peek(self, address: int, n: int) -> bytes | None:
         """Returns `n` bytes, protections ignored.
@@ -235,4 +235,3 @@ class ProcMem:
 
 
 _ADDRESS, _END = 2, 4  # words of a question
-_READ = int(Perms.READ)

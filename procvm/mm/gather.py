@@ -16,7 +16,7 @@ from procvm.extras import numpy_or_none
 from procvm.mm.element import Element, bytes_of_values, element_of
 from procvm.mm.memory import UserMemory
 from procvm.own.buffers import Scratch, address_of_bytes
-from procvm.perms import Perms
+from procvm.perms import READ
 
 __all__ = ["gather", "scatter"]
 
@@ -36,8 +36,6 @@ _BLOCK = 1 << 21
 
 _LARGEST = (1 << 31) - 1
 """Bytes that numpy takes for one value."""
-
-_READ = int(Perms.READ)
 
 
 def _addresses(np: Any, addresses: Any) -> Any:
@@ -218,7 +216,7 @@ class _Gather:
             return
         pairs: list[list[int]] = []
         for start, end, flags in found:
-            if not flags & _READ and not self._memory.is_forced:
+            if not flags & READ and not self._memory.is_forced:
                 continue
             if pairs and pairs[-1][1] == start:
                 pairs[-1][1] = end

@@ -13,6 +13,7 @@ from procvm.mm.needle import NOTHING, Values, condition_of
 from procvm.mm.search import (
     Task,
     add_range,
+    clipped,
     leave_room,
     nr_threads,
     read_pieces,
@@ -239,8 +240,7 @@ class _First:
                     blocks.append(_block(np, start, count, hits, values[hits]))
         finally:
             leave_room(room)
-        clipped = [(max(a, task.start), min(b, task.end)) for a, b in skipped]
-        return blocks, [(a, b) for a, b in clipped if a < b]
+        return blocks, clipped(skipped, task.start, task.end)
 
 
 class _Again:

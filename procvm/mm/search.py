@@ -18,7 +18,7 @@ from procvm.errors import PageFaultError, UnsupportedError
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.needle import Hit, Needle, Several
 from procvm.own.buffers import Scratch, fill_zeros
-from procvm.perms import Perms, needed
+from procvm.perms import READ, SHARED, Perms, needed
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -30,6 +30,7 @@ __all__ = [
     "Task",
     "add_range",
     "behind_hole",
+    "clipped",
     "leave_room",
     "nr_threads",
     "pairs_of",
@@ -54,7 +55,6 @@ _MOST_THREADS = 8
 _PAGES_TO_TRY = 16
 _NEAR = 1 << 16
 _LONG_HOLE = 1 << 24
-_SHARED = int(Perms.SHARED)
 
 # Out of the list while it is used.
 _idle: list[Scratch] = []
@@ -107,8 +107,7 @@ def run_task(task: Task) -> Found:
                 hits.extend(_shifted(found, first, task.start, task.end))
     finally:
         leave_room(room)
-    clipped = [(max(a, task.start), min(b, task.end)) for a, b in skipped]
-    return Found(hits, [(a, b) for a, b in clipped if a < b])
+    return Found(hits, clipped(skipped, task.start, task.end))
 
 
 def _shifted(found: array[int], base: int, start: int, end: int) -> array[int]:
@@ -173,6 +172,12 @@ def add_range(ranges: list[tuple[int, int]], start: int, end: int) -> None:
         ranges.append((start, end))
 
 
+def clipped(ranges: Iterable[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """Returns what of the ranges is between two addresses."""
+    inside = [(max(low, start), min(high, end)) for low, high in ranges]
+    return [(low, high) for low, high in inside if low < high]
+
+
 def behind_hole(memory: UserMemory, bad: int, end: int) -> int:
     """Returns the next address that can be read, or `end`."""
     byte = Scratch(1)
@@ -183,9 +188,9 @@ def behind_hole(memory: UserMemory, bad: int, end: int) -> int:
             # A long one, maybe a range where nothing is mapped at all.
             regions = memory.regions()
             if regions is None:
-                regions = [Region(at, end, _READ)]
+                regions = [Region(at, end, READ)]
             any_will_do = memory.is_forced
-            here = [r for r in regions if r.end > at and (any_will_do or r.flags & _READ)]
+            here = [r for r in regions if r.end > at and (any_will_do or r.flags & READ)]
             if here and here[0].start > at:
                 at = min(here[0].start, end)
                 continue
@@ -199,9 +204,6 @@ def behind_hole(memory: UserMemory, bad: int, end: int) -> int:
             continue
         return at
     return end
-
-
-_READ = int(Perms.READ)
 
 
 def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
@@ -254,7 +256,7 @@ def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, i
         (region.start, region.end)
         for region in regions
         if region.flags & want == want
-        and not (private and region.flags & _SHARED)
+        and not (private and region.flags & SHARED)
         and region.end <= memory.end
     )
 

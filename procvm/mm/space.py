@@ -375,7 +375,7 @@ class VmSpace(VmIo, VmIoFill):
         """
         align = as_len(align, "align") or 1
         needle = needle_of(what, value, align, as_len(max_len, "max_len") or 1)
-        where = self._ranges(ranges, perms)
+        where = self.ranges(ranges, perms)
         total = sum(end - start for start, end in where)
         return Search(
             tasks_of(self._memory, needle, where, CHUNK_LEN),
@@ -417,7 +417,7 @@ class VmSpace(VmIo, VmIoFill):
             self._memory,
             element,
             value,
-            self._ranges(ranges, perms),
+            self.ranges(ranges, perms),
             align=element.size if align is None else as_len(align, "align") or 1,
             threads=threads,
             progress=progress,
@@ -476,7 +476,17 @@ class VmSpace(VmIo, VmIoFill):
         vaddr, _ = self._check(vaddr, pod.size)
         return view_of_kind(self, vaddr, pod)
 
-    def _ranges(self, ranges: Iterable[Any] | None, perms: str | Perms) -> list[tuple[int, int]]:
+    def ranges(self, ranges: Iterable[Any] | None, perms: str | Perms) -> list[tuple[int, int]]:
+        """Returns where to look, as sorted and disjoint (start, end) pairs.
+
+        Args:
+            ranges: As `search` takes them.
+            perms: Without `ranges`: what a mapping must allow, as `Maps.filter`.
+
+        Raises:
+            AccessDeniedError: A range leaves user space.
+            ValueError: One ends before it starts.
+        """
         if ranges is None:
             return ranges_by_perms(self._memory, perms)
         found = ranges_of(ranges)

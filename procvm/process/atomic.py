@@ -16,14 +16,12 @@ from procvm.linux.procmap import VmaEntry, VmaRange, entry_at
 from procvm.linux.shared import map_page
 from procvm.own import atomics, buffers
 from procvm.own.buffers import Scratch
-from procvm.perms import Perms
+from procvm.perms import READ, WRITE
 
 if TYPE_CHECKING:
     from procvm.process.memory import ProcessMemory
 
 __all__ = [
-    "TO_EXCHANGE",
-    "TO_LOAD",
     "Atomic",
     "Holder",
     "on_shared",
@@ -51,13 +49,9 @@ class Atomic(NamedTuple):
     desired: bytes = b""
 
     @property
-    def needs(self) -> Perms:
+    def needs(self) -> int:
         """What the page must allow: an exchange that fails needs to write as well."""
-        return TO_LOAD if self.expected is None else TO_EXCHANGE
-
-
-TO_LOAD = Perms.READ
-TO_EXCHANGE = Perms.READ | Perms.WRITE
+        return READ if self.expected is None else READ | WRITE
 
 
 class Holder(Protocol):
@@ -89,7 +83,7 @@ def vma_of_atomic(memory: ProcessMemory, what: Atomic, ask: Callable[[int, int],
             raise image.gone() from None
         code = error.errno or errno.EIO
         raise errno_error(code, "asking for a mapping", pid=image.pid) from None
-    needs = Perms(0) if memory.is_forced else what.needs
+    needs = 0 if memory.is_forced else what.needs
     if vma is None or vma.flags & needs != needs:
         raise memory.fault(what.address, "access atomically")
     return vma

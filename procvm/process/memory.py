@@ -24,7 +24,7 @@ from procvm.linux.process_vm import NR_RANGES
 from procvm.linux.procmap import VmaEntry, entry_at, vma_at
 from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of_bytes
-from procvm.perms import Perms
+from procvm.perms import READ, SHARED, WRITE
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
 from procvm.process.image import Image, open_image
@@ -34,8 +34,6 @@ __all__ = ["ProcessMemory"]
 T = TypeVar("T")
 
 _TRIES = 1000
-# Plain numbers: the operators of an IntFlag take as long as a system call.
-_READ, _WRITE, _SHARED = int(Perms.READ), int(Perms.WRITE), int(Perms.SHARED)
 
 
 @final
@@ -54,8 +52,8 @@ class ProcessMemory(UserMemory):
         self._holder = holder
         self._forced = ignore_protections
         self._calls = image.calls
-        self._to_read = 0 if ignore_protections else _READ
-        self._to_write = 0 if ignore_protections else _WRITE
+        self._to_read = 0 if ignore_protections else READ
+        self._to_write = 0 if ignore_protections else WRITE
 
     def __repr__(self) -> str:
         return f"process {self.image.pid}" + (", forced" if self._forced else "")
@@ -368,7 +366,7 @@ class ProcessMemory(UserMemory):
             found = self._holder.quick_atomic(what, forced=self._forced)
             if found is not None:
                 return found
-        if vma_of_atomic(self, what, vma_at).flags & _SHARED:
+        if vma_of_atomic(self, what, vma_at).flags & SHARED:
             return on_shared(self, what)
         if self._holder is None:
             raise NotTracedError(
@@ -405,7 +403,7 @@ def _is_anonymous(vma: VmaEntry) -> bool:
     special = vma.name.startswith(b"[") and not vma.name.startswith(
         (b"[heap]", b"[stack", b"[anon:")
     )
-    return not (vma.flags & _SHARED or vma.inode or vma.dev != (0, 0) or special)
+    return not (vma.flags & SHARED or vma.inode or vma.dev != (0, 0) or special)
 
 
 _LONG = 1 << 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +12,13 @@ from procvm.address import PAGE_SIZE, as_address
 from procvm.errors import AccessDeniedError, ClosedError, PageFaultError
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.search import behind_hole, ranges_of
+from procvm.mm.search import behind_hole, clipped, ranges_of
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import Pin, Scratch, copy, fill_zeros, pin
-from procvm.perms import Perms
 from procvm.process.maps import Maps, Vma
 
 __all__ = ["Run", "Snapshot", "take_snapshot"]
 
-_READ = int(Perms.READ)
 _COMPARE_LEN = 1 << 22
 
 
@@ -154,11 +151,8 @@ class KeptMemory(UserMemory):
 
     def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
         """Returns the runs of zeros that nobody had ever written."""
-        return [
-            (max(piece.start, start), min(piece.end, end))
-            for piece in self.between(start, end)
-            if piece.own is None
-        ]
+        zeros = [(piece.start, piece.end) for piece in self.between(start, end) if not piece.own]
+        return clipped(zeros, start, end)
 
     def between(self, start: int, end: int) -> Iterator[Piece]:
         """Yields the pieces that reach into a range."""
@@ -324,7 +318,7 @@ def _compared(
     else:
         there = [(start, end)]
     room: Scratch | None = None
-    for low, high in _without(_clipped(there, start, end), untouched):
+    for low, high in _without(clipped(there, start, end), untouched):
         at = low
         while at < high:
             room = room or Scratch(end - start)
@@ -340,10 +334,6 @@ def _compared(
                 for first, last in _runs(was, room.view[:got]):
                     yield at + first, bytes(was[first:last]), bytes(room.view[first:last])
             at = behind
-
-
-def _clipped(pairs: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    return [(max(a, start), min(b, end)) for a, b in pairs]
 
 
 def _without(
@@ -367,7 +357,7 @@ def _runs(old: bytes | memoryview, new: memoryview) -> list[tuple[int, int]]:
     np = numpy_or_none()
     if np is not None:
         a, b = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
-        return _runs_by_pages(np, a, b)
+        return _runs_by_words(np, a, b)
     if old == new:
         return []
     runs: list[tuple[int, int]] = []
@@ -384,7 +374,7 @@ def _runs(old: bytes | memoryview, new: memoryview) -> list[tuple[int, int]]:
     return runs
 
 
-def _runs_by_pages(np: Any, a: Any, b: Any) -> list[tuple[int, int]]:
+def _runs_by_words(np: Any, a: Any, b: Any) -> list[tuple[int, int]]:
     """Compares whole words first: most pages are as they were."""
     n = len(a) // 8
     unequal = a[: 8 * n].view(np.uint64) != b[: 8 * n].view(np.uint64)
@@ -411,17 +401,7 @@ def take_snapshot(
 ) -> Snapshot:
     """Keeps what can be read of a space; see `Process.snapshot`."""
     memory = vm.memory
-    if ranges is None:
-        wanted = ranges_of(vma for vma in maps if vma.perms & Perms.READ and vma.end <= memory.end)
-    else:
-        wanted = ranges_of(ranges)
-        for start, end in wanted[-1:]:
-            if end > memory.end:
-                raise AccessDeniedError(
-                    f"[{start:#x}, {end:#x}) leaves user space, which ends at {memory.end:#x}; "
-                    "give a range below it",
-                    errno=errno.EFAULT,
-                )
+    wanted = vm.ranges(ranges, "r")
     mapped = ranges_of(memory.regions() or wanted)
     pieces: list[Piece] = []
     total, done = sum(end - start for start, end in wanted), 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import weakref
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
@@ -12,13 +11,14 @@ from typing import Any, TypeVar, cast, final
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
+from procvm.linux.pagemap import is_copied
 from procvm.linux.procmap import VmaEntry, entry_at
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import copy
-from procvm.perms import Perms
+from procvm.perms import READ, SHARED
 from procvm.pod import Pod, PodAtomic
-from procvm.process.atomic import TO_EXCHANGE, TO_LOAD, Atomic, require_no_peer
+from procvm.process.atomic import Atomic, require_no_peer
 from procvm.process.image import Image, ended
 from procvm.process.memory import ProcessMemory
 from procvm.process.pages import Page, PageCache
@@ -130,7 +130,7 @@ class Standstill:
         address = number * PAGE_SIZE
         try:
             vma = self._vma(address)
-            if vma is None or vma.flags & (_READ | _SHARED) != _READ or not self.is_alone():
+            if vma is None or vma.flags & (READ | SHARED) != READ or not self.is_alone():
                 return None
             if (vma.inode or vma.dev != (0, 0)) and not self._is_copied(number):
                 return None
@@ -144,10 +144,7 @@ class Standstill:
     def _is_copied(self, number: int) -> bool:
         """Returns whether a page of a file is the target's own by now: others write the file."""
         pagemap = self.image.open_pagemap()
-        if pagemap is None:
-            return False
-        entry = int.from_bytes(os.pread(pagemap.number, 8, number * 8), sys.byteorder)
-        return entry & (_PRESENT | _OF_FILE) == _PRESENT
+        return pagemap is not None and is_copied(pagemap.number, number)
 
     def atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
         """Performs an atomic on private memory; one at a time.
@@ -159,7 +156,7 @@ class Standstill:
             NotTracedError: The tracer ended meanwhile.
         """
         address, size, expected, desired = what
-        needs = _TO_LOAD if expected is None else _TO_EXCHANGE
+        needs = what.needs
         mem = self._files.mem.number
         found: bytes | None = None
         lived = True
@@ -168,7 +165,7 @@ class Standstill:
                 vma = self._vma(address)
                 if (
                     vma is not None
-                    and not vma.flags & _SHARED
+                    and not vma.flags & SHARED
                     and (forced or vma.flags & needs == needs)
                 ):
                     found = os.pread(mem, size, address)
@@ -198,12 +195,7 @@ def tracer_ended(pid: int) -> NotTracedError:
     )
 
 
-# Plain numbers: the operators of an IntFlag take longer than the accesses they decide on.
-_READ, _SHARED = int(Perms.READ), int(Perms.SHARED)
-_TO_LOAD, _TO_EXCHANGE = int(TO_LOAD), int(TO_EXCHANGE)
 _LAST = 1 << 64
-# Of an entry of pagemap.
-_PRESENT, _OF_FILE = 1 << 63, 1 << 61
 
 
 @final

@@ -351,7 +351,7 @@ def _forget_all() -> None:
 
 
 def _watch_forks() -> None:
-    global _watching  # noqa: PLW0603
+    global _watching  # noqa: PLW0603 (once a tool)
     if not _watching:
         os.register_at_fork(after_in_child=_forget_all)
         _watching = True

@@ -106,7 +106,7 @@ def _at_exit() -> None:
 
 def _forget() -> None:
     """Lets a forked child keep nothing open that tells the tracer that the tool lives."""
-    global _running, _lock  # noqa: PLW0603
+    global _running, _lock  # noqa: PLW0603 (as above: the child has none)
     _lock = threading.RLock()
     if _running is not None:
         _running.control.close()
@@ -151,8 +151,8 @@ class Channel:
             poll = select.poll()
             poll.register(self._line, select.POLLIN)
             while number not in self._answers:
-                ready = timeout is None or begun + timeout + _GRACE - time.monotonic()
-                if not poll.poll(None if ready is True else max(ready, 0) * 1000):
+                left = None if timeout is None else begun + timeout + _GRACE - time.monotonic()
+                if not poll.poll(None if left is None else max(left, 0) * 1000):
                     raise StopTimeoutError(
                         f"the tracer did not answer for process {pid} in time; it lets go of it as "
                         "soon as it can",
