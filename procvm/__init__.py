@@ -17,7 +17,10 @@ from procvm.errors import (
     AlreadyTracedError,
     ClosedError,
     InvalidArgsError,
+    MalformedError,
+    MismatchError,
     NoSuchProcessError,
+    NoSuchSymbolError,
     NotStoppedError,
     NotTracedError,
     PageFaultError,
@@ -61,13 +64,17 @@ from procvm.pod import (
     u64,
     usize,
 )
+from procvm.process.corefile import open_core
+from procvm.process.diff import Run
+from procvm.process.facts import Thread
 from procvm.process.maps import Kind, Maps, Vma
+from procvm.process.patch import Patch, Unchanged
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
-from procvm.process.snapshot import Run, Snapshot
+from procvm.process.snapshot import Snapshot
 from procvm.tracee.held import Held
 from procvm.tracee.spawn import attach, spawn
-from procvm.tracee.tracee import Event, Thread, Tracee
+from procvm.tracee.tracee import Event, Tracee
 
 __version__ = "0.1.0"
 
@@ -87,11 +94,15 @@ __all__ = [
     "Io",
     "IoMem",
     "Kind",
+    "MalformedError",
     "Maps",
+    "MismatchError",
     "NoSuchProcessError",
+    "NoSuchSymbolError",
     "NotStoppedError",
     "NotTracedError",
     "PageFaultError",
+    "Patch",
     "Perms",
     "Pod",
     "PodAtomic",
@@ -110,6 +121,7 @@ __all__ = [
     "StopTimeoutError",
     "Thread",
     "Tracee",
+    "Unchanged",
     "UnsupportedError",
     "VmError",
     "VmIo",
@@ -132,6 +144,7 @@ __all__ = [
     "i64",
     "isize",
     "open",
+    "open_core",
     "spawn",
     "u8",
     "u16",

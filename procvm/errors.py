@@ -7,7 +7,8 @@
     │  ├─ InvalidArgsError       (ValueError)
     │  ├─ PageFaultError         (OSError)          .address .copied_len .errno .pid
     │  ├─ AccessDeniedError      (PermissionError)  .pid
-    │  └─ AddressOverflowError   (OverflowError)
+    │  ├─ AddressOverflowError   (OverflowError)
+    │  └─ MismatchError                             .address
     ├─ ProcessError             .pid .copied_len
     │  ├─ NoSuchProcessError     (ProcessLookupError)
     │  ├─ ProcessExitedError
@@ -18,6 +19,8 @@
     │  ├─ StopTimeoutError       (TimeoutError)
     │  └─ WaitTimeoutError       (TimeoutError)
     ├─ SharedMemoryError
+    ├─ NoSuchSymbolError        (LookupError)       .name
+    ├─ MalformedError           (ValueError)
     ├─ UnsupportedError         (NotImplementedError)
     └─ ClosedError              (ValueError)
 
@@ -38,7 +41,10 @@ __all__ = [
     "AlreadyTracedError",
     "ClosedError",
     "InvalidArgsError",
+    "MalformedError",
+    "MismatchError",
     "NoSuchProcessError",
+    "NoSuchSymbolError",
     "NotStoppedError",
     "NotTracedError",
     "PageFaultError",
@@ -163,6 +169,20 @@ class AccessDeniedError(VmError, PermissionError):
         self.pid = pid
 
 
+class MismatchError(VmError):
+    """The target has other bytes than those that were expected; nothing is changed.
+
+    Attributes:
+        address: First byte that differs.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "address")
+
+    def __init__(self, message: str, *, address: int, copied_len: int = 0) -> None:
+        super().__init__(message, copied_len=copied_len)
+        self.address = address
+
+
 class ProcessError(ProcvmError):
     """A condition of the target process.
 
@@ -243,6 +263,24 @@ class WaitTimeoutError(_ProcessOSError, TimeoutError):
 
 class SharedMemoryError(ProcvmError):
     """An atomic on memory that processes we can not stop also write."""
+
+
+class NoSuchSymbolError(ProcvmError, LookupError):
+    """No file that the process has mapped defines the symbol.
+
+    Attributes:
+        name: What was asked for.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name")
+
+    def __init__(self, message: str, *, name: str, copied_len: int = 0) -> None:
+        super().__init__(message, copied_len=copied_len)
+        self.name = name
+
+
+class MalformedError(ProcvmError, ValueError):
+    """A file is not what it has to be: a core, or an ELF file that a process maps."""
 
 
 class UnsupportedError(ProcvmError, NotImplementedError):

@@ -10,7 +10,8 @@ from procvm.errors import UnsupportedError
 
 __all__ = ["numpy_or_none", "required"]
 
-_EXTRA_OF = {"numpy": "numpy", "yara_x": "yara"}
+_EXTRA_OF = {"elftools": "symbols", "numpy": "numpy", "yara_x": "yara"}
+_PACKAGE_OF = {"elftools": "pyelftools"}
 
 
 @functools.cache
@@ -38,6 +39,7 @@ def required(name: str, what: str) -> Any:
     """
     found = _module(name)
     if found is None:
-        extra = _EXTRA_OF[name]
-        raise UnsupportedError(f"{what} needs {name}: pip install 'procvm[{extra}]'")
+        top = name.partition(".")[0]
+        package, extra = _PACKAGE_OF.get(top, top), _EXTRA_OF[top]
+        raise UnsupportedError(f"{what} needs {package}: pip install 'procvm[{extra}]'")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-__all__ = ["READ", "SHARED", "WRITE", "Perms", "needed"]
+__all__ = ["EXEC", "READ", "SHARED", "WRITE", "Perms", "needed"]
 
 
 class Perms(IntFlag):
@@ -27,7 +27,7 @@ class Perms(IntFlag):
 
 
 # Plain numbers: the operators of an IntFlag take longer than the accesses they decide on.
-READ, WRITE, SHARED = int(Perms.READ), int(Perms.WRITE), int(Perms.SHARED)
+READ, WRITE, EXEC, SHARED = (int(flag) for flag in Perms)
 
 _LETTERS = {"r": Perms.READ, "w": Perms.WRITE, "x": Perms.EXEC, "s": Perms.SHARED}
 

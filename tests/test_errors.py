@@ -18,7 +18,10 @@ from procvm.errors import (
     AlreadyTracedError,
     ClosedError,
     InvalidArgsError,
+    MalformedError,
+    MismatchError,
     NoSuchProcessError,
+    NoSuchSymbolError,
     NotStoppedError,
     NotTracedError,
     PageFaultError,
@@ -39,6 +42,7 @@ TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     PageFaultError: (VmError, OSError),
     AccessDeniedError: (VmError, PermissionError),
     AddressOverflowError: (VmError, OverflowError),
+    MismatchError: (VmError,),
     ProcessError: (ProcvmError,),
     NoSuchProcessError: (ProcessError, ProcessLookupError),
     ProcessExitedError: (ProcessError,),
@@ -48,6 +52,8 @@ TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     NotStoppedError: (ProcessError,),
     StopTimeoutError: (ProcessError, TimeoutError),
     SharedMemoryError: (ProcvmError,),
+    NoSuchSymbolError: (ProcvmError, LookupError),
+    MalformedError: (ProcvmError, ValueError),
     UnsupportedError: (ProcvmError, NotImplementedError),
     ClosedError: (ProcvmError, ValueError),
 }
@@ -59,6 +65,7 @@ FAMILIES: tuple[type[BaseException], ...] = (
     ProcessLookupError,
     TimeoutError,
     OverflowError,
+    LookupError,
     NotImplementedError,
     TypeError,
     VmError,
@@ -84,6 +91,7 @@ VALUES: dict[str, Any] = {
     "pid": 4242,
     "errno": errno.EIO,
     "tracer_pid": 99,
+    "name": "g_counter",
 }
 
 
@@ -160,7 +168,9 @@ def test_an_error_that_changed_on_its_way_up_pickles_as_it_is(kind: type[ProcvmE
 def test_copied_len_is_zero_unless_said_otherwise(kind: type[ProcvmError]) -> None:
     """Without a count nothing took effect, and the text does not speak of it."""
     names = inspect.signature(kind).parameters
-    needed = {name: VALUES[name] for name in ("address", "pid", "tracer_pid") if name in names}
+    needed = {
+        name: VALUES[name] for name in ("address", "name", "pid", "tracer_pid") if name in names
+    }
     error = kind("what happened", **needed)
     assert error.copied_len == 0
     assert str(error) == "what happened"

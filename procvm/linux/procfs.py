@@ -19,7 +19,10 @@ __all__ = [
     "parse_stat",
     "parse_status",
     "pids",
+    "read_bytes",
+    "read_stat",
     "read_status",
+    "read_text",
     "require_own_proc",
     "task_has_memory",
     "thread_ids",
@@ -29,6 +32,7 @@ __all__ = [
     "user_space_end",
 ]
 
+AT_ENTRY = 9
 AT_RANDOM = 25
 
 
@@ -38,17 +42,20 @@ def parse_auxv(data: bytes) -> dict[int, int]:
     return dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
 
 
-def token_address(path: str) -> int:
+def token_address(path: str) -> int | None:
     """Returns where the kernel put 16 random bytes at exec, or 0 if it did not.
+
+    Returns None while an exec is under way, which has put nothing anywhere yet.
 
     Raises:
         OSError: As open and read.
     """
     fd = os.open(f"{path}/auxv", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return parse_auxv(os.read(fd, 4096)).get(AT_RANDOM, 0)
+        auxv = parse_auxv(os.read(fd, 4096))
     finally:
         os.close(fd)
+    return auxv.get(AT_RANDOM, 0) if any(auxv) else None
 
 
 class Status(NamedTuple):
@@ -102,7 +109,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 def read_status(pid: int | str) -> Status | None:
     """Returns the status of a process, or None if /proc shows no such process."""
-    data = _read(f"/proc/{pid}/status")
+    data = read_bytes(f"/proc/{pid}/status")
     return parse_status(data) if data else None
 
 
@@ -122,7 +129,7 @@ def parse_stat(data: bytes) -> list[bytes]:
     return [pid.strip(), name, *fields]
 
 
-def _read(path: str, most: int = -1) -> bytes | None:
+def read_bytes(path: str, most: int = -1) -> bytes | None:
     """Returns a small file of /proc, or None if the process or the file is not there."""
     # Not by a file object, whose making takes longer than the system calls.
     parts: list[bytes] = []
@@ -144,7 +151,7 @@ _READ_LEN = 1 << 16
 
 def read_stat(pid: int) -> list[bytes] | None:
     """Returns the fields of /proc/PID/stat, or None if there is no such process."""
-    data = _read(f"/proc/{pid}/stat")
+    data = read_bytes(f"/proc/{pid}/stat")
     return parse_stat(data) if data else None
 
 
@@ -155,7 +162,7 @@ def has_memory(pid: int) -> bool:
 
 def task_has_memory(tid: int) -> bool:
     """Returns whether a task has an address space."""
-    return (_read(f"/proc/{tid}/statm") or b"0 ")[:2] != b"0 "
+    return (read_bytes(f"/proc/{tid}/statm") or b"0 ")[:2] != b"0 "
 
 
 def thread_ids(pid: int) -> list[int]:
@@ -171,7 +178,7 @@ def threads(pid: int) -> list[tuple[int, bytes, str]]:
     """Returns (tid, name, state) of every thread of a process, in plain types."""
     found: list[tuple[int, bytes, str]] = []
     for tid in sorted({pid, *thread_ids(pid)}):
-        data = _read(f"/proc/{pid}/task/{tid}/stat")
+        data = read_bytes(f"/proc/{pid}/task/{tid}/stat")
         if data:
             fields = parse_stat(data)
             found.append((tid, fields[1], fields[2].decode("ascii", "replace")))
@@ -187,7 +194,7 @@ def children(pid: int, tids: Iterable[int]) -> list[int]:
     """Returns the children of the tasks `tids` of a process."""
     found: list[int] = []
     for tid in tids:
-        found.extend(map(int, (_read(f"/proc/{pid}/task/{tid}/children") or b"").split()))
+        found.extend(map(int, (read_bytes(f"/proc/{pid}/task/{tid}/children") or b"").split()))
     return found
 
 
@@ -199,7 +206,7 @@ def thread_leader(tid: int) -> int | None:
 
 def read_text(path: str) -> str | None:
     """Returns a small setting of the kernel, stripped, or None where it is absent."""
-    data = _read(path)
+    data = read_bytes(path)
     return None if data is None else data.decode("ascii", "replace").strip()
 
 
@@ -232,5 +239,5 @@ def user_space_end() -> int:
         return _USER_SPACE_END.get(os.uname().machine, 1 << 56)
     # The last page is kept free on x86-64. Five-level paging gives 56 bits to
     # whoever asks; the first processor's flags are in the first page of the text.
-    flags = _read("/proc/cpuinfo", 8192) or b""
+    flags = read_bytes("/proc/cpuinfo", 8192) or b""
     return (1 << (56 if b" la57" in flags else 47)) - 4096

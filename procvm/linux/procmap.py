@@ -125,12 +125,14 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
     Raises:
         OSError: As `vma_at`.
     """
-    name = Scratch(_NAME_LEN)
-    flags = _OR_NEXT if or_next else 0
-    ask = (_QUERY_LEN, flags, address, 0, 0, 0, 0, 0, 0, 0, 0, _NAME_LEN, 0, name.address, 0)
-    query = bytearray(_ENTRY.pack(*ask))
     try:
-        # SAFETY: the kernel writes the name into `name`, which outlives the call.
+        query, room = _questions.pop()
+    except IndexError:
+        query, room = bytearray(_QUERY_LEN), Scratch(_NAME_LEN)
+    flags = _OR_NEXT if or_next else 0
+    _ENTRY.pack_into(query, 0, _QUERY_LEN, flags, address, *_UNKNOWN, _NAME_LEN, 0, room.address, 0)
+    try:
+        # SAFETY: the kernel writes the name into `room`, which outlives the call.
         fcntl.ioctl(maps_fd, QUERY, query)
     except OSError as error:
         if error.errno == errno.ENOENT and address < _KERNEL_HALF:
@@ -138,8 +140,14 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
         # The vsyscall page is in the listing alone, and a name may be too long to be asked for.
         return _entry_in_text(maps_fd, address, error, or_next=or_next)
     _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
-    text = bytes(name.view[: max(size - 1, 0)])
+    text = bytes(room.view[: size - 1]) if size else b""
+    _questions.append((query, room))
     return VmaEntry(start, end, flags & _PERMS_MASK, offset, (major, minor), inode, text)
+
+
+# Questions that are not being asked just now, by any thread or signal handler.
+_questions: list[tuple[bytearray, Scratch]] = []
+_UNKNOWN = (0,) * 8
 
 
 def _entry_in_text(

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 
+from procvm.elf.core import MACHINES
 from procvm.errors import (
     ClosedError,
     NoSuchProcessError,
@@ -31,6 +32,7 @@ from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmap import VmaEntry, read_maps
 from procvm.linux.procmem import ProcMem
+from procvm.process.facts import Facts, read_facts
 from procvm.process.pages import PageCache
 
 __all__ = ["Image", "ended", "open_image"]
@@ -42,6 +44,7 @@ _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 
 
 _A_MOMENT = 0.001
+_NAPS_FOR_EXEC = 20
 
 
 def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
@@ -154,6 +157,27 @@ class Image:
             raise self.gone()
         return found
 
+    def facts(self) -> Facts:
+        """Returns what is known of the process beside its memory.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        self.open_files()
+        found = read_facts(self.pid, MACHINES.get(os.uname().machine, 0))
+        # Read by the number: it is of this process if that is still there.
+        if found is None or not self.is_there():
+            raise self.gone()
+        return found
+
+    def is_there(self) -> bool:
+        """Returns whether the process still is what was opened."""
+        if self.open_files().peek(self.token_address, TOKEN_LEN) == b"":
+            return False
+        return not ended(self.open_pidfd().number)
+
     def open_pagemap(self) -> Fd | None:
         """Returns its pagemap, or None if that can not be had."""
         if self._pagemap is None:
@@ -162,9 +186,7 @@ class Image:
             except OSError:
                 return None
             # Opened by the number: it is that of this address space if that is still there.
-            if self.open_files().peek(self.token_address, TOKEN_LEN) == b"":
-                return None
-            if ended(self.open_pidfd().number):
+            if not self.is_there():
                 return None
             self._pagemap = pagemap
         return self._pagemap
@@ -289,7 +311,10 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
     """
     pidfd = _open_pidfd(pid)
     procfs.require_own_proc()
-    for _ in range(_LOOKS):
+    naps = _NAPS_FOR_EXEC
+    looks = 0
+    while looks < _LOOKS:
+        looks += 1
         if ended(pidfd.number):
             raise ProcessExitedError(
                 f"process {pid} has ended and waits to be reaped by its parent", pid=pid
@@ -304,6 +329,13 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
             if failure is not None and not ended(pidfd.number) and not access.is_ending(pid):
                 raise failure from None
             continue
+        if token_address is None and naps:
+            # Who started it knows of the exec before the exec is done.
+            naps -= 1
+            looks -= 1
+            time.sleep(_A_MOMENT)
+            continue
+        token_address = token_address or 0
         # All were opened on one program, and on that of the pidfd, only if it is still there.
         if files.peek(token_address, TOKEN_LEN) != b"" and not ended(pidfd.number):
             return Image(pid, pidfd, files, token_address, by_calls=by_calls)
@@ -331,7 +363,7 @@ def _open_pidfd(pid: int) -> Fd:
     raise NoSuchProcessError(f"no process has the pid {pid}", pid=pid)
 
 
-def _open_address_space(pid: int) -> tuple[ProcMem, int]:
+def _open_address_space(pid: int) -> tuple[ProcMem, int | None]:
     """Opens mem and maps by the leader, or by a thread that outlived it."""
     try:
         return _open_at(pid, f"/proc/{pid}")
@@ -347,7 +379,7 @@ def _open_address_space(pid: int) -> tuple[ProcMem, int]:
         raise
 
 
-def _open_at(pid: int, path: str) -> tuple[ProcMem, int]:
+def _open_at(pid: int, path: str) -> tuple[ProcMem, int | None]:
     try:
         mem, writable = Fd.open(f"{path}/mem", os.O_RDWR), True
     except OSError as error:

@@ -77,6 +77,11 @@ class Vma(NamedTuple):
         """Whether the name says that the file was deleted (a name may lie)."""
         return self.name.endswith(_DELETED)
 
+    @property
+    def plain_name(self) -> bytes:
+        """The name without what says that the file was deleted."""
+        return self.name.removesuffix(_DELETED)
+
     def __contains__(self, address: object) -> bool:
         return isinstance(address, int) and self.start <= address < self.end
 
@@ -163,5 +168,5 @@ class Maps(Sequence[Vma]):
 
 
 def _called(vma: Vma, wanted: bytes) -> bool:
-    name = vma.name.removesuffix(_DELETED)
+    name = vma.plain_name
     return wanted in (vma.name, name, name.rpartition(b"/")[2])

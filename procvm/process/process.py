@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -13,18 +15,23 @@ from procvm.address import as_address, as_int
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux.libc import errno_error
+from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.linux.procmap import entry_at
 from procvm.mm.space import VmSpace
+from procvm.own.buffers import Buffer
 from procvm.process.atomic import Holder
 from procvm.process.image import Image, ended, open_image
+from procvm.process.mapped import Mapped
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
-from procvm.process.snapshot import Snapshot, take_snapshot
+from procvm.process.modules import MappedFile, open_mapped
+from procvm.process.patch import Patch, Unchanged
+from procvm.process.snapshot import Snapshot, save_core, take_snapshot
 
 __all__ = ["Process", "open_process"]
 
 
-class Process:
+class Process(Mapped):
     """A live process whose memory can be read and written; it is never stopped.
 
     What was opened is one program in one process: after an exec or the end of
@@ -103,7 +110,85 @@ class Process:
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program.
         """
-        return take_snapshot(self._vm, self.maps(), self.pid, ranges, on_page=progress)
+        facts = self._image.facts()
+        return take_snapshot(self._vm, self.maps(), facts, ranges, on_page=progress)
+
+    def save(
+        self,
+        path: Any,
+        ranges: Iterable[Any] | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Writes its memory as it is now to an ELF core file, in constant memory of ours.
+
+        As `snapshot` and `Snapshot.save` together; the file has registers if the
+        process is a `Tracee`, which is held meanwhile.
+
+        Args:
+            path: Where to; a file or link that is there is replaced.
+            ranges: What to keep, as `snapshot` takes it.
+            progress: Is called with (bytes done, bytes in all).
+
+        Returns:
+            Bytes of memory in it.
+
+        Raises:
+            OSError: The file's own: no room, no such folder.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+        """
+        facts = self._image.facts()
+        return save_core(path, self._vm, self.maps(), facts, ranges, on_page=progress)
+
+    def mapped_file(self, vma: Vma) -> MappedFile | None:
+        """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""
+        self._image.open_files()
+        best: MappedFile | None = None
+        for path in (
+            # Of any user, if we may do that; of the others by their names.
+            f"/proc/{self.pid}/map_files/{vma.start:x}-{vma.end:x}",
+            f"/proc/{self.pid}/root{os.fsdecode(vma.plain_name)}",
+            f"/proc/{self.pid}/exe",
+        ):
+            found = open_mapped(path, vma)
+            if found is not None and found.exact:
+                best = found
+                break
+            # On some file systems no number of a device or file is what maps says.
+            best = best or found
+        return best
+
+    def program_address(self) -> int:
+        """Returns where the program began to run; 0 if that is not known."""
+        return parse_auxv(self._image.facts().auxv).get(AT_ENTRY, 0)
+
+    def patch(self, address: int, data: Buffer, *, expect: Buffer | None = None) -> Patch:
+        """Returns a change of its memory that is undone: ``with process.patch(...):``.
+
+        Protections are ignored, as by `VmSpace.forced`, so that code can be patched
+        as well. See `Patch`.
+
+        Args:
+            address: Where to write.
+            data: What to write.
+            expect: What has to be there before, as many bytes; without it anything.
+        """
+        return Patch(self._vm, self._hold).also(address, data, expect=expect)
+
+    def unchanged(self, ranges: Iterable[Any]) -> Unchanged:
+        """Returns a watch over ranges: ``with process.unchanged(ranges) as kept:``.
+
+        At the end of the ``with`` its `runs` are what is other than it was.
+
+        Args:
+            ranges: What to look at, as `VmSpace.search` takes them.
+        """
+        return Unchanged(self, ranges)
+
+    def _hold(self) -> AbstractContextManager[object]:
+        """Returns what holds the process while several things are done to it: nothing does."""
+        return nullcontext()
 
     def is_alive(self) -> bool:
         """Returns whether the process that was opened has not ended; a zombie has.

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
@@ -20,9 +21,11 @@ from procvm.errors import (
 )
 from procvm.linux.libc import errno_error
 from procvm.mm.space import VmSpace
+from procvm.newfile import new_file
+from procvm.process.facts import Facts, Thread
 from procvm.process.image import Image
 from procvm.process.process import Process
-from procvm.process.snapshot import Snapshot, take_snapshot
+from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm.tracee.held import Held, HeldMemory
 from procvm.tracer.protocol import Op
@@ -31,21 +34,6 @@ __all__ = ["Event", "Held", "Thread", "Tracee"]
 
 LONGEST_HOLD = 5.0
 """Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
-
-
-class Thread(NamedTuple):
-    """A thread of a target.
-
-    Attributes:
-        tid: Its id.
-        name: Its name; any bytes.
-        state: As /proc tells it: R runs, S and D sleep, t is held, T is stopped
-            by a signal, Z has ended.
-    """
-
-    tid: int
-    name: bytes
-    state: str
 
 
 class Event(NamedTuple):
@@ -165,16 +153,50 @@ class Tracee(Process):
         See `Process.snapshot`. What takes longer than the longest hold is not of one
         instant, and raises NotStoppedError.
         """
+        with self._at_one_instant():
+            facts = self._facts()
+            return take_snapshot(self._vm, self.maps(), facts, ranges, on_page=progress)
+
+    def save(
+        self,
+        path: Any,
+        ranges: Iterable[Any] | None = None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Writes its memory at one instant to an ELF core file, with the registers of its threads.
+
+        See `Process.save`. What takes longer than the longest hold is not of one
+        instant, and raises NotStoppedError; no file is left then.
+        """
+        with new_file(path) as fd, self._at_one_instant():
+            facts = self._facts()
+            return write_core(fd, self._vm, self.maps(), facts, ranges, on_page=progress)
+
+    @contextmanager
+    def _at_one_instant(self) -> Generator[None]:
         with self.stopped():
             begun = self._calls.standstill()
-            found = take_snapshot(self._vm, self.maps(), self.pid, ranges, on_page=progress)
+            yield
             if begun is None or not begun.lasts:
                 raise NotStoppedError(
                     f"process {self.pid} ran on before all was copied: give attach a longest_hold "
-                    "that is long enough, or snapshot fewer ranges",
+                    "that is long enough, or ask for fewer ranges",
                     pid=self.pid,
                 )
-            return found
+
+    def _facts(self) -> Facts:
+        """Returns what is known of it, the registers of its threads included."""
+        known: dict[int, dict[str, int]] = {}
+        threads = self.threads()
+        for thread in threads:
+            if thread.state not in "ZX":
+                known[thread.tid] = self.registers(thread.tid)
+        held = tuple(thread for thread in threads if thread.tid in known)
+        return self._image.facts()._replace(threads=held, registers=known)
+
+    def _hold(self) -> AbstractContextManager[object]:
+        return self.stopped()
 
     def is_stopped(self) -> bool:
         """Returns whether the target is held (not: whether a signal stopped it)."""

@@ -477,7 +477,9 @@ def _assert_refused(calls: dict[str, Callable[[], object]], what: object) -> Non
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("address", NOT_AN_ADDRESS, ids=repr)
+@pytest.mark.parametrize(
+    "address", NOT_AN_ADDRESS, ids=lambda value: repr(value).partition(" at ")[0]
+)
 def test_what_is_not_an_address_is_refused(process: procvm.Process, address: object) -> None:
     """Row 4: what can not be an address is refused by every call, and nothing is allocated."""
     _assert_refused(_by_address(process, address), address)

@@ -25,6 +25,7 @@ from procvm import PageFaultError, Run, Snapshot, VmSpace, u8, u32, u64
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of, copy
+from procvm.process.facts import Facts
 from procvm.process.maps import Maps
 from procvm.process.snapshot import take_snapshot
 from tests.build import compiled
@@ -108,7 +109,7 @@ class Flat(UserMemory):
 def taken(memory: UserMemory, ranges: Sequence[Pair]) -> Snapshot:
     """Returns a snapshot of a fake; ranges are counted from `BASE`."""
     return take_snapshot(
-        VmSpace(memory), Maps([]), PID, [(BASE + low, BASE + high) for low, high in ranges]
+        VmSpace(memory), Maps([]), Facts(PID), [(BASE + low, BASE + high) for low, high in ranges]
     )
 
 

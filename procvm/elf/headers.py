@@ -1,0 +1,288 @@
+"""The headers of an ELF file, checked before they are believed.
+
+pyelftools says what an ELF header means. The tables behind it are unpacked here,
+each in one go: a core of a process with 30,000 mappings has as many segments, at
+20 us each there. Every length is compared with the file's before anything is
+read, so that a malformed one costs neither time nor memory.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, final
+
+from procvm.errors import MalformedError, UnsupportedError
+from procvm.extras import required
+
+__all__ = [
+    "ET_CORE",
+    "NT_GNU_BUILD_ID",
+    "PN_XNUM",
+    "PT_DYNAMIC",
+    "PT_LOAD",
+    "PT_NOTE",
+    "Elf",
+    "Note",
+    "Section",
+    "Segment",
+    "Stream",
+    "build_id_of",
+    "iter_notes",
+]
+
+PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
+ET_CORE = 4
+PN_XNUM = 0xFFFF
+NT_GNU_BUILD_ID = 3
+
+_EHDR_LEN = 64
+_NOTES_LEN = 1 << 24
+_NR_NOTES = 1 << 17
+"""A core has some five a thread. Walking more of them takes longer than a caller waits."""
+
+
+class Stream(Protocol):
+    """A binary file that can be read anywhere."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As of any file."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """As of any file."""
+        ...
+
+
+class Segment(NamedTuple):
+    """A program header."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    filesz: int
+    memsz: int
+
+
+class Section(NamedTuple):
+    """A section header."""
+
+    name: bytes
+    type: int
+    vaddr: int
+    offset: int
+    size: int
+    link: int
+    entsize: int
+
+
+class Note(NamedTuple):
+    """A note: who wrote it, what it is, and its bytes."""
+
+    owner: bytes
+    type: int
+    desc: memoryview
+
+
+class _Formats(NamedTuple):
+    """Of a class: the structs of a segment, a section and a symbol, and the order of fields."""
+
+    segment: str
+    segment_fields: tuple[int, ...]
+    section: str
+    symbol: str
+    symbol_fields: tuple[int, ...]
+    """Of name, info, shndx, value and size."""
+
+
+_FORMATS = {
+    # type flags offset vaddr paddr filesz memsz align; name info other shndx value size
+    64: _Formats("IIQQQQQQ", (0, 1, 2, 3, 5, 6), "IIQQQQIIQQ", "IBBHQQ", (0, 1, 3, 4, 5)),
+    # type offset vaddr paddr filesz memsz flags align; name value size info other shndx
+    32: _Formats("IIIIIIII", (0, 6, 1, 2, 4, 5), "IIIIIIIIII", "IIIBBH", (0, 3, 5, 1, 2)),
+}
+
+
+@final
+class Elf:
+    """An ELF file.
+
+    Attributes:
+        what: How errors call it.
+        bits: 64 or 32.
+        kind: One of ET_*.
+        machine: Its number, one of EM_*.
+        size: Bytes of the file.
+    """
+
+    def __init__(self, stream: Stream, what: str) -> None:
+        """Reads the header.
+
+        Raises:
+            MalformedError: Not an ELF file.
+            UnsupportedError: Of another byte order than this machine's.
+        """
+        library: Any = required("elftools.elf.elffile", "reading an ELF file")
+        self.what = what
+        self._stream = stream
+        self.size = stream.seek(0, io.SEEK_END)
+        head = bytearray(self.read(0, min(_EHDR_LEN, self.size)))
+        try:
+            # Of the header alone, which names no table that would be looked for.
+            header = library.ELFFile(io.BytesIO(_alone(head))).header
+        except (library.ELFError, ValueError) as error:
+            raise self.malformed(f"no ELF header ({error})") from None
+        ident = header["e_ident"]
+        self.bits = 64 if ident["EI_CLASS"] == "ELFCLASS64" else 32
+        if (ident["EI_DATA"] == "ELFDATA2LSB") != (sys.byteorder == "little"):
+            raise UnsupportedError(f"{what} is of a machine of the other byte order")
+        self._formats = _FORMATS[self.bits]
+        self.kind, self.machine = struct.unpack_from("=HH", head, 16)
+        words = "QQ" if self.bits == 64 else "II"
+        self._phoff, self._shoff = struct.unpack_from(
+            "=" + words, head, 32 if words == "QQ" else 28
+        )
+        counts = struct.unpack_from("=HHHHH", head, 54 if words == "QQ" else 42)
+        self._phentsize, self._phnum, self._shentsize, self._shnum, self._shstrndx = counts
+
+    def malformed(self, why: str) -> MalformedError:
+        """Returns the error that says what is wrong with it."""
+        return MalformedError(f"{self.what} is malformed: {why}")
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Returns `n` bytes of the file.
+
+        Raises:
+            MalformedError: It is shorter than that.
+        """
+        if n > self.size - offset:
+            raise self.malformed(f"{n:#x} bytes at {offset:#x} of it are not there")
+        parts: list[bytes] = []
+        done = 0
+        self._stream.seek(offset)
+        while done < n:
+            part = self._stream.read(n - done)
+            if not part:
+                raise self.malformed(f"it ends at {offset + done:#x}, before its tables do")
+            parts.append(part)
+            done += len(part)
+        return b"".join(parts)
+
+    def _table(self, layout: str, offset: int, count: int, entsize: int) -> list[tuple[int, ...]]:
+        record = struct.Struct("=" + layout)
+        if count and entsize != record.size:
+            raise self.malformed(f"a table has entries of {entsize} bytes, not {record.size}")
+        return list(record.iter_unpack(self.read(offset, count * record.size)))
+
+    def _section_rows(self, first: int = 0) -> list[tuple[int, ...]]:
+        count = first or self._shnum
+        if not self._shoff:
+            return []
+        return self._table(self._formats.section, self._shoff, count, self._shentsize)
+
+    def segments(self) -> list[Segment]:
+        """Returns the program headers.
+
+        Raises:
+            MalformedError: They are not there.
+        """
+        count = self._phnum
+        if count == PN_XNUM and self._shoff:
+            # More than the field can say: the first section has the number.
+            count = self._section_rows(1)[0][7]
+        order = self._formats.segment_fields
+        rows = self._table(self._formats.segment, self._phoff, count, self._phentsize)
+        return [Segment(*(row[k] for k in order)) for row in rows]
+
+    def sections(self) -> list[Section]:
+        """Returns the section headers; none of a file that was stripped of them.
+
+        Raises:
+            MalformedError: They are not there.
+        """
+        rows = self._section_rows()
+        if not rows or self._shstrndx >= len(rows):
+            return []
+        strings = self.read(*rows[self._shstrndx][4:6])
+        return [
+            Section(string_at(strings, row[0]), row[1], row[3], row[4], row[5], row[6], row[9])
+            for row in rows
+        ]
+
+    def notes(self, part: Segment | Section) -> Iterator[Note]:
+        """Yields the notes of a segment or section.
+
+        Raises:
+            MalformedError: They are none, or too many.
+        """
+        n = part.filesz if isinstance(part, Segment) else part.size
+        if n > _NOTES_LEN:
+            raise self.malformed(f"{n:#x} bytes of notes, more than {_NOTES_LEN:#x}")
+        try:
+            yield from iter_notes(self.read(part.offset, n))
+        except ValueError as error:
+            raise self.malformed(str(error)) from None
+
+    def symbols(self, table: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yields (name, info, section, value, size) of each symbol of a raw table."""
+        name, info, shndx, value, size = self._formats.symbol_fields
+        record = struct.Struct("=" + self._formats.symbol)
+        for row in record.iter_unpack(table[: len(table) // record.size * record.size]):
+            yield row[name], row[info], row[shndx], row[value], row[size]
+
+    @property
+    def symbol_len(self) -> int:
+        """Bytes of a symbol."""
+        return struct.calcsize("=" + self._formats.symbol)
+
+
+def _alone(head: bytearray) -> bytes:
+    """Returns an ELF header without what it says of sections, which follow in the real file."""
+    copy = bytearray(head)
+    if len(copy) == _EHDR_LEN:
+        wide = copy[4] == 2
+        for start, end in ((40, 48), (60, 64)) if wide else ((32, 36), (48, 52)):
+            copy[start:end] = bytes(end - start)
+    return bytes(copy)
+
+
+def string_at(strings: bytes, at: int) -> bytes:
+    """Returns the string that begins at an offset of a table; empty beyond its end."""
+    end = strings.find(b"\0", at)
+    return strings[at:end] if end >= 0 else strings[at:]
+
+
+def iter_notes(data: bytes) -> Iterator[Note]:
+    """Yields the notes of a segment's bytes.
+
+    Raises:
+        ValueError: One is longer than what is there; or there are too many.
+    """
+    head = struct.Struct("=III")
+    view = memoryview(data)
+    at = nr_notes = 0
+    while at + head.size <= len(data):
+        name_len, desc_len, kind = head.unpack_from(data, at)
+        begin = at + head.size + (name_len + 3 & ~3)
+        end = begin + desc_len
+        nr_notes += 1
+        if end > len(data):
+            raise ValueError(f"the note at {at:#x} of {len(data):#x} bytes ends at {end:#x}")
+        if nr_notes > _NR_NOTES:
+            raise ValueError(f"more than {_NR_NOTES} notes")
+        owner = data[at + head.size : at + head.size + name_len].rstrip(b"\0")
+        yield Note(owner, kind, view[begin:end])
+        at = end + 3 & ~3
+
+
+def build_id_of(elf: Elf) -> bytes:
+    """Returns what says which build a file is of, or nothing."""
+    for segment in elf.segments():
+        if segment.type == PT_NOTE:
+            for note in elf.notes(segment):
+                if note.owner == b"GNU" and note.type == NT_GNU_BUILD_ID:
+                    return bytes(note.desc)
+    return b""

@@ -1,0 +1,67 @@
+"""`new_file`: an output file that is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+__all__ = ["new_file"]
+
+_MODE = 0o600
+
+
+@contextmanager
+def new_file(path: Any) -> Generator[int]:
+    """Gives the descriptor of a new file, which takes the place of `path` at the end.
+
+    Nobody but its owner can open it, from the first instant. While it is written
+    it has no name where the file system knows such files, so that nothing stays
+    behind however the tool ends; after an exception nothing does either, and what
+    was at `path` is as it was. A symbolic link there is replaced, not followed.
+
+    Raises:
+        OSError: As open, link and rename.
+    """
+    target = os.fsdecode(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    folder, name = os.path.split(target)
+    # Shorter than any name that a file system takes, whatever `name` is.
+    beside = f".{name[:60]}.{secrets.token_hex(8)}"
+    # One folder from here on, whatever becomes of its path.
+    parent = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = -1
+    named = False
+    try:
+        fd, named = _open(parent, beside)
+        yield fd
+        # A name of its own first: a link can not take the place of a file, a rename can.
+        if not named:
+            os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=parent, dst_dir_fd=parent)
+            named = True
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        named = False
+    finally:
+        if named:
+            with suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=parent)
+        if fd >= 0:
+            os.close(fd)
+        os.close(parent)
+
+
+def _open(parent: int, beside: str) -> tuple[int, bool]:
+    """Opens a file for writing; returns it and whether it has a name."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(".", flags | os.O_TMPFILE, _MODE, dir_fd=parent), False
+    except OSError as error:
+        # What file systems answer that have no files without a name, and old kernels.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+    flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return os.open(beside, flags, _MODE, dir_fd=parent), True

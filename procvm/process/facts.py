@@ -1,0 +1,84 @@
+"""What is known of a process beside its memory, as a core file tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from procvm.linux import procfs
+
+__all__ = ["Facts", "Thread", "read_facts"]
+
+
+class Thread(NamedTuple):
+    """A thread of a target.
+
+    Attributes:
+        tid: Its id.
+        name: Its name; any bytes.
+        state: As /proc tells it: R runs, S and D sleep, t is held, T is stopped
+            by a signal, Z has ended. Empty in a core file, which does not say.
+    """
+
+    tid: int
+    name: bytes
+    state: str
+
+
+class Facts(NamedTuple):
+    """What is known of a process at one time.
+
+    Attributes:
+        pid: Its number.
+        ppid: Its parent's.
+        pgrp: Its group's.
+        sid: Its session's.
+        uid: Whose it is.
+        gid: Of which group.
+        nice: Its niceness.
+        state: One letter, as of a thread.
+        name: Its name; any bytes.
+        args: Its command line, with spaces between.
+        auxv: What the kernel told the program at its start, as it stands there.
+        machine: The kind of processor, by ELF's number.
+        threads: Those whose registers are known.
+        registers: By tid, and by the kernel's names.
+    """
+
+    pid: int
+    ppid: int = 0
+    pgrp: int = 0
+    sid: int = 0
+    uid: int = 0
+    gid: int = 0
+    nice: int = 0
+    state: str = "R"
+    name: bytes = b""
+    args: bytes = b""
+    auxv: bytes = b""
+    machine: int = 0
+    threads: tuple[Thread, ...] = ()
+    registers: Mapping[int, Mapping[str, int]] = {}
+
+
+def read_facts(pid: int, machine: int) -> Facts | None:
+    """Returns what /proc tells of a process, or None if it does not."""
+    stat = procfs.read_stat(pid)
+    status = procfs.read_status(pid)
+    if stat is None or status is None:
+        return None
+    args = procfs.read_bytes(f"/proc/{pid}/cmdline", 4096) or b""
+    return Facts(
+        pid=pid,
+        ppid=int(stat[3]),
+        pgrp=int(stat[4]),
+        sid=int(stat[5]),
+        uid=status.uids[0],
+        gid=status.gids[0],
+        nice=int(stat[18]),
+        state=status.state,
+        name=stat[1],
+        args=args.rstrip(b"\0").replace(b"\0", b" "),
+        auxv=procfs.read_bytes(f"/proc/{pid}/auxv") or b"",
+        machine=machine,
+    )

@@ -1,0 +1,150 @@
+"""`Mapped`: what a live process, a snapshot and a core file have in common beside memory."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from procvm.address import as_address
+from procvm.errors import InvalidArgsError, NoSuchSymbolError
+from procvm.escape import printable
+from procvm.pod import usize
+from procvm.process.maps import Maps, Vma
+from procvm.process.modules import MappedFile, Modules
+
+if TYPE_CHECKING:
+    from procvm.mm.space import VmSpace
+
+__all__ = ["Mapped", "MappedFile"]
+
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
+
+
+class Mapped(ABC):
+    """Memory with mappings, some of which are files that name addresses."""
+
+    _modules: Modules | None = None
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """The process that it is, or was, of."""
+
+    @property
+    @abstractmethod
+    def vm(self) -> VmSpace:
+        """Its address space."""
+
+    @abstractmethod
+    def maps(self) -> Maps:
+        """Returns its mappings, sorted and disjoint."""
+
+    @abstractmethod
+    def find_vma(self, address: int) -> Vma | None:
+        """Returns the mapping that holds `address`, or None."""
+
+    @abstractmethod
+    def mapped_file(self, vma: Vma) -> MappedFile | None:
+        """Opens the file that a mapping is of, or returns None if it can not be had."""
+
+    @abstractmethod
+    def program_address(self) -> int:
+        """Returns an address in the executable; 0 if that is not known."""
+
+    def _known(self) -> Modules:
+        if self._modules is None:
+            self._modules = Modules(self)
+        return self._modules
+
+    def symbol(self, name: str) -> int:
+        """Returns the address of a symbol.
+
+        It is looked for in the symbol tables of the files that are mapped, in the
+        executable first; in those of a file that was deleted too, and where no file
+        can be had in what the dynamic linker uses, in memory.
+
+        Args:
+            name: A symbol, or a file and a symbol: ``"libc.so.6!environ"``.
+
+        Raises:
+            NoSuchSymbolError: None has it.
+            MalformedError: The file that was named is no good ELF file.
+            UnsupportedError: pyelftools is not installed.
+            ProcessExitedError: It has ended.
+        """
+        return self._known().address_of(name)
+
+    def describe(self, address: int) -> str:
+        """Returns what an address is, for people: ``"libc.so.6!malloc+0x12"``.
+
+        Of what has no symbol ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted from the
+        first mapping of that name; of what has no name either the number. `address`
+        takes all of them. Printable, whatever the target's files are called.
+
+        Raises:
+            UnsupportedError: pyelftools is not installed.
+            ProcessExitedError: It has ended.
+        """
+        return self._known().describe(as_address(address))
+
+    def address(self, expression: str | int) -> int:
+        """Returns the address that an expression means.
+
+        Args:
+            expression: A number (``0x7f..`` or decimal), a file or an area (``libc.so.6``,
+                ``[heap]``: where its first mapping begins), a symbol (``environ``,
+                ``libc.so.6!environ``), any of these with ``+`` and ``-`` of numbers behind,
+                ``*`` before what is to be followed as a pointer, ``*(g_list+8)``.
+                Where the whole is the name of something, that is meant.
+
+        Raises:
+            InvalidArgsError: It can not be parsed.
+            NoSuchSymbolError: There is no such name.
+            PageFaultError: A pointer could not be read.
+        """
+        if not isinstance(expression, str):
+            return as_address(expression)
+        address = self._parsed(expression.strip(), expression)
+        if not 0 <= address < 1 << 64:
+            raise InvalidArgsError(f"{expression!r} is {address:#x}, which is no address")
+        return address
+
+    def _parsed(self, text: str, whole: str) -> int:
+        if not text:
+            raise InvalidArgsError(
+                f"{printable(whole)!r} is no address: give 0x.., [heap]+8, libc.so.6+0x10, a "
+                "symbol, module!symbol, or *EXPRESSION"
+            )
+        if _NUMBER.fullmatch(text):
+            return int(text, 0) if text[1:2] in "xX" else int(text)
+        if text[0] not in "*(":
+            found = self._named(text)
+            if found is not None:
+                return found
+        offset = _OFFSETS.search(text)
+        if offset is not None and offset.start():
+            amount = self._parsed(offset[2], whole)
+            return self._parsed(text[: offset.start()], whole) + (
+                amount if offset[1] == "+" else -amount
+            )
+        if text[0] == "*":
+            return int(self.vm.read_val(self._parsed(text[1:].strip(), whole), usize))
+        if text[0] == "(" and text[-1] == ")":
+            return self._parsed(text[1:-1].strip(), whole)
+        raise NoSuchSymbolError(
+            f"nothing is called {printable(text)!r}: no mapping and no symbol; a number is "
+            "written 0x.. or in decimal",
+            name=text,
+        )
+
+    def _named(self, text: str) -> int | None:
+        if "!" not in text:
+            vmas = self.maps().filter(name=text.encode("utf-8", "surrogateescape"))
+            if vmas:
+                return vmas[0].start
+        try:
+            return self.symbol(text)
+        except NoSuchSymbolError:
+            return None

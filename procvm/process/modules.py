@@ -1,0 +1,311 @@
+"""`Modules`: the ELF files that a process has loaded, and what their symbols are called there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
+
+from procvm.elf.headers import PT_LOAD, Elf, Segment, build_id_of
+from procvm.elf.symbols import SymbolTable, symbols_in_memory, symbols_of
+from procvm.errors import MalformedError, NoSuchSymbolError, PageFaultError, UnsupportedError
+from procvm.escape import printable
+from procvm.mm.file import VmFile
+from procvm.perms import Perms
+from procvm.process.maps import Kind, Vma
+
+if TYPE_CHECKING:
+    from procvm.process.mapped import Mapped
+
+__all__ = ["MappedFile", "Modules", "open_mapped"]
+
+_MAGIC = b"\x7fELF"
+_DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
+_NR_TABLES = 256
+_NO_SYMBOLS = SymbolTable([])
+# By build and by file: by the build alone, which a file just says, one target could
+# make up symbols for all others.
+_tables: OrderedDict[tuple[Any, ...], SymbolTable] = OrderedDict()
+
+
+class MappedFile(NamedTuple):
+    """A file that may be the one that was mapped.
+
+    Attributes:
+        stream: The file, open.
+        exact: Whether it is known to be; else its build has to be compared.
+    """
+
+    stream: BinaryIO
+    exact: bool
+
+
+@final
+class Module:
+    """An ELF file where it is loaded.
+
+    Attributes:
+        name: The last part of its path, or what the mapping is called.
+        first: The mapping of its beginning.
+        end: One past its last address, memory that is not of the file included.
+        bias: What is added to the addresses that the file says.
+        is_loaded: Whether it may run there; a file that is merely read is not.
+    """
+
+    def __init__(self, vmas: list[Vma], segments: list[Segment]) -> None:
+        self.first = vmas[0]
+        loads = [segment for segment in segments if segment.type == PT_LOAD]
+        begin = loads[0]
+        self.bias = self.first.start - self.first.offset + begin.offset - begin.vaddr
+        last = max(load.vaddr + load.memsz for load in loads)
+        self.end = max(self.bias + last, self.first.end)
+        may_run = any(load.flags & 1 for load in loads)
+        # A core file may not tell what was allowed.
+        self.is_loaded = not may_run or any(vma.perms & Perms.EXEC or not vma.perms for vma in vmas)
+        self.segments = segments
+        self.name = name_of(self.first)
+        self.table: SymbolTable | None = None
+
+
+def name_of(vma: Vma) -> bytes:
+    """Returns what a mapping is called in an expression: its name's last part, as a file's."""
+    name = vma.plain_name
+    return name.rpartition(b"/")[2] if name.startswith(b"/") else name
+
+
+@final
+class Modules:
+    """The ELF files of one process, looked at when they are asked for."""
+
+    def __init__(self, subject: Mapped) -> None:
+        self._subject = subject
+        self._vmas: list[Vma] = []
+        # Those that are loaded, in the order of search; and all, in that of addresses.
+        self._modules: list[Module] = []
+        self._modules_by_start: list[Module] = []
+        self._starts: list[int] = []
+        self._found: dict[str, tuple[int, Vma]] = {}
+
+    def address_of(self, name: str) -> int:
+        """Returns the address of a symbol; see `Mapped.symbol`."""
+        known = self._found.get(name)
+        if known is not None:
+            address, vma = known
+            # As long as the same thing is mapped there: it may have been unloaded.
+            if self._subject.find_vma(address) == vma:
+                return address
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
+            raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
+        address = self._look_up(name)
+        there = self._subject.find_vma(address)
+        if there is not None:
+            self._found[name] = address, there
+        return address
+
+    def _look_up(self, name: str) -> int:
+        file, bang, symbol = name.rpartition("!")
+        wanted = symbol.encode("utf-8", "surrogateescape")
+        self._refresh()
+        modules = self._modules
+        if bang:
+            encoded = file.encode("utf-8", "surrogateescape")
+            modules = [one for one in modules if encoded in (one.name, one.first.plain_name)]
+            if not modules:
+                raise NoSuchSymbolError(
+                    f"no file that is called {printable(file)!r} is loaded", name=name
+                )
+        bad: list[str] = []
+        in_threads = False
+        for module in modules:
+            try:
+                table = self._table(module)
+            except MalformedError as error:
+                if bang:
+                    raise
+                bad.append(str(error))
+                continue
+            value = table.find(wanted)
+            if value is not None:
+                return module.bias + value
+            in_threads |= wanted in table.thread_local
+        why = f"; {len(bad)} files could not be read: {bad[0]}" if bad else ""
+        if in_threads:
+            why = ": it is a variable of each thread, which has no one address"
+        raise NoSuchSymbolError(
+            f"no symbol {printable(symbol)!r} in the {len(modules)} files that are loaded"
+            f"{' and called so' if bang else ''}{why}",
+            name=name,
+        )
+
+    def describe(self, address: int) -> str:
+        """Returns what an address is; see `Mapped.describe`."""
+        vma = self._subject.find_vma(address)
+        if vma is None:
+            return f"{address:#x}"
+        k = bisect_right(self._vmas, vma)
+        if not k or self._vmas[k - 1] != vma:
+            self._refresh()
+        module = self._module_at(address)
+        if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
+            try:
+                found = self._table(module).at(address - module.bias)
+            except MalformedError:
+                found = None  # what the file is called is known all the same
+            if found is not None:
+                return f"{printable(module.name)}!{printable(found[0])}{_plus(found[1])}"
+            return f"{printable(module.name)}{_plus(address - module.first.start)}"
+        name = name_of(vma)
+        first = next((one for one in self._vmas if name and name_of(one) == name), None)
+        if first is None or first.start > address:
+            return f"{address:#x}"
+        return f"{printable(name)}{_plus(address - first.start)}"
+
+    def _module_at(self, address: int) -> Module | None:
+        k = bisect_right(self._starts, address) - 1
+        if k >= 0 and address < self._modules_by_start[k].end:
+            return self._modules_by_start[k]
+        return None
+
+    def _refresh(self) -> None:
+        """Looks at what is mapped now; tables that are known stay."""
+        vmas = list(self._subject.maps())
+        if vmas == self._vmas:
+            return
+        known = {(one.first, one.end): one for one in self._modules_by_start}
+        by_file: dict[tuple[Any, ...], list[list[Vma]]] = {}
+        for vma in vmas:
+            # Never what is shared: a look would make a page of it that was not there.
+            if vma.perms & Perms.SHARED:
+                continue
+            if vma.kind is Kind.FILE or vma.name == b"[vdso]":
+                instances = by_file.setdefault((vma.dev, vma.inode, vma.name), [])
+                if vma.offset == 0 or vma.kind is Kind.VDSO:
+                    instances.append([vma])
+                elif instances:
+                    instances[-1].append(vma)
+        modules: list[Module] = []
+        for instances in by_file.values():
+            for instance in instances:
+                segments = self._segments(instance[0])
+                if any(segment.type == PT_LOAD for segment in segments):
+                    module = Module(instance, segments)
+                    modules.append(known.get((module.first, module.end), module))
+        self._modules_by_start = sorted(modules, key=lambda one: one.first.start)
+        self._starts = [module.first.start for module in self._modules_by_start]
+        # In the order of addresses the executable comes first, but where it is loaded
+        # above its libraries.
+        self._modules = [one for one in self._in_order(modules) if one.is_loaded]
+        self._vmas = vmas
+
+    def _in_order(self, modules: list[Module]) -> list[Module]:
+        program = self._subject.program_address()
+        return sorted(
+            modules,
+            key=lambda one: (not one.first.start <= program < one.end, one.first.start),
+        )
+
+    def _segments(self, vma: Vma) -> list[Segment]:
+        """Returns the program headers of the file that a mapping begins; none if it is no ELF."""
+        try:
+            if self._read(vma.start, len(_MAGIC)) != _MAGIC:
+                return []
+            return self._image(vma).segments()
+        except PageFaultError:
+            pass  # of a snapshot that has not this page, or a page that may not be read
+        except (MalformedError, UnsupportedError):
+            return []
+        file = self._subject.mapped_file(vma)
+        if file is None or not file.exact:
+            return []
+        with file.stream as stream:
+            try:
+                return Elf(stream, what(vma)).segments()
+            except (MalformedError, UnsupportedError):
+                return []
+
+    def _read(self, address: int, n: int) -> bytes:
+        return self._subject.vm.forced().read_bytes(address, n)
+
+    def _image(self, vma: Vma) -> Elf:
+        """Returns the file's headers as they stand in memory."""
+        memory = self._subject.vm.forced().memory
+        return Elf(VmFile(memory, vma.start, vma.end), what(vma))
+
+    def _table(self, module: Module) -> SymbolTable:
+        if module.table is None:
+            module.table = self._table_of_file(module) or self._table_in_memory(module)
+        return module.table
+
+    def _table_of_file(self, module: Module) -> SymbolTable | None:
+        file = self._subject.mapped_file(module.first)
+        if file is None:
+            return None
+        with file.stream as stream:
+            elf = Elf(stream, what(module.first))
+            build_id = build_id_of(elf)
+            if not file.exact and (not build_id or build_id != self._build_id(module)):
+                return None
+            facts = os.fstat(stream.fileno())
+            key = (build_id, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+            table = _tables.get(key)
+            if table is None:
+                table = _debug_table(build_id, elf) or symbols_of(elf) or _NO_SYMBOLS
+                _tables[key] = table
+                if len(_tables) > _NR_TABLES:
+                    _tables.popitem(last=False)
+        return table
+
+    def _build_id(self, module: Module) -> bytes:
+        """Returns the build that is in memory, or nothing."""
+        try:
+            return build_id_of(self._image(module.first))
+        except (MalformedError, PageFaultError):
+            return b""
+
+    def _table_in_memory(self, module: Module) -> SymbolTable:
+        try:
+            elf = self._image(module.first)
+            table = symbols_of(elf) if module.first.kind is Kind.VDSO else None
+            table = table or symbols_in_memory(elf, module.segments, module.bias, self._read)
+        except PageFaultError:
+            table = None  # it was not kept
+        return table or _NO_SYMBOLS
+
+
+def _debug_table(build_id: bytes, elf: Elf) -> SymbolTable | None:
+    """Returns the symbols of the file that was split off as the program was stripped."""
+    name = build_id.hex()
+    if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
+        return None
+    try:
+        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
+            debug = Elf(stream, printable(stream.name))
+            return symbols_of(debug) if build_id_of(debug) == build_id else None
+    except (OSError, MalformedError):
+        return None
+
+
+def what(vma: Vma) -> str:
+    """Returns what errors call the file of a mapping."""
+    return printable(vma.name)
+
+
+def _plus(offset: int) -> str:
+    return f"+{offset:#x}" if offset else ""
+
+
+def open_mapped(path: str, vma: Vma) -> MappedFile | None:
+    """Opens what may be the file of a mapping, or returns None if it can not be."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return None
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(fd)
+        return None
+    stream = open(fd, "rb", buffering=0)  # noqa: SIM115 (the caller's to close)
+    dev = (os.major(facts.st_dev), os.minor(facts.st_dev))
+    return MappedFile(stream, facts.st_ino == vma.inode and dev == vma.dev)

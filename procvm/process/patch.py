@@ -1,0 +1,225 @@
+"""Changes that are undone, and memory that is to stay as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
+
+from procvm.address import check_range
+from procvm.errors import (
+    InvalidArgsError,
+    MismatchError,
+    PageFaultError,
+    ProcessExecedError,
+    ProcessExitedError,
+    ProcvmError,
+)
+from procvm.mm.own import OwnMemory
+from procvm.mm.space import VmSpace
+from procvm.own.buffers import Buffer, view_of
+from procvm.process.diff import Run
+
+if TYPE_CHECKING:
+    from procvm.process.process import Process
+
+__all__ = ["Patch", "Unchanged"]
+
+
+class _Site(NamedTuple):
+    address: int
+    data: bytes
+    expect: bytes | None
+
+
+@final
+class Patch:
+    r"""Bytes of a process that are others for as long as the ``with`` lasts.
+
+    ::
+
+        with process.patch(0x401000, b"\x90\x90", expect=b"\x74\x0a") as patch:
+            ...
+
+    At its begin every site is compared with what it has to be, and nothing is
+    written if one differs. Then all are written and read back; should one fail,
+    those before it are undone. At the end, after an exception too, each site gets
+    the bytes that it had, whatever it has by then. A `Tracee` is held for each of
+    the two, so that its threads see all sites change at once; other processes run.
+    What has ended or runs another program by the end needs no undoing.
+
+    Attributes:
+        old: What was there, by address, while it is in place.
+        overwritten: After the end: where the target itself had changed what was
+            patched, as runs of (address, what was patched, what it had become).
+    """
+
+    def __init__(self, vm: VmSpace, hold: Callable[[], AbstractContextManager[object]]) -> None:
+        self._vm = vm.forced()
+        self._hold = hold
+        self._sites: list[_Site] = []
+        self.old: dict[int, bytes] = {}
+        self.overwritten: list[Run] = []
+
+    def __repr__(self) -> str:
+        state = "in place" if self.old else "not in place"
+        return f"<Patch of {len(self._sites)} sites, {state}>"
+
+    def also(self, address: int, data: Buffer, *, expect: Buffer | None = None) -> Self:
+        """Adds a site; returns the same patch.
+
+        Args:
+            address: Where to write.
+            data: What to write.
+            expect: What has to be there before, as many bytes; without it anything.
+
+        Raises:
+            InvalidArgsError: `expect` is of another length, or the site overlaps
+                another one.
+            ValueError: The patch is in place.
+        """
+        if self.old:
+            raise ValueError("the patch is in place: add sites before the with statement")
+        wanted, needed = _bytes(data), None if expect is None else _bytes(expect)
+        address, n = check_range(address, len(wanted))
+        if needed is not None and len(needed) != n:
+            raise InvalidArgsError(f"expect has {len(needed)} bytes, and data {n}: give as many")
+        for site in self._sites:
+            if address < site.address + len(site.data) and site.address < address + n:
+                raise InvalidArgsError(
+                    f"[{address:#x}, {address + n:#x}) overlaps the site at {site.address:#x}"
+                )
+        self._sites.append(_Site(address, wanted, needed))
+        return self
+
+    def __enter__(self) -> Self:
+        """Puts it in place.
+
+        Raises:
+            MismatchError: A site has other bytes than expected; nothing was written.
+            PageFaultError: A site can not be read or written; nothing is changed.
+        """
+        if self.old:
+            raise ValueError("the patch is in place already")
+        self.overwritten = []
+        with self._hold():
+            old = {site.address: self._checked(site) for site in self._sites}
+            done: list[_Site] = []
+            try:
+                for site in self._sites:
+                    done.append(site)
+                    self._put(site.address, site.data)
+            except BaseException as error:
+                # Of the last one the beginning may have been written.
+                for site in reversed(done):
+                    _without_masking(error, self._vm, site.address, old[site.address])
+                raise
+            self.old = old
+        return self
+
+    def _checked(self, site: _Site) -> bytes:
+        found = self._vm.read_bytes(site.address, len(site.data))
+        if site.expect is not None and found != site.expect:
+            k = _first_difference(found, site.expect)
+            raise MismatchError(
+                f"the byte at {site.address + k:#x} is not the one that was expected, of "
+                f"{len(site.data)} at {site.address:#x}; nothing was written",
+                address=site.address + k,
+            )
+        return found
+
+    def _put(self, address: int, data: bytes) -> None:
+        self._vm.write_bytes(address, data)
+        found = self._vm.read_bytes(address, len(data))
+        if found != data:
+            k = _first_difference(found, data)
+            raise MismatchError(
+                f"the byte at {address + k:#x} did not keep what was written: the target writes "
+                "it as well; hold it, or patch what it does not write",
+                address=address + k,
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Undoes it.
+
+        Raises:
+            PageFaultError: A site is not mapped any more; the others were undone.
+        """
+        old, self.old = self.old, {}
+        failed: ProcvmError | None = None
+        try:
+            with self._hold():
+                for site in reversed(self._sites):
+                    try:
+                        self._undo(site, old[site.address])
+                    except PageFaultError as fault:
+                        failed = failed or fault
+        except (ProcessExitedError, ProcessExecedError):
+            return  # with the memory went the patch
+        self.overwritten.reverse()
+        if failed is not None:
+            raise failed
+
+    def _undo(self, site: _Site, old: bytes) -> None:
+        found = self._vm.read_bytes(site.address, len(old))
+        if found != site.data:
+            self.overwritten.append(Run(site.address, site.data, found))
+        self._vm.write_bytes(site.address, old)
+
+
+def _without_masking(error: BaseException, vm: VmSpace, address: int, old: bytes) -> None:
+    """Writes back; a failure of that is told beside the error that led to it."""
+    try:
+        vm.write_bytes(address, old)
+    except ProcvmError as again:
+        error.add_note(f"and {address:#x} could not be put back: {again}")
+
+
+def _first_difference(found: bytes, wanted: bytes) -> int:
+    return next(k for k, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+
+
+def _bytes(data: Buffer) -> bytes:
+    source = OwnMemory.of_buffer(data, writable=False)
+    # SAFETY: `source` keeps the buffer until the copy is made.
+    return bytes(view_of(source.address, source.n, writable=False))
+
+
+@final
+class Unchanged:
+    """Ranges that were looked at before and after.
+
+    Attributes:
+        runs: After the ``with``: what is other than it was, in order.
+    """
+
+    def __init__(self, process: Process, ranges: Iterable[Any]) -> None:
+        self._process = process
+        self._ranges = list(ranges)
+        self.runs: list[Run] = []
+
+    def __enter__(self) -> Self:
+        self.runs = []
+        self._before = self._process.snapshot(self._ranges)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._before:
+            try:
+                with self._process.snapshot(self._ranges) as after:
+                    self.runs = self._before.diff(after)
+            except ProcvmError:
+                # What went wrong in the with statement says more.
+                if error is None:
+                    raise
