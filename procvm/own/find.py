@@ -184,3 +184,17 @@ def _matches(view: memoryview, at: int, pattern: Pattern) -> bool:
         byte & mask == value
         for byte, mask, value in zip(there, pattern.masks, pattern.values, strict=True)
     )
+
+
+@functools.cache
+def _memcmp() -> Any:
+    function: Any = ctypes.CDLL(None)["memcmp"]
+    function.restype = ctypes.c_int
+    return function
+
+
+def same(address: int, other: int, n: int) -> bool:
+    """Returns whether `n` own bytes at two addresses are the same."""
+    # SAFETY: the caller vouches for both ranges, and keeps them alive.
+    found = _memcmp()(ctypes.c_void_p(address), ctypes.c_void_p(other), ctypes.c_size_t(n))
+    return bool(found == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,11 +12,13 @@ from procvm.extras import numpy_or_none
 from procvm.mm.memory import UserMemory
 from procvm.mm.search import behind_hole, clipped
 from procvm.own.buffers import Pin, Scratch
+from procvm.own.find import same
 from procvm.process.kept import KeptMemory, Piece
 
 __all__ = ["Run", "compared", "differences", "looks"]
 
-_COMPARE_LEN = 1 << 22
+_COMPARE_LEN = 1 << 21
+_BLOCK_LEN = 1 << 16
 
 
 class Run(NamedTuple):
@@ -51,7 +54,7 @@ def differences(
 
 def looks(
     kept: KeptMemory, where: list[tuple[int, int]] | None
-) -> Iterator[tuple[int, int, memoryview | None]]:
+) -> Iterator[tuple[int, int, Pin | None]]:
     """Yields (start, end, bytes) of what was kept, a few MiB at a time; no bytes for zeros."""
     for piece in kept.pieces():
         for low, high in where if where is not None else [(piece.start, piece.end)]:
@@ -62,44 +65,61 @@ def looks(
                 at += step
 
 
-def _bytes_of(kept: KeptMemory, piece: Piece, at: int, n: int) -> memoryview | None:
-    own = piece.own
-    if isinstance(own, Pin):
-        return own.view[at - piece.start : at - piece.start + n]
-    if own is None or kept.untouched(at, at + n) == [(at, at + n)]:
+def _bytes_of(kept: KeptMemory, piece: Piece, at: int, n: int) -> Pin | None:
+    if piece.own is None:
         return None
-    room = Scratch(n)
-    kept.read(at, room.address, n)
-    return room.view
+    found = piece.in_memory(at, at + n)
+    if found is not None:
+        return found
+    if kept.untouched(at, at + n) == [(at, at + n)]:
+        return None
+    return _read(kept, Scratch(n), at, n)[0]
+
+
+def _read(memory: UserMemory, room: Scratch, at: int, n: int) -> tuple[Pin, bool]:
+    """Reads what is there of a range; returns it, and whether that is all."""
+    try:
+        memory.read(at, room.address, n)
+    except PageFaultError as error:
+        return Pin(room.address, error.copied_len, room.view[: error.copied_len]), False
+    return Pin(room.address, n, room.view[:n]), True
 
 
 def compared(
-    start: int, end: int, old: memoryview | None, other: UserMemory
+    start: int, end: int, old: Pin | None, other: UserMemory
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Yields (address, old, new) of each run of a look that differs."""
     # Where there were zeros what is still untouched is zeros now, and is not read.
     untouched = other.untouched(start, end) if old is None else []
+    pieces = list(other.between(start, end)) if isinstance(other, KeptMemory) else []
+    there = [(start, end)]
     if isinstance(other, KeptMemory):
-        there = [(piece.start, piece.end) for piece in other.between(start, end)]
-    else:
-        there = [(start, end)]
+        there = [(piece.start, piece.end) for piece in pieces]
+    places = _without(clipped(there, start, end), untouched)
     room: Scratch | None = None
-    for low, high in _without(clipped(there, start, end), untouched):
+    for low, high in places:
         at = low
         while at < high:
-            room = room or Scratch(end - start)
-            n = high - at
-            got, behind = n, high
-            try:
-                other.read(at, room.address, n)
-            except PageFaultError as error:
-                got = error.copied_len
-                behind = min(behind_hole(other, at + got, high), high)
-            if got:
-                was = bytes(got) if old is None else old[at - start : at - start + got]
-                for first, last in _runs(was, room.view[:got]):
-                    yield at + first, bytes(was[first:last]), bytes(room.view[first:last])
-            at = behind
+            new = next((found for one in pieces if (found := one.in_memory(at, high))), None)
+            whole = True
+            if new is None:
+                room = room or Scratch(end - start)
+                new, whole = _read(other, room, at, high - at)
+            if new.n:
+                was = _part(old or _zeros(), at - start if old else 0, new.n)
+                for first, last in _runs(was, new):
+                    yield at + first, bytes(was.view[first:last]), bytes(new.view[first:last])
+            at = high if whole else min(behind_hole(other, at + new.n, high), high)
+
+
+def _part(of: Pin, offset: int, n: int) -> Pin:
+    return Pin(of.address + offset, n, of.view[offset : offset + n])
+
+
+@functools.cache
+def _zeros() -> Pin:
+    room = Scratch(_COMPARE_LEN)
+    return Pin(room.address, _COMPARE_LEN, room.view)
 
 
 def _without(
@@ -118,26 +138,33 @@ def _without(
             yield at, end
 
 
-def _runs(old: bytes | memoryview, new: memoryview) -> list[tuple[int, int]]:
+def _runs(old: Pin, new: Pin) -> list[tuple[int, int]]:
     """Returns the runs of offsets at which two buffers of one length differ."""
     np = numpy_or_none()
-    if np is not None:
-        a, b = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
-        return _runs_by_words(np, a, b)
-    if old == new:
-        return []
+    step = PAGE_SIZE if np is None else _BLOCK_LEN
     runs: list[tuple[int, int]] = []
-    for page in range(0, len(new), PAGE_SIZE):
-        end = min(page + PAGE_SIZE, len(new))
-        if old[page:end] == new[page:end]:
+    for begin in range(0, new.n, step):
+        n = min(step, new.n - begin)
+        # Most of it is as it was, and nothing finds that out as quickly.
+        if same(old.address + begin, new.address + begin, n):
             continue
-        for at in range(page, end):
-            if old[at] != new[at]:
-                if runs and runs[-1][1] == at:
-                    runs[-1] = (runs[-1][0], at + 1)
-                else:
-                    runs.append((at, at + 1))
+        a, b = old.view[begin : begin + n], new.view[begin : begin + n]
+        if np is None:
+            found = list(_runs_by_bytes(a, b))
+        else:
+            found = _runs_by_words(np, np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8))
+        for first, last in found:
+            if runs and runs[-1][1] == begin + first:
+                runs[-1] = (runs[-1][0], begin + last)
+            else:
+                runs.append((begin + first, begin + last))
     return runs
+
+
+def _runs_by_bytes(old: memoryview, new: memoryview) -> Iterator[tuple[int, int]]:
+    for at, (a, b) in enumerate(zip(old, new, strict=True)):
+        if a != b:
+            yield at, at + 1
 
 
 def _runs_by_words(np: Any, a: Any, b: Any) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from procvm.errors import AccessDeniedError, ClosedError, PageFaultError
 from procvm.linux.fds import Fd
+from procvm.linux.libc import call, libc
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.search import clipped
-from procvm.own.buffers import Pin, copy, fill_zeros, view_of
+from procvm.own.buffers import Pin, copy, fill_zeros
 from procvm.pod import Pod
 
 __all__ = ["FilePart", "KeptMemory", "Piece"]
@@ -41,6 +43,14 @@ class Piece(NamedTuple):
     start: int
     end: int
     own: Pin | FilePart | None
+
+    def in_memory(self, start: int, end: int) -> Pin | None:
+        """Returns the bytes of a range of it if all of them are in our own memory."""
+        own = self.own
+        if not isinstance(own, Pin) or start < self.start or end > self.end:
+            return None
+        first = start - self.start
+        return Pin(own.address + first, end - start, own.view[first : end - self.start])
 
 
 class KeptMemory(UserMemory):
@@ -105,6 +115,7 @@ class KeptMemory(UserMemory):
             self._pieces, self._regions, self._end, self._pid, forced=True, what=self._what
         )
         other._origin = self
+        other._starts = self._starts  # emptied with the pieces
         return other
 
     def pieces(self) -> list[Piece]:
@@ -119,7 +130,8 @@ class KeptMemory(UserMemory):
 
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` kept bytes; see `Memory.read`."""
-        pieces = self.pieces()
+        # None are left once it was closed.
+        pieces = self._pieces or self.pieces()
         done = 0
         while done < n:
             at = address + done
@@ -151,17 +163,18 @@ class KeptMemory(UserMemory):
     ) -> None:
         # Not from a mapping of the file: should somebody make it shorter, a look at what
         # was cut off would end the tool by SIGBUS.
-        # SAFETY: whoever calls `read` keeps these `n` bytes alive.
-        room = view_of(own_address, n, writable=True)
         got = 0
         while got < n:
-            code = errno.EFAULT
-            try:
-                # The first call takes it as a rule, and a slice costs as much as a call.
-                step = os.preadv(file.number, [room[got:] if got else room], offset + got)
-            except OSError as error:
-                step, code = 0, error.errno or errno.EIO
-            if not step:
+            # SAFETY: whoever calls `read` keeps these bytes alive.
+            step, code = call(
+                libc().pread,
+                file.number,
+                ctypes.c_void_p(own_address + got),
+                ctypes.c_size_t(n - got),
+                ctypes.c_int64(offset + got),
+            )
+            if step <= 0:
+                code = code or errno.EFAULT
                 raise PageFaultError(
                     f"the file of the {self._what} has no byte for {address + got:#x} any more: "
                     f"{os.strerror(code)}",

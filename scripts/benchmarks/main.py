@@ -18,6 +18,7 @@ from pathlib import Path
 from children import Peer, Rival, Target, compiled
 from clock import Times, measure
 from groups import BULK_LEN, GROUPS, Group, Scene, Table, imports, verdict
+from past import PAST
 from peers import NAMES
 from scale import SCALE
 from tracing import TRACING
@@ -188,7 +189,7 @@ def main() -> None:
     def asked(title: str) -> bool:
         return not options.word or any(word.lower() in title.lower() for word in options.word)
 
-    groups = [group for group in (*GROUPS, *TRACING, *SCALE) if asked(group.title)]
+    groups = [group for group in (*GROUPS, *TRACING, *SCALE, *PAST) if asked(group.title)]
     imports_asked = asked(_IMPORT_TITLE)
     if not groups and not imports_asked:
         parser.error("nothing measured here has such a word in its title")
