@@ -67,6 +67,7 @@ from procvm.pod import (
 from procvm.process.corefile import open_core
 from procvm.process.diff import Run
 from procvm.process.facts import Thread
+from procvm.process.mapped import Mapped
 from procvm.process.maps import Kind, Maps, Vma
 from procvm.process.patch import Patch, Unchanged
 from procvm.process.process import Process
@@ -95,6 +96,7 @@ __all__ = [
     "IoMem",
     "Kind",
     "MalformedError",
+    "Mapped",
     "Maps",
     "MismatchError",
     "NoSuchProcessError",

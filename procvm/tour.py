@@ -6,16 +6,17 @@ It uses public names only, and prints what they really gave.
 from __future__ import annotations
 
 import ctypes
+import io
 import mmap
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import procvm
-from procvm import Perms, i32, u64
+from procvm import Mapped, Perms, i32, u64
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -134,40 +135,12 @@ def main() -> None:
         other = stack.enter_context(procvm.open(bob.pid))
         vm, base, page = process.vm, ada.base, mmap.PAGESIZE
 
-        _title(f"1. The mappings of process {process.pid}")
-        maps = process.maps()
-        writable = maps.filter(perms="rw")
-        size = sum(vma.size for vma in maps if vma.perms & Perms.READ)
-        print(f"{len(maps)} mappings, {len(writable)} of them writable, {size >> 10} KiB readable")
-        print(f"its structure is in   {process.find_vma(base)}")
-        print(f"the page behind it is {process.find_vma(base + page)}")
+        _look(process, base)
 
-        _title("2. A typed read and a typed write")
-        print(f"vm.read_val({base:#x}, u64)      -> {vm.read_val(base, u64)}")
-        print(f"vm.read_val({base + 8:#x}, i32)      -> {vm.read_val(base + 8, i32)}")
+        _title("4. A typed write, and a read-only page, written as a debugger would")
         vm.write_val(base + 8, i32, 1_000_000)
         print(f"vm.write_val({base + 8:#x}, i32, 1000000)")
         print(f"the child itself now says:          {ada.says()}")
-
-        _title("3. A C structure")
-        account = vm.reader(base, 64).read_val(Account)
-        print(
-            f"reader.read_val(Account) -> number {account.number}, balance {account.balance}, ",
-            end="",
-        )
-        print(f"owner {account.owner!r}")
-
-        _title("4. A read that runs into a hole")
-        buffer = bytearray(64)
-        reader = vm.reader(base + 2 * page - 24, 64)
-        try:
-            reader.read_fallible(procvm.VmWriter.from_buffer(buffer))
-        except procvm.PageFaultError as fault:
-            print(f"PageFaultError: {fault}")
-            print(f"address {fault.address:#x}, copied_len {fault.copied_len}: 24 of 64 arrived,")
-            print(f"and the reader stands after them, with {reader.remain()} bytes left")
-
-        _title("5. A read-only page, written as a debugger would")
         try:
             vm.write_bytes(base + page + 13, b"WRITTEN! ")
         except procvm.PageFaultError as fault:
@@ -175,12 +148,67 @@ def main() -> None:
         vm.forced().write_bytes(base + page + 13, b"WRITTEN! ")
         print(f"with forced():    {vm.read_cstring(base + page, 64)!r}")
 
-        _title(f"6. A copy from process {other.pid} to process {process.pid}")
+        _title(f"5. A copy from process {other.pid} to process {process.pid}")
         source, target = other.vm.reader(bob.base, 28), vm.writer(base, 28)
         print(f"reader.read_fallible(writer) -> {source.read_fallible(target)} bytes")
         print(f"the first child itself now says:    {ada.says()}")
+
+        _show_the_past(process, base)
     _show_atomics()
     print("\nAll children ended. The README and docs/ go on from here.")
+
+
+def _look(process: Mapped, base: int) -> None:
+    """Shows what can be read: of a live process, of a snapshot, of a core file."""
+    vm, page = process.vm, mmap.PAGESIZE
+    _title(f"1. The mappings of process {process.pid}")
+    maps = process.maps()
+    writable = maps.filter(perms="rw")
+    size = sum(vma.size for vma in maps if vma.perms & Perms.READ)
+    print(f"{len(maps)} mappings, {len(writable)} of them writable, {size >> 10} KiB readable")
+    print(f"its structure is in   {process.find_vma(base)}")
+    print(f"the page behind it is {process.find_vma(base + page)}")
+
+    _title("2. Typed reads, and a C structure")
+    print(f"vm.read_val({base:#x}, u64)      -> {vm.read_val(base, u64)}")
+    print(f"vm.read_val({base + 8:#x}, i32)      -> {vm.read_val(base + 8, i32)}")
+    account = vm.reader(base, 64).read_val(Account)
+    print(f"reader.read_val(Account) -> number {account.number}, owner {account.owner!r}")
+
+    _title("3. A read that runs into a hole")
+    buffer = bytearray(64)
+    reader = vm.reader(base + 2 * page - 24, 64)
+    try:
+        reader.read_fallible(procvm.VmWriter.from_buffer(buffer))
+    except procvm.PageFaultError as fault:
+        print(f"address {fault.address:#x}, copied_len {fault.copied_len}: 24 of 64 arrived,")
+        print(f"and the reader stands after them, with {reader.remain()} bytes left")
+
+
+def _show_the_past(process: procvm.Process, base: int) -> None:
+    _title("6. The same over a snapshot, and over a core file")
+    with tempfile.TemporaryDirectory() as folder, process.snapshot() as snapshot:
+        path = f"{folder}/core"
+        kept_len = snapshot.save(path)
+        print(f"a core file of {kept_len >> 10} KiB of memory, which gdb opens as well")
+        now = _said(process, base)
+        print(f"parts 1 to 3 of the snapshot: {_same(_said(snapshot, base), now)}")
+        try:
+            with procvm.open_core(path) as core:
+                print(f"parts 1 to 3 of the file:     {_same(_said(core, base), now)}")
+        except procvm.UnsupportedError as error:
+            print(f"left out: {error}")
+
+
+def _said(process: Mapped, base: int) -> str:
+    said = io.StringIO()
+    with redirect_stdout(said):
+        _look(process, base)
+    return said.getvalue()
+
+
+def _same(one: str, other: str) -> str:
+    return f"the same {one.count(chr(10))} lines" if one == other else "OTHERS"
 
 
 def _show_atomics() -> None:

@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), 
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_a_block_runs_and_prints_what_its_comments_say(block: str) -> None:
+def test_a_block_runs_and_prints_what_its_comments_say(block: str, tmp_path: Path) -> None:
     """Every Python block of the README runs, and each `print(...)  # text` prints that text."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
@@ -24,6 +24,7 @@ def test_a_block_runs_and_prints_what_its_comments_say(block: str) -> None:
         text=True,
         check=False,
         timeout=60,
+        cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
@@ -55,6 +56,8 @@ def test_the_tour_comes_to_its_end() -> None:
     assert re.findall(r"^(\d)\. ", run.stdout, re.M) == list("1234567")
     assert ": exact" in run.stdout
     assert "copied_len 24" in run.stdout
+    # What reads a live process reads a snapshot and a core file of it, line by line.
+    assert len(re.findall(r": +the same \d\d lines$", run.stdout, re.M)) == 2
 
 
 def test_the_core_imports_nothing_but_the_standard_library() -> None:
