@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from procvm.address import as_address
@@ -11,7 +12,7 @@ from procvm.errors import InvalidArgsError, NoSuchSymbolError
 from procvm.escape import printable
 from procvm.pod import usize
 from procvm.process.maps import Maps, Vma
-from procvm.process.modules import MappedFile, Modules
+from procvm.process.modules import MappedFile, Modules, encoded
 
 if TYPE_CHECKING:
     from procvm.mm.space import VmSpace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Mapped", "MappedFile"]
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_DEEPEST = 64
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
 
 
@@ -106,45 +108,60 @@ class Mapped(ABC):
         """
         if not isinstance(expression, str):
             return as_address(expression)
-        address = self._parsed(expression.strip(), expression)
+        address = self._parsed(expression.strip(), expression, _DEEPEST)
         if not 0 <= address < 1 << 64:
-            raise InvalidArgsError(f"{expression!r} is {address:#x}, which is no address")
+            raise InvalidArgsError(
+                f"{printable(expression)!r} is {address:#x}, which is no address"
+            )
         return address
 
-    def _parsed(self, text: str, whole: str) -> int:
-        if not text:
+    def _parsed(self, text: str, whole: str, depth: int) -> int:
+        if not text or not depth:
+            why = "is no address" if depth else f"is nested deeper than {_DEEPEST}"
             raise InvalidArgsError(
-                f"{printable(whole)!r} is no address: give 0x.., [heap]+8, libc.so.6+0x10, a "
-                "symbol, module!symbol, or *EXPRESSION"
+                f"{printable(whole[:80])!r} {why}: give 0x.., [heap]+8, libc.so.6+0x10, a symbol, "
+                "module!symbol, or *EXPRESSION"
             )
         if _NUMBER.fullmatch(text):
             return int(text, 0) if text[1:2] in "xX" else int(text)
-        if text[0] not in "*(":
-            found = self._named(text)
-            if found is not None:
-                return found
+        is_name = text[0] not in "*("
+        area = self._area(text) if is_name and "!" not in text else None
+        if area is not None:
+            return area
         offset = _OFFSETS.search(text)
         if offset is not None and offset.start():
-            amount = self._parsed(offset[2], whole)
-            return self._parsed(text[: offset.start()], whole) + (
-                amount if offset[1] == "+" else -amount
-            )
+            amount = self._parsed(offset[2], whole, 1)
+            try:
+                base = self._parsed(text[: offset.start()], whole, depth - 1)
+            except NoSuchSymbolError as error:
+                # Names may end so, as few as they are.
+                with suppress(NoSuchSymbolError):
+                    if is_name:
+                        return self.symbol(text)
+                raise error from None
+            return base + (amount if offset[1] == "+" else -amount)
         if text[0] == "*":
-            return int(self.vm.read_val(self._parsed(text[1:].strip(), whole), usize))
-        if text[0] == "(" and text[-1] == ")":
-            return self._parsed(text[1:-1].strip(), whole)
-        raise NoSuchSymbolError(
-            f"nothing is called {printable(text)!r}: no mapping and no symbol; a number is "
-            "written 0x.. or in decimal",
-            name=text,
-        )
+            pointer = self._parsed(text[1:].strip(), whole, depth - 1)
+            return int(self.vm.read_val(pointer, usize))
+        if text[0] == "(":
+            if text[-1] != ")":
+                raise InvalidArgsError(f"{printable(whole)!r} can not be parsed from its parenthesis on")
+            return self._parsed(text[1:-1].strip(), whole, depth - 1)
+        return self._symbol(text)
 
-    def _named(self, text: str) -> int | None:
-        if "!" not in text:
-            vmas = self.maps().filter(name=text.encode("utf-8", "surrogateescape"))
-            if vmas:
-                return vmas[0].start
+    def _area(self, name: str) -> int | None:
+        """Returns where the first mapping of a name begins, or None."""
+        vmas = self.maps().filter(name=encoded(name))
+        return vmas[0].start if vmas else None
+
+    def _symbol(self, name: str) -> int:
         try:
-            return self.symbol(text)
-        except NoSuchSymbolError:
-            return None
+            return self.symbol(name)
+        except NoSuchSymbolError as error:
+            if "!" in name:
+                raise
+            raise NoSuchSymbolError(
+                f"nothing is called {printable(name)!r}: no mapping and no symbol; a number is "
+                "written 0x.. or in decimal",
+                name=name,
+            ) from error

@@ -19,7 +19,7 @@ from procvm.process.maps import Kind, Vma
 if TYPE_CHECKING:
     from procvm.process.mapped import Mapped
 
-__all__ = ["MappedFile", "Modules", "open_mapped"]
+__all__ = ["MappedFile", "Modules", "encoded", "open_mapped"]
 
 _MAGIC = b"\x7fELF"
 _DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
@@ -69,6 +69,18 @@ class Module:
         self.table: SymbolTable | None = None
 
 
+def encoded(name: str) -> bytes:
+    """Returns a name as its bytes, any of which a str can stand for.
+
+    Raises:
+        NoSuchSymbolError: It stands for no bytes: half of a surrogate pair.
+    """
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        raise NoSuchSymbolError(f"nothing is called {printable(name)!r}", name=name) from None
+
+
 def name_of(vma: Vma) -> bytes:
     """Returns what a mapping is called in an expression: its name's last part, as a file's."""
     name = vma.plain_name
@@ -106,12 +118,12 @@ class Modules:
 
     def _look_up(self, name: str) -> int:
         file, bang, symbol = name.rpartition("!")
-        wanted = symbol.encode("utf-8", "surrogateescape")
+        wanted = encoded(symbol)
         self._refresh()
         modules = self._modules
         if bang:
-            encoded = file.encode("utf-8", "surrogateescape")
-            modules = [one for one in modules if encoded in (one.name, one.first.plain_name)]
+            named = encoded(file)
+            modules = [one for one in modules if named in (one.name, one.first.plain_name)]
             if not modules:
                 raise NoSuchSymbolError(
                     f"no file that is called {printable(file)!r} is loaded", name=name
