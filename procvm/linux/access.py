@@ -151,6 +151,13 @@ def _cause(
     if status is None or ours is None:
         if not _lives(pid):
             return "no process", f"no process has the pid {pid}"
+        refusal = None if ours is not None else _why_not("/proc/self/status")
+        if refusal is not None:
+            return (
+                "tool",
+                f"the tool can not even open a file about itself ({refusal}): with too many open "
+                "files, close some or raise its RLIMIT_NOFILE; else mount proc on /proc",
+            )
         return (
             "hidden",
             f"process {pid} lives but /proc does not show it: /proc is mounted with hidepid; "
@@ -227,6 +234,14 @@ def _by_yama(facts: Explanation) -> tuple[str, str] | None:
     else:
         return None
     return "yama", message
+
+
+def _why_not(path: str) -> str | None:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return None
 
 
 def _lives(pid: int) -> bool:
