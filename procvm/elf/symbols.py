@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, final
 
@@ -30,12 +30,14 @@ class Symbol(NamedTuple):
         name: Any bytes.
         value: Its address, where the file says it is loaded.
         size: Bytes of it; 0 if nobody said.
+        end: Up to where it may reach if nobody said: the end of its section.
         rank: 0 for global, 1 for weak, 2 for local.
     """
 
     name: bytes
     value: int
     size: int
+    end: int
     rank: int
 
 
@@ -67,7 +69,7 @@ class SymbolTable:
         """Returns what an address lies in, and how far; None if in nothing that has a name.
 
         Of those that do, the one that begins last; of several names of one thing
-        the plainest. A name without a size reaches up to the next one.
+        the plainest. A name without a size reaches up to the next one in its section.
         """
         if self._starts is None:
             self._sort()
@@ -76,9 +78,8 @@ class SymbolTable:
         first = k
         while k >= 0 and (self._reach[k] > value or starts[k] == starts[first]):
             symbol = self._symbols[k]
-            if value < symbol.value + symbol.size or (
-                not symbol.size and symbol.value == starts[first]
-            ):
+            nearest = not symbol.size and symbol.value == starts[first]
+            if value < (symbol.end if nearest else symbol.value + symbol.size):
                 return symbol.name, value - symbol.value
             k -= 1
         return None
@@ -113,15 +114,13 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
         for section in sections:
             if section.type == wanted and section.link < len(sections):
                 strings = sections[section.link]
-                return _table(
-                    elf,
-                    elf.read(section.offset, section.size),
-                    elf.read(strings.offset, strings.size),
-                )
+                table = elf.read(section.offset, section.size)
+                ends = [one.vaddr + one.size for one in sections]
+                return _table(elf, table, elf.read(strings.offset, strings.size), ends)
     return None
 
 
-def _table(elf: Elf, table: bytes, strings: bytes) -> SymbolTable:
+def _table(elf: Elf, table: bytes, strings: bytes, ends: Sequence[int] = ()) -> SymbolTable:
     found: list[Symbol] = []
     thread_local: list[bytes] = []
     for at, info, section, value, size in elf.symbols(table):
@@ -138,7 +137,8 @@ def _table(elf: Elf, table: bytes, strings: bytes) -> SymbolTable:
         if kind == _STT_TLS:
             thread_local.append(name)
         else:
-            found.append(Symbol(name, value, size, rank))
+            end = ends[section] if section < len(ends) else value + size
+            found.append(Symbol(name, value, size, end, rank))
     return SymbolTable(found, thread_local)
 
 

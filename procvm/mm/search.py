@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
@@ -176,6 +177,15 @@ def clipped(ranges: Iterable[tuple[int, int]], start: int, end: int) -> list[tup
     """Returns what of the ranges is between two addresses."""
     inside = [(max(low, start), min(high, end)) for low, high in ranges]
     return [(low, high) for low, high in inside if low < high]
+
+
+def common(start: int, end: int, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yields what a range has in common with others, which are sorted and disjoint."""
+    for k in range(bisect_right(ranges, start, key=lambda one: one[1]), len(ranges)):
+        low, high = ranges[k]
+        if low >= end:
+            break
+        yield max(low, start), min(high, end)
 
 
 def behind_hole(memory: UserMemory, bad: int, end: int) -> int:

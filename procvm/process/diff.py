@@ -10,7 +10,7 @@ from procvm.address import PAGE_SIZE
 from procvm.errors import PageFaultError
 from procvm.extras import numpy_or_none
 from procvm.mm.memory import UserMemory
-from procvm.mm.search import behind_hole, clipped
+from procvm.mm.search import behind_hole, clipped, common
 from procvm.own.buffers import Pin, Scratch
 from procvm.own.find import same
 from procvm.process.kept import KeptMemory, Piece
@@ -39,17 +39,20 @@ def differences(
     kept: KeptMemory, other: UserMemory, where: list[tuple[int, int]] | None
 ) -> Iterator[Run]:
     """Yields runs that differ, those that meet over a border of two looks as one."""
-    last: Run | None = None
-    for start, end, old in looks(kept, where):
-        for address, was, now in compared(start, end, old, other):
-            if last is not None and last.address + len(last.old) == address:
-                last = Run(last.address, last.old + was, last.new + now)
-                continue
-            if last is not None:
-                yield last
-            last = Run(address, was, now)
-    if last is not None:
-        yield last
+    at = end = -1
+    old: list[bytes] = []
+    new: list[bytes] = []
+    for start, stop, kept_bytes in looks(kept, where):
+        for address, was, now in compared(start, stop, kept_bytes, other):
+            if address != end:
+                if old:
+                    yield Run(at, b"".join(old), b"".join(new))
+                at, old, new = address, [], []
+            old.append(was)
+            new.append(now)
+            end = address + len(was)
+    if old:
+        yield Run(at, b"".join(old), b"".join(new))
 
 
 def looks(
@@ -57,8 +60,10 @@ def looks(
 ) -> Iterator[tuple[int, int, Pin | None]]:
     """Yields (start, end, bytes) of what was kept, a few MiB at a time; no bytes for zeros."""
     for piece in kept.pieces():
-        for low, high in where if where is not None else [(piece.start, piece.end)]:
-            at, end = max(low, piece.start), min(high, piece.end)
+        everything = [(piece.start, piece.end)]
+        wanted = everything if where is None else common(piece.start, piece.end, where)
+        for start, end in wanted:
+            at = start
             while at < end:
                 step = min(end - at, _COMPARE_LEN)
                 yield at, at + step, _bytes_of(kept, piece, at, step)

@@ -145,7 +145,9 @@ class Mapped(ABC):
             return int(self.vm.read_val(pointer, usize))
         if text[0] == "(":
             if text[-1] != ")":
-                raise InvalidArgsError(f"{printable(whole)!r} can not be parsed from its parenthesis on")
+                raise InvalidArgsError(
+                    f"{printable(whole)!r} can not be parsed from its parenthesis on"
+                )
             return self._parsed(text[1:-1].strip(), whole, depth - 1)
         return self._symbol(text)
 

@@ -145,11 +145,8 @@ class Modules:
         why = f"; {len(bad)} files could not be read: {bad[0]}" if bad else ""
         if in_threads:
             why = ": it is a variable of each thread, which has no one address"
-        raise NoSuchSymbolError(
-            f"no symbol {printable(symbol)!r} in the {len(modules)} files that are loaded"
-            f"{' and called so' if bang else ''}{why}",
-            name=name,
-        )
+        where = printable(file) if bang else f"the {len(modules)} files that are loaded"
+        raise NoSuchSymbolError(f"no symbol {printable(symbol)!r} in {where}{why}", name=name)
 
     def describe(self, address: int) -> str:
         """Returns what an address is; see `Mapped.describe`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self, final
@@ -13,7 +12,7 @@ from procvm.address import as_address, as_int
 from procvm.errors import NotStoppedError, NotTracedError, PageFaultError
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.search import behind_hole, ranges_of
+from procvm.mm.search import behind_hole, common, ranges_of
 from procvm.mm.space import VmSpace
 from procvm.newfile import new_file
 from procvm.own.buffers import Pin, Scratch, pin
@@ -288,7 +287,7 @@ def _parts(
         at = start
         for first, last in [*memory.untouched(start, end), (end, end)]:
             if at < first:
-                for low, high in _common(at, first, mapped):
+                for low, high in common(at, first, mapped):
                     yield _Part(low, high, touched=True)
             if first < last:
                 yield _Part(first, last, touched=False)
@@ -296,14 +295,6 @@ def _parts(
         done += end - start
         if on_page is not None:
             on_page(done, total)
-
-
-def _common(start: int, end: int, others: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yields what a range has in common with others."""
-    for low, high in others[bisect_right(others, start, key=lambda other: other[1]) :]:
-        if low >= end:
-            break
-        yield max(low, start), min(high, end)
 
 
 def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:

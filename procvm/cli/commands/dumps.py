@@ -1,0 +1,325 @@
+"""``hexdump``, ``strings`` and ``telescope``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+import procvm
+from procvm.cli.declare import (
+    SIZE,
+    address_argument,
+    command,
+    force_option,
+    pid_argument,
+    range_options,
+)
+from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.hexrows import ROW_LEN, ascii_text, hex_text
+from procvm.cli.kinds import read_chunks, read_some
+from procvm.cli.meter import metered
+from procvm.cli.output import Output, fault_of
+from procvm.cli.ranges import ranges_in
+from procvm.cli.target import address_in, open_target
+from procvm.errors import PageFaultError, ProcvmError
+from procvm.escape import printable
+from procvm.process.mapped import Mapped
+
+__all__ = ["hexdump", "strings", "telescope"]
+
+
+@command(
+    "procvm hexdump 1234 '[heap]' 64",
+    "procvm hexdump 1234 '*g_buffer' 4K",
+    "procvm hexdump ./core 0x7ffc1234a000",
+)
+@pid_argument
+@address_argument
+@click.argument("length", metavar="[LEN]", type=SIZE, default=256)
+@click.option("-a", "--all", "show_all", is_flag=True, help="Rows that repeat as well.")
+@force_option
+def hexdump(
+    out: Output, target: str, address: str, length: int, show_all: bool, force: bool
+) -> None:
+    """Show LEN bytes at ADDRESS (256 if not given) in hexadecimal and as text.
+
+    Rows that are as the one before are shown as one *. What stands before a fault is shown.
+    """
+    with open_target(target) as process:
+        at = address_in(process, address)
+        vm = process.vm.forced() if force else process.vm
+        if out.json:
+            _hexdump_document(out, process.pid, vm, at, length)
+            return
+        _hexdump_rows(out, vm, at, length, show_all=show_all)
+
+
+def _rows(vm: procvm.VmSpace, at: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (address, up to 16 bytes): those before a fault, then it raises."""
+    for data in read_chunks(vm, at, length):
+        for k in range(0, len(data), ROW_LEN):
+            yield at, data[k : k + ROW_LEN]
+            at += ROW_LEN
+
+
+def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show_all: bool) -> None:
+    digits = max(12, len(f"{at + length:x}"))
+    last: bytes | None = None
+    is_starred = False
+    end = at
+    for where, row in _rows(vm, at, length):
+        end = where + len(row)
+        if row == last and not show_all and len(row) == ROW_LEN:
+            if not is_starred:
+                out.line(out.style("*", "dim"))
+            is_starred = True
+            continue
+        last, is_starred = row, False
+        out.line(
+            f"{out.style(f'{where:0{digits}x}', 'address')}  {hex_text(row)}  {ascii_text(row)}"
+        )
+    if is_starred:
+        out.line(out.style(f"{end:0{digits}x}", "address"))
+
+
+def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length: int) -> None:
+    rows: list[dict[str, Any]] = []
+    broken: ProcvmError | None = None
+    try:
+        for where, row in _rows(vm, at, length):
+            rows.append({"address": hex(where), "hex": row.hex(), "text": ascii_text(row)})
+    except ProcvmError as error:
+        broken = error
+    out.document({"pid": pid, "address": hex(at), "rows": rows, "fault": fault_of(broken)})
+    if broken is not None:
+        raise broken
+
+
+@command(
+    "procvm strings 1234 --min 8",
+    "procvm strings myprogram --in '[heap]'",
+    "procvm strings ./core | grep -i password",
+)
+@pid_argument
+@click.option(
+    "--min",
+    "least",
+    type=click.IntRange(1, 1024),
+    default=6,
+    show_default=True,
+    help="Characters that a text has at least.",
+)
+@range_options("r")
+def strings(out: Output, target: str, least: int, perms: str, within: str | None) -> int:
+    """List the texts in memory: runs of printable ASCII characters, with where they stand.
+
+    A text of more than 65536 characters comes in parts.
+    """
+    printables = rb"[\x20-\x7e\t]"
+    # Its first characters alone are searched for: how far it goes is seen as it is read.
+    start = re.compile(rb"(?<!%b)%b{%d}" % (printables, printables, least))
+    run = re.compile(rb"%b+" % printables)
+    nr = 0
+    with open_target(target) as process, metered(out, "strings") as meter:
+        ranges = ranges_in(process, within, perms)
+        hits = process.vm.search(start, ranges=ranges, max_len=least, progress=meter)
+        window = _Window(process.vm)
+        for hit in hits:
+            for at, data in window.parts(hit, run, least):
+                nr += 1
+                _show_text(out, process, at, printable(data))
+    return DONE if nr else NOTHING
+
+
+def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
+    if out.json:
+        out.record({"address": hex(at), "where": process.describe(at), "text": text})
+    elif out.is_terminal:
+        out.line(f"{out.style(f'{at:012x}', 'address')}  {text}")
+    else:
+        out.line(f"{at:#x}\t{text}")
+
+
+class _Window:
+    """The memory around the last text: most texts stand close to each other."""
+
+    def __init__(self, vm: procvm.VmSpace) -> None:
+        self._vm = vm
+        self._start = 0
+        self._data = b""
+
+    def parts(self, at: int, run: re.Pattern[bytes], least: int) -> Iterator[tuple[int, bytes]]:
+        """Yields (address, characters) of the text at an address; none if it has gone."""
+        is_first = True
+        while True:
+            found = run.match(self._at(at, _PART_LEN), 0, _PART_LEN)
+            if found is None or (is_first and found.end() < least):
+                return
+            yield at, found.group()
+            if found.end() < _PART_LEN:
+                return
+            at += found.end()
+            is_first = False
+
+    def _at(self, at: int, n: int) -> bytes:
+        offset = at - self._start
+        if not 0 <= offset <= len(self._data) - n:
+            room = bytearray(min(4 * n, self._vm.end - at))
+            got = read_some(self._vm, at, room)
+            # Behind a fault is nothing: no other look gives more.
+            self._start, self._data = at, got if len(got) == len(room) else got + bytes(n)
+            offset = 0
+        return self._data[offset : offset + n]
+
+
+_PART_LEN = 1 << 16
+
+
+@command(
+    "procvm telescope 1234 g_list",
+    "procvm telescope 1234 '[heap]+0x10' 32",
+    "procvm telescope ./core 0x7ffc1234a000 4",
+)
+@pid_argument
+@address_argument
+@click.argument("count", metavar="[COUNT]", type=click.IntRange(1, 1 << 20), default=8)
+@click.option(
+    "--depth",
+    type=click.IntRange(1, 64),
+    default=6,
+    show_default=True,
+    help="Pointers that are followed at most.",
+)
+@force_option
+def telescope(out: Output, target: str, address: str, count: int, depth: int, force: bool) -> None:
+    """Follow the pointers that stand at ADDRESS and behind it: COUNT words, 8 if not given.
+
+    Each word is followed as long as it is an address that can be read, to a text or a number.
+    """
+    with open_target(target) as process:
+        at = address_in(process, address)
+        vm = process.vm.forced() if force else process.vm
+        words = _words(process, vm, at, count, depth)
+        if not out.json:
+            _show_words(out, words)
+            return
+        found: list[dict[str, Any]] = []
+        broken: ProcvmError | None = None
+        try:
+            found.extend(words)
+        except ProcvmError as error:
+            broken = error
+        out.document(
+            {"pid": process.pid, "address": hex(at), "words": found, "fault": fault_of(broken)}
+        )
+        if broken is not None:
+            raise broken
+
+
+def _words(
+    process: Mapped, vm: procvm.VmSpace, at: int, count: int, depth: int
+) -> Iterator[dict[str, Any]]:
+    """Yields words and where they lead to: those before a fault, then it raises."""
+    for data in read_chunks(vm, at, count * _WORD.size, _WORD.size):
+        for value in _WORD.slice_from_bytes(data, len(data) // _WORD.size):
+            yield {
+                "address": hex(at),
+                "where": process.describe(at),
+                **_chain(process, vm, value, depth),
+            }
+            at += _WORD.size
+
+
+_WORD = procvm.usize
+
+
+def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[str, Any]:
+    """Follows a word; returns where it leads to, step by step, and the text at its end."""
+    steps: list[dict[str, str | None]] = []
+    seen: set[int] = set()
+    most = vm.end - _WORD.size
+    text: str | None = None
+    end = "number"
+    while True:
+        vma = process.find_vma(value) if 0 < value <= most else None
+        if vma is None:
+            steps.append({"value": hex(value), "where": None})
+            break
+        steps.append({"value": hex(value), "where": process.describe(value)})
+        if vma.perms & procvm.Perms.EXEC:
+            end = "code"
+            break
+        text = _text_at(vm, value)
+        if text is not None:
+            end = "text"
+            break
+        if value in seen:
+            end = "loop"
+            break
+        if len(steps) > depth:
+            end = "deeper"
+            break
+        seen.add(value)
+        try:
+            value = vm.read_val(value, _WORD)
+        except PageFaultError:
+            end = "unreadable"
+            break
+    return {"chain": steps, "end": end, "text": text}
+
+
+_TEXT = re.compile(rb"[\x20-\x7e\t\r\n]{4,}(?=\0|$)")
+
+
+def _text_at(vm: procvm.VmSpace, at: int) -> str | None:
+    """Returns the text that stands at an address, if it looks like one."""
+    # Without its end in sight it is one if all that is seen of it is.
+    found = _TEXT.match(read_some(vm, at, bytearray(min(64, vm.end - at))))
+    return None if found is None else printable(found.group())
+
+
+def _show_words(out: Output, words: Iterable[dict[str, Any]]) -> None:
+    for k, word in enumerate(words):
+        if out.is_terminal:
+            if k == 0 and word["where"] != word["address"]:
+                out.line(out.style(word["where"], "name"))
+            _show_chain(out, word)
+            continue
+        where = "" if word["where"] == word["address"] else f" ({word['where']})"
+        parts = [f"{text} ({name})" if name else text for text, name in _steps(word)]
+        out.line("\t".join([f"{word['address']}{where}", *parts, *_end(word)]))
+
+
+def _steps(word: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns each value of a chain, and what is there, which may be empty."""
+    return [
+        (step["value"], "" if step["where"] in (None, step["value"]) else step["where"])
+        for step in word["chain"]
+    ]
+
+
+def _end(word: dict[str, Any]) -> list[str]:
+    if word["text"] is not None:
+        return ['"' + word["text"].replace('"', '\\"') + '"']
+    return [f"({word['end']})"] if word["end"] in ("loop", "deeper", "unreadable") else []
+
+
+def _show_chain(out: Output, word: dict[str, Any]) -> None:
+    """Shows a chain; where it is too wide for the terminal it goes on below."""
+    margin = len(word["address"]) + 2
+    line = out.style(word["address"], "address") + "  "
+    width = margin
+    # What is there is an ADDRESS as well, and shorter to read.
+    parts = [(name or text, "name" if name else "") for text, name in _steps(word)]
+    parts += [(text, "new" if word["text"] is not None else "dim") for text in _end(word)]
+    for k, (text, style) in enumerate(parts):
+        arrow = f" {out.arrow} " if k else ""
+        if width + len(arrow) + len(text) > out.width and k:
+            out.line(line)
+            line, width = " " * (margin - 1), margin - 1
+        line += arrow + (out.style(text, style) if style else text)
+        width += len(arrow) + len(text)
+    out.line(line)

@@ -1,0 +1,203 @@
+"""``ps`` and ``maps``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import click
+
+import procvm
+from procvm import Kind, Vma
+from procvm.cli.declare import command, missing, pid_argument, range_options
+from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.output import Output, size_text
+from procvm.cli.target import Named, open_target, processes, said_of
+from procvm.escape import printable
+
+__all__ = ["maps", "ps"]
+
+
+@command("procvm ps", "procvm ps python", "procvm ps --json | jq '.processes[].pid'")
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--all", "show_all", is_flag=True, help="Threads of the kernel as well.")
+def ps(out: Output, name: str | None, show_all: bool) -> int:
+    """List processes, and whether they can be accessed.
+
+    With NAME those alone whose name or program has it in its name. ACCESS is yes where nothing
+    is known to stand in the way, else what does; procvm doctor PID says what to do.
+    """
+    found = list(_rows(name, show_all=show_all))
+    if out.json:
+        out.document({"processes": found})
+    elif out.is_terminal:
+        _ps_table(out, found)
+    else:
+        for row in found:
+            out.line("\t".join("-" if cell is None else str(cell) for cell in row.values()))
+    return DONE if found else NOTHING
+
+
+def _rows(wanted: str | None, *, show_all: bool) -> Iterator[dict[str, Any]]:
+    """Yields what is told of each process that has `wanted` in one of its names."""
+    import psutil  # noqa: PLC0415 (slow to import)
+
+    for named in processes():
+        if not _has(named, wanted):
+            continue
+        why = procvm.explain(named.pid)
+        if why.cause == "no process" or (why.kernel_thread and not show_all):
+            continue
+        try:
+            # It tells by None what it may not see.
+            info = cast("Any", psutil.Process(named.pid)).as_dict(
+                ["username", "status", "memory_info", "num_threads"]
+            )
+        except psutil.NoSuchProcess:
+            continue
+        yield {
+            "pid": named.pid,
+            "user": printable(info["username"] or "?"),
+            "state": str(info["status"] or "?"),
+            "resident": None if info["memory_info"] is None else info["memory_info"].rss,
+            "threads": info["num_threads"],
+            "access": why.cause or "yes",
+            "name": printable(named.comm),
+            "command": named.command,
+        }
+
+
+def _has(named: Named, wanted: str | None) -> bool:
+    if wanted is None:
+        return True
+    part = os.fsencode(wanted).lower()
+    return part in named.comm.lower() or part in named.program.lower()
+
+
+def _ps_table(out: Output, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    pid_width = max([3, *(len(str(row["pid"])) for row in rows)])
+    user_width = min(max([4, *(len(row["user"]) for row in rows)]), 10)
+    access_width = max([6, *(len(row["access"]) for row in rows)])
+    head = (
+        f"{'PID':>{pid_width}}  {'USER':{user_width}}  {'RSS':>5}  {'THR':>3}  "
+        f"{'ACCESS':{access_width}}  COMMAND"
+    )
+    out.line(out.style(head, "head"))
+    room = out.width - len(head) + len("COMMAND")
+    for row in rows:
+        size = "-" if row["resident"] is None else size_text(row["resident"])
+        access = f"{row['access']:{access_width}}"
+        text = row["command"] or f"[{row['name']}]"
+        out.line(
+            f"{row['pid']:>{pid_width}}  {out.cut_end(row['user'], user_width):{user_width}}  "
+            f"{size:>5}  {row['threads'] or '-':>3}  "
+            f"{out.style(access, 'good' if row['access'] == 'yes' else 'bad')}  "
+            f"{out.cut_end(text, max(room, 12))}"
+        )
+
+
+@command(
+    "procvm maps 1234",
+    "procvm maps python --perms rw --kind heap",
+    "procvm maps 1234 --in libc.so.6",
+    "procvm maps 1234 --picture map.svg",
+)
+@pid_argument
+@range_options("")
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in Kind]),
+    help="Only mappings of this kind.",
+)
+@click.option("-w", "--wide", is_flag=True, help="Whole names, and offsets in files.")
+@click.option(
+    "--picture",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Draw the address space to an SVG or PNG file instead.",
+)
+def maps(
+    out: Output,
+    target: str,
+    perms: str,
+    within: str | None,
+    kind: str | None,
+    wide: bool,
+    picture: str | None,
+) -> int:
+    """List the mappings of a process.
+
+    Not on a terminal the lines are those of /proc/PID/maps, with names made printable.
+    """
+    with open_target(target) as process:
+        if picture is not None:
+            try:
+                from procvm.cli.picture import draw  # noqa: PLC0415 (it needs more packages)
+            except ModuleNotFoundError as error:
+                raise missing(error, "procvm maps --picture", "tui") from None
+            draw(process, picture)
+            if out.json:
+                out.document({"pid": process.pid, "file": printable(os.fsencode(picture))})
+            elif out.is_terminal:
+                out.line(f"drawn to {printable(os.fsencode(picture))}")
+            return DONE
+        found = said_of(
+            "--perms",
+            lambda: process.maps().filter(
+                perms=perms or None,
+                name=None if within is None else os.fsencode(within),
+                kind=None if kind is None else Kind(kind),
+            ),
+        )
+        pid = process.pid
+    if out.json:
+        out.long_document({"pid": pid}, "mappings", map(_mapping, found))
+    elif out.is_terminal:
+        _maps_table(out, found, wide=wide)
+    else:
+        for vma in found:
+            out.line(str(vma))
+    return DONE if len(found) else NOTHING
+
+
+def _mapping(vma: Vma) -> dict[str, Any]:
+    return {
+        "start": hex(vma.start),
+        "end": hex(vma.end),
+        "size": vma.size,
+        "perms": str(vma.perms),
+        "offset": vma.offset,
+        "device": f"{vma.dev[0]:x}:{vma.dev[1]:x}",
+        "inode": vma.inode,
+        "kind": vma.kind.value,
+        "name": printable(vma.name),
+    }
+
+
+def _maps_table(out: Output, found: procvm.Maps, *, wide: bool) -> None:
+    # What the kernel maps at the very end has longer addresses; it alone is out of line.
+    head = f"{'START':12} {'END':12} PERM  SIZE  " + (f"{'OFFSET':>8}  " if wide else "")
+    out.line(out.style(head + "NAME", "head"))
+    room = max(out.width - len(head), 12)
+    last = b""
+    for vma in found:
+        name = printable(vma.name)
+        text = name if wide else out.cut(name, room)
+        offset = f"{vma.offset:>8x}  " if wide else ""
+        # A file's mappings follow each other: its name stands out where they begin.
+        out.line(
+            f"{out.style(f'{vma.start:012x}', 'address')} {vma.end:012x} {_perms(out, vma)} "
+            f"{size_text(vma.size):>5}  {offset}"
+            f"{out.style(text, 'dim' if vma.name == last else 'name')}".rstrip()
+        )
+        last = vma.name
+
+
+def _perms(out: Output, vma: Vma) -> str:
+    text = str(vma.perms)
+    if vma.perms & procvm.Perms.EXEC:
+        return out.style(text, "good")
+    return out.style(text, "new") if vma.perms & procvm.Perms.WRITE else text

@@ -1,0 +1,93 @@
+"""``doctor``, ``tour`` and ``view``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from procvm.cli.declare import command, missing, pid_argument
+from procvm.cli.exits import DENIED, DONE
+from procvm.cli.output import Output, shown
+from procvm.cli.target import TargetParam, address_in, open_process, pid_of
+
+if TYPE_CHECKING:
+    from procvm.doctor import Finding
+
+__all__ = ["doctor", "tour", "view"]
+
+_STYLES = {"ok": "good", "warning": "new", "fails": "bad", "absent": "dim"}
+
+
+@command("procvm doctor", "procvm doctor 1234", "procvm doctor 1234 --json")
+@click.argument("target", metavar="[PID]", type=TargetParam(), required=False)
+@click.option("--all", "show_all", is_flag=True, help="What is in order as well.")
+def doctor(out: Output, target: str | None, show_all: bool) -> int:
+    """Say what stands in the way of access on this machine, or to a process, and the fix.
+
+    Each line is a check, its verdict and the evidence: the file or the call that says so. The
+    exit code is 3 if a check fails.
+    """
+    from procvm.doctor import examine  # noqa: PLC0415 (of use here only)
+
+    pid = None if target is None else pid_of(target)
+    findings = examine(pid)
+    if out.json:
+        out.document({"pid": pid, "findings": [_finding(one) for one in findings]})
+    else:
+        _show(out, findings, show_all=show_all)
+    return DENIED if any(one.verdict == "fails" for one in findings) else DONE
+
+
+def _finding(one: Finding) -> dict[str, str]:
+    return {
+        "check": one.check,
+        "verdict": one.verdict,
+        "evidence": shown(one.evidence),
+        "fix": shown(one.fix),
+    }
+
+
+def _show(out: Output, findings: list[Finding], *, show_all: bool) -> None:
+    if not out.is_terminal:
+        for one in findings:
+            out.line("\t".join([one.verdict, one.check, shown(one.evidence), shown(one.fix)]))
+        return
+    import textwrap  # noqa: PLC0415 (for a terminal only)
+
+    width = max(len(one.check) for one in findings) if findings else 0
+    margin = width + 11
+    for one in findings:
+        if one.verdict in ("ok", "absent") and not show_all and not one.fix:
+            continue
+        texts = textwrap.wrap(shown(one.evidence), max(out.width - margin, 20)) or [""]
+        head = f"{out.style(f'{one.verdict:7}', _STYLES.get(one.verdict, 'bad'))}  "
+        out.line(f"{head}{one.check:{width}}  {texts[0]}")
+        for text in texts[1:]:
+            out.line(" " * margin + text)
+        for k, text in enumerate(textwrap.wrap(shown(one.fix), max(out.width - margin - 2, 20))):
+            out.line(f"{' ' * margin}{out.arrow if k == 0 else ' '} {text}")
+    nr = sum(one.verdict == "ok" for one in findings)
+    hidden = "" if show_all else "; --all shows all of them"
+    out.line(out.style(f"{nr} of {len(findings)} checks are in order{hidden}", "dim"))
+
+
+@command("procvm tour", has_output=False)
+def tour(_out: Output) -> None:
+    """Walk through what the library does, on children of its own; it takes some seconds."""
+    from procvm.tour import main  # noqa: PLC0415 (of use here only)
+
+    main()
+
+
+@command("procvm view 1234", "procvm view myprogram '[heap]'", has_output=False)
+@pid_argument
+@click.argument("address", metavar="[ADDRESS]", required=False)
+def view(_out: Output, target: str, address: str | None) -> None:
+    """Look around in a process: regions, live bytes, their values; search and edit."""
+    try:
+        from procvm.tui.app import run  # noqa: PLC0415 (it needs textual)
+    except ModuleNotFoundError as error:
+        raise missing(error, "procvm view", "tui") from None
+    with open_process(target) as process:
+        run(process, None if address is None else address_in(process, address))

@@ -1,0 +1,296 @@
+"""``scan``: the places where a value may be, fewer with each look."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import itertools
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+import procvm
+from procvm.cli.conditions import condition_of
+from procvm.cli.declare import command, kind_option, pid_argument, range_options
+from procvm.cli.exits import BAD_USE, DONE, NOTHING
+from procvm.cli.kinds import Kind, Number
+from procvm.cli.meter import metered
+from procvm.cli.output import Output, message_of, shown, tell
+from procvm.cli.ranges import ranges_in
+from procvm.cli.target import open_process
+from procvm.errors import PageFaultError
+from procvm.mm.scan import Scan
+
+__all__ = ["scan"]
+
+_UNDO_DEPTH = 4
+"""Looks that can be undone: each keeps the candidates of its time."""
+
+_LISTED = 20
+
+_HELP = """\
+5, = 5, != 5, > 5, < 5, >= 5, <= 5, 5..9    places that hold such a value
++, -, changed, unchanged    those whose value went up, down, or did (not) change
+                  The first look goes through all memory, the others narrow it down.
+any               Start with every place, for a value that is not known.
+list [N]          Show the first N places, with their values.
+set K VALUE       Write VALUE at place K of the list; set all VALUE at all of them.
+undo              Take the last look back.
+reset             Forget all places.
+quit              End.
+"""
+
+
+@command(
+    "procvm scan 1234 -t i32",
+    "procvm scan game -t f32 --perms rw",
+    "printf '%s\\n' 100 'set 0 999' | procvm scan 1234",
+)
+@pid_argument
+@kind_option("i32")
+@range_options("rw")
+@click.option("--align", type=click.IntRange(1), help="Only multiples of it; the size of TYPE.")
+def scan(
+    out: Output, target: str, kind: Kind, perms: str, within: str | None, align: int | None
+) -> int:
+    """Narrow down where a value that changes is kept, as scanmem does.
+
+    Type the value that you see; make it change; type the new one, or + or - or changed; and so
+    on until few places are left. Then list shows them, and set writes them. Lines may come from
+    a pipe too. The exit code is 0 if there are places left at the end.
+    """
+    if not isinstance(kind, Number):
+        raise click.UsageError(f"a scan is for numbers, and {kind.name} is none")
+    with open_process(target) as process:
+        session = _Session(out, process, kind, perms, within, align)
+        is_person = sys.stdin.isatty() and out.is_terminal
+        if is_person:
+            out.line(
+                f"process {process.pid}, {kind.name}. Type the value that it has now, or help."
+            )
+        was_wrong = False
+        for line in _asked(session) if is_person else _piped():
+            try:
+                if not session.obey(line):
+                    break
+            except _WrongLineError as error:
+                was_wrong = True
+                tell(f"scan: {error}")
+            except KeyboardInterrupt:
+                if not is_person:
+                    raise
+                tell("interrupted; the places are as they were")
+        if was_wrong and not is_person:
+            return BAD_USE
+        return DONE if session.nr else NOTHING
+
+
+def _piped() -> Iterator[str]:
+    yield from sys.stdin
+
+
+def _asked(session: _Session) -> Iterator[str]:
+    importlib.import_module("readline")  # gives input() its keys
+
+    while True:
+        try:
+            yield input(f"{session.nr if session.is_begun else ''}> ")
+        except EOFError:
+            session.out.line()
+            return
+
+
+class _WrongLineError(Exception):
+    """A line that can not be obeyed."""
+
+
+class _Session:
+    """The places of now and of before."""
+
+    def __init__(
+        self,
+        out: Output,
+        process: procvm.Process,
+        kind: Number,
+        perms: str,
+        within: str | None,
+        align: int | None,
+    ) -> None:
+        self.out = out
+        self._process = process
+        self._kind = kind
+        self._perms = perms
+        self._within = within
+        self._align = align
+        self._scan: Scan | None = None
+        self._older: deque[Scan | None] = deque(maxlen=_UNDO_DEPTH)
+        # Wrong here is wrong at once, not at the first look.
+        ranges_in(process, within, perms)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there was a first look."""
+        return self._scan is not None
+
+    @property
+    def nr(self) -> int:
+        """Places that are left."""
+        return 0 if self._scan is None else len(self._scan)
+
+    def obey(self, line: str) -> bool:
+        """Does what a line says; returns False if it is the last.
+
+        Raises:
+            _WrongLineError: It makes no sense.
+        """
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            return True
+        word = words[0].lower()
+        if word in ("quit", "q", "exit"):
+            return False
+        act: Callable[[list[str]], None] | None = {
+            "any": self._any,
+            "snapshot": self._any,
+            "list": self._list,
+            "set": self._set,
+            "undo": self._undo,
+            "reset": self._reset,
+            "help": self._help,
+            "?": self._help,
+        }.get(word)
+        if act is not None:
+            act(words[1:])
+        else:
+            self._look(line.strip())
+        return True
+
+    def _look(self, line: str) -> None:
+        try:
+            condition = condition_of(line, self._kind)
+        except OverflowError as error:
+            raise _WrongLineError(str(error)) from None
+        except ValueError:
+            raise _WrongLineError(f"{line!r} is no value and no command; try help") from None
+        if self._scan is None:
+            if condition.change is not None:
+                raise _WrongLineError("there was no look yet; give a value, or any")
+            self._first(value=condition.value)
+            return
+        # A copy of the list of places, not of the places: the one of before stays as it was.
+        narrowed = copy.copy(self._scan)
+        narrowed.skipped = list(narrowed.skipped)
+        with metered(self.out, "look", unit="places") as meter:
+            if condition.change is not None:
+                narrowed.refine(condition.change, progress=meter)
+            else:
+                narrowed.refine(value=condition.value, progress=meter)
+        self._became(narrowed)
+
+    def _any(self, _words: list[str]) -> None:
+        if self._scan is not None:
+            raise _WrongLineError("there was a first look already; reset forgets it")
+        self._first()
+
+    def _first(self, **asked: Any) -> None:
+        ranges = ranges_in(self._process, self._within, self._perms)
+        with metered(self.out, "scan") as meter:
+            found = self._process.vm.scan(
+                self._kind.pod, **asked, ranges=ranges, align=self._align, progress=meter
+            )
+        self._became(found)
+
+    def _became(self, found: Scan | None) -> None:
+        self._older.append(self._scan)
+        self._scan = found
+        self._count()
+
+    def _count(self) -> None:
+        if self.out.json:
+            self.out.record({"places": self.nr})
+        else:
+            self.out.line(f"{self.nr} place{'s' * (self.nr != 1)}", flush=True)
+        if self.out.is_terminal and 0 < self.nr <= 5:
+            self._list([])
+
+    def _undo(self, _words: list[str]) -> None:
+        if not self._older:
+            raise _WrongLineError("nothing to undo")
+        self._scan = self._older.pop()
+        self._count()
+
+    def _reset(self, _words: list[str]) -> None:
+        self._became(None)
+
+    def _help(self, _words: list[str]) -> None:
+        if self.out.json:
+            self.out.record({"help": _HELP})
+        else:
+            self.out.line(_HELP.rstrip(), flush=True)
+
+    def _list(self, words: list[str]) -> None:
+        most = self._number(words[0], "list N") if words else _LISTED
+        places = [] if self._scan is None else list(itertools.islice(self._scan, most))
+        for k, at in enumerate(places):
+            value = self._value(at)
+            where = self._process.describe(at)
+            if self.out.json:
+                json = None if value is None else self._kind.as_json(value)
+                self.out.record({"index": k, "address": hex(at), "where": where, "value": json})
+                continue
+            text = "??" if value is None else self._kind.text(value)
+            if self.out.is_terminal:
+                self.out.line(
+                    f"{k:>4}  {self.out.style(hex(at), 'address')}  "
+                    f"{self.out.style(text, 'new')}  {self.out.style(where, 'name')}"
+                )
+            else:
+                self.out.line(f"{k}\t{at:#x}\t{text}\t{where}", flush=True)
+        if self.nr > len(places) and self.out.is_terminal:
+            more = f"{self.out.ellipsis} {self.nr - len(places)} more; list N shows N"
+            self.out.line(f"      {self.out.style(more, 'dim')}")
+
+    def _value(self, at: int) -> Any:
+        try:
+            return self._process.vm.read_val(at, self._kind.pod)
+        except PageFaultError:
+            return None
+
+    def _set(self, words: list[str]) -> None:
+        if len(words) != 2:
+            raise _WrongLineError("set takes two words: set 0 999, or set all 999")
+        if self._scan is None:
+            raise _WrongLineError("there was no look yet; give a value, or any")
+        try:
+            value = self._kind.number(words[1])
+            self._kind.pod.to_bytes(value)
+        except (ValueError, OverflowError) as error:
+            raise _WrongLineError(str(error)) from None
+        if words[0] == "all":
+            places = list(self._scan)
+        else:
+            k = self._number(words[0], "set K VALUE")
+            places = list(itertools.islice(self._scan, k, k + 1))
+            if not places:
+                raise _WrongLineError(f"there is no place {k}, only {self.nr} of them")
+        written = 0
+        for at in places:
+            try:
+                self._process.vm.write_val(at, self._kind.pod, value)
+            except PageFaultError as error:
+                tell(message_of(error))
+            else:
+                written += 1
+        if self.out.json:
+            self.out.record({"written": written})
+        else:
+            self.out.line(f"{written} written", flush=True)
+
+    @staticmethod
+    def _number(text: str, usage: str) -> int:
+        if not text.isascii() or not text.isdecimal():
+            raise _WrongLineError(f"{shown(text)!r} is no number; say {usage}")
+        return int(text)

@@ -1,0 +1,128 @@
+"""``search``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from typing import Any
+
+import click
+
+from procvm.cli.conditions import GRAMMAR, condition_of
+from procvm.cli.declare import command, kind_option, pid_argument, range_options
+from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.hexrows import ascii_text
+from procvm.cli.kinds import Kind, Number, read_some
+from procvm.cli.meter import metered
+from procvm.cli.output import Output
+from procvm.cli.ranges import ranges_in
+from procvm.cli.target import open_target, said_of
+from procvm.process.mapped import Mapped
+
+__all__ = ["search"]
+
+_PREVIEW_LEN = 24
+"""Columns for what stands in a place."""
+
+
+@command(
+    "procvm search 1234 '48 8B ?? ?F'",
+    "procvm search 1234 --text 'hello' --in '[heap]'",
+    "procvm search 1234 --regex 'user=[a-z]+'",
+    "procvm search 1234 -t u32 --value 1337 --perms rw",
+    "procvm search 1234 -t ptr --value '[heap]+0x10'",
+    ignore_unknown_options=True,
+)
+@pid_argument
+@click.argument("pattern", metavar="[PATTERN]", required=False)
+@click.option("--text", metavar="TEXT", help="Look for this text.")
+@click.option("--regex", metavar="EXPR", help="Look for a regular expression of bytes.")
+@kind_option(None)
+@click.option(
+    "--value",
+    metavar="COND",
+    help="Look for values of TYPE: 1337, 5..9, '> 5'.",
+)
+@range_options("r")
+@click.option("--align", type=click.IntRange(1), default=1, help="Only multiples of it.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N places.")
+def search(
+    out: Output,
+    target: str,
+    pattern: str | None,
+    text: str | None,
+    regex: str | None,
+    kind: Kind | None,
+    value: str | None,
+    perms: str,
+    within: str | None,
+    align: int,
+    limit: int | None,
+) -> int:
+    """Find every place where something stands, in the order of addresses.
+
+    PATTERN is hexadecimal digits, with ? for any: '48 8B ?? ?F'. Memory that can not be read is
+    stepped over. A place is written as soon as it is found.
+    """
+    if sum(one is not None for one in (pattern, text, regex, value)) != 1:
+        raise click.UsageError("give one of PATTERN, --text, --regex, and -t TYPE with --value")
+    if value is None and kind is not None:
+        raise click.UsageError("-t TYPE is for --value")
+    nr = 0
+    with open_target(target) as process, metered(out, "search") as meter:
+        asked = _asked(process, pattern, text, regex, kind, value)
+        ranges = ranges_in(process, within, perms)
+        hits = said_of(
+            "PATTERN",
+            lambda: process.vm.search(**asked, ranges=ranges, align=align, progress=meter),
+        )
+        for hit in itertools.islice(hits, limit):
+            nr += 1
+            _show(out, process, hit, as_text=text is not None or regex is not None)
+        hits.close()
+    return DONE if nr else NOTHING
+
+
+def _asked(
+    process: Mapped,
+    pattern: str | None,
+    text: str | None,
+    regex: str | None,
+    kind: Kind | None,
+    value: str | None,
+) -> dict[str, Any]:
+    """Returns what `VmSpace.search` is asked for."""
+    if pattern is not None:
+        return {"what": pattern}
+    if text is not None:
+        return {"what": os.fsencode(text)}
+    if regex is not None:
+        try:
+            return {"what": re.compile(os.fsencode(regex))}
+        except re.error as error:
+            raise click.BadParameter(f"{regex!r}: {error}", param_hint="--regex") from None
+    if kind is None or value is None:
+        raise click.UsageError("-t TYPE and --value go together")
+    given = value
+    if isinstance(kind, Number):
+        condition = said_of("--value", lambda: condition_of(given, kind))
+        if condition.change is not None:
+            raise click.UsageError(f"nothing has changed in one look; give one of {GRAMMAR}")
+        return {"what": kind.pod, "value": condition.value}
+    return {"what": said_of("--value", lambda: kind.encode(given, process.address))}
+
+
+def _show(out: Output, process: Mapped, hit: int, *, as_text: bool) -> None:
+    where = process.describe(hit)
+    if out.json:
+        out.record({"address": hex(hit), "where": where})
+        return
+    if not out.is_terminal:
+        out.line(f"{hit:#x}\t{where}", flush=True)
+        return
+    n = _PREVIEW_LEN if as_text else _PREVIEW_LEN // 3
+    seen = read_some(process.vm, hit, bytearray(min(n, process.vm.end - hit)))
+    preview = f"{ascii_text(seen) if as_text else seen.hex(' '):{_PREVIEW_LEN}}"
+    name = "" if where == hex(hit) else out.style(where, "name")
+    out.line(f"{out.style(f'{hit:012x}', 'address')}  {preview}  {name}".rstrip())

@@ -1,0 +1,307 @@
+"""``read`` and ``write``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import procvm
+from procvm.cli.declare import (
+    SIZE,
+    address_argument,
+    command,
+    force_option,
+    kind_option,
+    pid_argument,
+)
+from procvm.cli.exits import NOTHING
+from procvm.cli.kinds import Bytes, Kind, Pointer, read_chunks
+from procvm.cli.output import Output, fault_of, message_of, tell
+from procvm.cli.target import address_in, open_target, pid_of, said_of
+from procvm.errors import (
+    AccessDeniedError,
+    AlreadyTracedError,
+    ProcvmError,
+    SharedMemoryError,
+    StopTimeoutError,
+    UnsupportedError,
+)
+
+__all__ = ["read", "write"]
+
+
+@command(
+    "procvm read 1234 g_counter -t u32",
+    "procvm read myprogram libc.so.6!environ -t ptr",
+    "procvm read 1234 '[heap]+0x10' -t struct:x=u32,y=f64,name=char[8] -n 4",
+    "procvm read 1234 0x7ffc1234a000 -t bytes -n 4096 --raw > page",
+)
+@pid_argument
+@address_argument
+@kind_option("u64")
+@click.option(
+    "-n", "--count", type=SIZE, metavar="N", default=1, show_default=True, help="How many values."
+)
+@click.option("-x", "--hex", "as_hex", is_flag=True, help="Show whole numbers in hexadecimal.")
+@click.option("--raw", is_flag=True, help="Write the bytes themselves to stdout.")
+@force_option
+def read(
+    out: Output,
+    target: str,
+    address: str,
+    kind: Kind,
+    count: int,
+    as_hex: bool,
+    raw: bool,
+    force: bool,
+) -> None:
+    """Read COUNT values of TYPE that stand one behind the other at ADDRESS.
+
+    On a terminal each value comes with its address; else the values alone, one a line, so that
+    a script can take them. What stands before a fault is shown.
+    """
+    if raw and out.is_terminal:
+        raise click.UsageError("--raw is not for a terminal; send it to a file or a program")
+    if raw and out.json:
+        raise click.UsageError("--raw and --json do not go together")
+    with open_target(target) as process:
+        at = address_in(process, address)
+        vm = process.vm.forced() if force else process.vm
+        if raw:
+            for data in read_chunks(vm, at, count * kind.size):
+                out.raw(data)
+        elif isinstance(kind, Bytes):
+            _bytes(out, process.pid, vm, at, count)
+        elif out.json:
+            _document(out, process, vm, at, kind, count)
+        else:
+            describe = process.describe
+            for where, value in kind.read(vm, at, count):
+                text = kind.text(value, as_hex=as_hex)
+                if isinstance(kind, Pointer):
+                    text = _pointer(out, text, describe(value))
+                prefix = f"{out.style(hex(where), 'address')}  " if out.is_terminal else ""
+                out.line(prefix + text)
+
+
+def _pointer(out: Output, text: str, where: str) -> str:
+    if where == text:
+        return text
+    return f"{text}  {out.style(where, 'name')}" if out.is_terminal else f"{text}\t{where}"
+
+
+def _bytes(out: Output, pid: int, vm: procvm.VmSpace, at: int, n: int) -> None:
+    """Shows bytes as one run of digits."""
+    data = bytearray()
+    broken: ProcvmError | None = None
+    try:
+        for piece in read_chunks(vm, at, n):
+            data += piece
+    except ProcvmError as error:
+        broken = error
+    if out.json:
+        values = [{"address": hex(at), "value": data.hex()}] if data or not n else []
+        out.document(_read_document(pid, at, "bytes", values, broken))
+    elif data:
+        prefix = f"{out.style(hex(at), 'address')}  " if out.is_terminal else ""
+        out.line(prefix + (data.hex(" ") if out.is_terminal else data.hex()))
+    if broken is not None:
+        raise broken
+
+
+def _document(
+    out: Output, process: Any, vm: procvm.VmSpace, at: int, kind: Kind, count: int
+) -> None:
+    values: list[dict[str, Any]] = []
+    broken: ProcvmError | None = None
+    try:
+        for where, value in kind.read(vm, at, count):
+            one = {"address": hex(where), "value": kind.as_json(value)}
+            if isinstance(kind, Pointer):
+                one["where"] = process.describe(value)
+            values.append(one)
+    except ProcvmError as error:
+        broken = error
+    out.document(_read_document(process.pid, at, kind.name, values, broken))
+    if broken is not None:
+        raise broken
+
+
+def _read_document(
+    pid: int, at: int, kind: str, values: list[dict[str, Any]], broken: ProcvmError | None
+) -> dict[str, Any]:
+    return {
+        "pid": pid,
+        "address": hex(at),
+        "type": kind,
+        "values": values,
+        "fault": fault_of(broken),
+    }
+
+
+@command(
+    "procvm write 1234 g_counter -t u32 7",
+    "procvm write 1234 g_lock -t u32 0 --expect 1",
+    "procvm write 1234 main -t bytes 'c3' --force",
+    ignore_unknown_options=True,  # for numbers below zero
+)
+@pid_argument
+@address_argument
+@click.argument("value", metavar="VALUE")
+@kind_option(None, required=True)
+@click.option("--expect", metavar="OLD", help="Write only if this value is there; else exit 1.")
+@force_option
+def write(
+    out: Output,
+    target: str,
+    address: str,
+    value: str,
+    kind: Kind,
+    expect: str | None,
+    force: bool,
+) -> int:
+    """Write VALUE of TYPE at ADDRESS.
+
+    With --expect the target is held for an instant, and compared and written in one atomic step;
+    where it can not be held, that is said.
+    """
+    change = _Change(out, kind, address, value, expect, force=force)
+    pid = pid_of(target)
+    if expect is None:
+        with procvm.open(pid) as process:
+            return change.plain(process)
+    try:
+        tracee = procvm.attach(pid)
+    except (AlreadyTracedError, AccessDeniedError, UnsupportedError, StopTimeoutError) as error:
+        # What denies all access is told by opening it.
+        with procvm.open(pid) as process:
+            return change.compared(process, f"it can not be held: {message_of(error)}")
+    with tracee:
+        return change.held(tracee)
+
+
+class _Change:
+    """One write, and what is said of it."""
+
+    def __init__(
+        self,
+        out: Output,
+        kind: Kind,
+        address: str,
+        value: str,
+        expect: str | None,
+        *,
+        force: bool,
+    ) -> None:
+        self._out = out
+        self._kind = kind
+        self._address = address
+        self._texts = (value, expect)
+        self._force = force
+        self._at = 0
+        self._new = b""
+        self._old: bytes | None = None
+
+    def _resolve(self, process: procvm.Process) -> procvm.VmSpace:
+        encode, address_of = self._kind.encode, process.address
+        value, expect = self._texts
+        self._at = address_in(process, self._address)
+        self._new = said_of("VALUE", lambda: encode(value, address_of))
+        if expect is not None:
+            self._old = said_of("--expect", lambda: encode(expect, address_of))
+            if len(self._old) != len(self._new):
+                raise click.UsageError(
+                    f"--expect is {len(self._old)} bytes and VALUE {len(self._new)}; "
+                    "both must be as long"
+                )
+        return process.vm.forced() if self._force else process.vm
+
+    def plain(self, process: procvm.Process) -> int:
+        """Writes, whatever is there."""
+        vm = self._resolve(process)
+        vm.write_bytes(self._at, self._new)
+        return self._done(process, None, is_atomic=None)
+
+    def compared(self, process: procvm.Process, why: str) -> int:
+        """Reads, compares and writes, one after the other, and says so."""
+        return self._compare(process, self._resolve(process), why)
+
+    def held(self, tracee: procvm.Tracee) -> int:
+        """Compares and writes in one step, while the target stands still."""
+        vm = self._resolve(tracee)
+        old = self._old or b""
+        pod = {4: procvm.u32, 8: procvm.u64}.get(len(old))
+        try:
+            if pod is not None and self._at % pod.size == 0:
+                found, is_done = vm.atomic_compare_exchange(
+                    self._at, pod, pod.from_bytes(old), pod.from_bytes(self._new)
+                )
+                return self._said(tracee, pod.to_bytes(found), is_done=is_done, is_atomic=True)
+            self._require_private(tracee)
+        except SharedMemoryError as error:
+            return self._compare(tracee, vm, str(error))
+        with tracee.stopped() as hold:
+            space = hold.vm.forced() if self._force else hold.vm
+            found_bytes = space.read_bytes(self._at, len(old))
+            if found_bytes == old:
+                space.write_bytes(self._at, self._new)
+        return self._said(tracee, found_bytes, is_done=found_bytes == old, is_atomic=True)
+
+    def _require_private(self, process: procvm.Process) -> None:
+        for at in (self._at, self._at + len(self._new) - 1):
+            vma = process.find_vma(at)
+            if vma is not None and vma.perms & procvm.Perms.SHARED:
+                raise SharedMemoryError(
+                    f"the memory at {at:#x} is shared, and another process may write it meanwhile"
+                )
+
+    def _compare(self, process: procvm.Process, vm: procvm.VmSpace, why: str) -> int:
+        tell(f"not atomic: {why}")
+        old = self._old or b""
+        found = vm.read_bytes(self._at, len(old))
+        if found == old:
+            vm.write_bytes(self._at, self._new)
+        return self._said(process, found, is_done=found == old, is_atomic=False)
+
+    def _said(
+        self, process: procvm.Process, found: bytes, *, is_done: bool, is_atomic: bool
+    ) -> int:
+        if is_done:
+            return self._done(process, found, is_atomic=is_atomic)
+        value, expected = map(self._kind.decode_one, (found, self._old or b""))
+        if self._out.json:
+            self._document(process.pid, found, is_written=False, is_atomic=is_atomic)
+        tell(
+            f"nothing was written: {self._kind.text(value)} is at {self._at:#x}, "
+            f"not {self._kind.text(expected)}"
+        )
+        return NOTHING
+
+    def _done(self, process: procvm.Process, found: bytes | None, *, is_atomic: bool | None) -> int:
+        if self._out.json:
+            self._document(process.pid, found, is_written=True, is_atomic=is_atomic)
+        elif self._out.is_terminal:
+            n = len(self._new)
+            where = process.describe(self._at)
+            name = "" if where == hex(self._at) else f" ({where})"
+            self._out.line(f"{n} byte{'s' * (n != 1)} written at {self._at:#x}{name}")
+        return 0
+
+    def _document(
+        self, pid: int, found: bytes | None, *, is_written: bool, is_atomic: bool | None
+    ) -> None:
+        def value(data: bytes) -> Any:
+            return self._kind.as_json(self._kind.decode_one(data))
+
+        self._out.document(
+            {
+                "pid": pid,
+                "address": hex(self._at),
+                "type": self._kind.name,
+                "value": value(self._new),
+                "found": None if found is None else value(found),
+                "written": is_written,
+                "atomic": is_atomic,
+            }
+        )

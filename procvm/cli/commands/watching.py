@@ -1,0 +1,277 @@
+"""``watch`` and ``freeze``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+import procvm
+from procvm.cli.conditions import Condition, condition_of
+from procvm.cli.declare import (
+    SECONDS,
+    address_argument,
+    command,
+    force_option,
+    kind_option,
+    pid_argument,
+)
+from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.kinds import Kind, Number
+from procvm.cli.output import Output, OutputError, tell
+from procvm.cli.target import address_in, open_process, said_of
+
+__all__ = ["freeze", "watch"]
+
+
+@command(
+    "procvm watch 1234 g_counter -t u32",
+    "procvm watch 1234 g_state -t u8 --until '== 3'",
+    "procvm watch 1234 g_name -t cstr --interval 1 --count 10",
+)
+@pid_argument
+@address_argument
+@kind_option("u64")
+@click.option(
+    "-i",
+    "--interval",
+    type=SECONDS,
+    default=0.1,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option(
+    "--until",
+    metavar="COND",
+    help="End when this holds: 5, '> 5', '!= 0', 5..9, +, -, changed.",
+)
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="End after N looks.")
+@click.option("-x", "--hex", "as_hex", is_flag=True, help="Show whole numbers in hexadecimal.")
+@force_option
+def watch(
+    out: Output,
+    target: str,
+    address: str,
+    kind: Kind,
+    interval: float,
+    until: str | None,
+    count: int | None,
+    as_hex: bool,
+    force: bool,
+) -> int:
+    """Show the value at ADDRESS, and again whenever a look finds another.
+
+    The process runs on meanwhile: what changes and changes back between two looks is not seen.
+    With --until the exit code is 0 when that held, and 1 when N looks were over first.
+    """
+    condition = _until(until, kind)
+    with open_process(target) as process:
+        at = address_in(process, address)
+        looks = _looks(process.vm.forced() if force else process.vm, at, kind, interval, count)
+        show: _Lines = _Live(out, kind, as_hex) if out.is_terminal else _Lines(out, kind, as_hex)
+        show.title = process.describe(at)
+        with show:
+            old: Any = None
+            for seconds, value in looks:
+                show.look(seconds, at, value, old)
+                if condition is not None and condition.holds(value, old):
+                    return DONE
+                old = value
+    return DONE if condition is None else NOTHING
+
+
+def _until(text: str | None, kind: Kind) -> Condition | None:
+    if text is None:
+        return None
+    if isinstance(kind, Number):
+        return said_of("--until", lambda: condition_of(text, kind))
+    if text in ("changed", "!="):
+        return Condition("changed", None)
+    raise click.UsageError(
+        f"--until takes a condition for numbers only; {kind.name} can be changed"
+    )
+
+
+def _looks(
+    vm: procvm.VmSpace, at: int, kind: Kind, interval: float, count: int | None
+) -> Iterator[tuple[float, Any]]:
+    """Yields (seconds since the first look, value), on the beat however long a look takes."""
+    ((_, value),) = kind.read(vm, at, 1)
+    begin = now = time.monotonic()
+    nr = 0
+    while True:
+        yield now - begin, value
+        nr += 1
+        if nr == count:
+            return
+        beats = int((now - begin) / interval) + 1
+        time.sleep(max(begin + beats * interval - time.monotonic(), 0))
+        ((_, value),) = kind.read(vm, at, 1)
+        now = time.monotonic()
+
+
+class _Lines:
+    """A line for the first value and for each other one."""
+
+    def __init__(self, out: Output, kind: Kind, as_hex: bool) -> None:
+        self.title = ""
+        self._out = out
+        self._kind = kind
+        self._as_hex = as_hex
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves what was written as it is."""
+
+    def text(self, value: Any) -> str:
+        """Returns a value as it is shown."""
+        return self._kind.text(value, as_hex=self._as_hex)
+
+    def look(self, seconds: float, at: int, value: Any, old: Any) -> None:
+        """Writes it if it is another one."""
+        if value == old:
+            return
+        if self._out.json:
+            self._out.record(
+                {
+                    "seconds": round(seconds, 6),
+                    "address": hex(at),
+                    "value": self._kind.as_json(value),
+                    "previous": None if old is None else self._kind.as_json(old),
+                }
+            )
+        else:
+            self._out.line(f"{seconds:.3f}\t{self.text(value)}", flush=True)
+
+
+class _Live(_Lines):
+    """A line for each value, and the last line a live one: how long it has been there."""
+
+    def __init__(self, out: Output, kind: Kind, as_hex: bool) -> None:
+        super().__init__(out, kind, as_hex)
+        from rich.console import Console  # noqa: PLC0415 (slow to import)
+        from rich.live import Live  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        self._text = Text
+        self._console = Console(
+            file=out.stream, no_color=not out.color, highlight=False, markup=False, emoji=False
+        )
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._nr = 0
+
+    def __enter__(self) -> _Lines:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def look(self, seconds: float, at: int, value: Any, old: Any) -> None:
+        """Writes a line if it is another one; how long it has been so in any case."""
+        try:
+            self._look(seconds, at, value, old)
+        except OSError as error:
+            raise OutputError(error) from None
+
+    def _look(self, seconds: float, at: int, value: Any, old: Any) -> None:
+        if value != old:
+            self._nr += 1
+            line = self._text(f"{seconds:10.3f}  ", style="dim")
+            line.append(self.text(value), style="bold yellow" if self._nr > 1 else "bold")
+            step = _step(value, old)
+            if step:
+                line.append(f"  {step}", style="green" if step[0] == "+" else "red")
+            self._console.print(line)
+        status = self._text(
+            f"{seconds:10.3f}  {self.title} {self._kind.name}: changed {self._nr - 1} "
+            f"time{'s' * (self._nr != 2)}; Ctrl-C ends",
+            style="dim",
+            overflow="ellipsis",
+            no_wrap=True,
+        )
+        self._live.update(status, refresh=True)
+
+
+def _step(value: Any, old: Any) -> str:
+    if isinstance(value, int) and isinstance(old, int):
+        return f"{value - old:+d}"
+    return ""
+
+
+@command(
+    "procvm freeze 1234 g_lives -t u8 9",
+    "procvm freeze 1234 '*g_player+0x10' -t f32 100 --for 30",
+    ignore_unknown_options=True,  # for numbers below zero
+)
+@pid_argument
+@address_argument
+@click.argument("value", metavar="VALUE")
+@kind_option(None, required=True)
+@click.option(
+    "-i",
+    "--interval",
+    type=SECONDS,
+    default=0.01,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--for", "duration", type=SECONDS, metavar="SECONDS", help="End after this time.")
+@force_option
+def freeze(
+    out: Output,
+    target: str,
+    address: str,
+    value: str,
+    kind: Kind,
+    interval: float,
+    duration: float | None,
+    force: bool,
+) -> None:
+    """Keep VALUE at ADDRESS: write it again whenever a look finds another.
+
+    The process runs on meanwhile, and may see its own value between two looks. It ends with
+    Ctrl-C, with the process, or after --for.
+    """
+    with open_process(target) as process:
+        at = address_in(process, address)
+        data = said_of("VALUE", lambda: kind.encode(value, process.address))
+        vm = process.vm.forced() if force else process.vm
+        nr_looks = nr_writes = 0
+        begin = time.monotonic()
+        vm.write_bytes(at, data)
+        if out.is_terminal:
+            tell(f"freezing {process.describe(at)} of process {process.pid}; Ctrl-C ends")
+        try:
+            while duration is None or time.monotonic() - begin < duration:
+                time.sleep(interval)
+                nr_looks += 1
+                if vm.read_bytes(at, len(data)) != data:
+                    vm.write_bytes(at, data)
+                    nr_writes += 1
+        finally:
+            seconds = time.monotonic() - begin
+            if out.json:
+                out.document(
+                    {
+                        "pid": process.pid,
+                        "address": hex(at),
+                        "type": kind.name,
+                        "value": kind.as_json(kind.decode_one(data)),
+                        "seconds": round(seconds, 6),
+                        "looks": nr_looks,
+                        "writes": nr_writes,
+                    }
+                )
+            elif out.is_terminal:
+                out.line(f"written back {nr_writes} times in {seconds:.1f} s")

@@ -1,0 +1,32 @@
+"""Which parts of memory a command looks at."""
+
+from __future__ import annotations
+
+import os
+
+from procvm.cli.target import said_of
+from procvm.process.mapped import Mapped
+from procvm.process.maps import Maps
+
+__all__ = ["ranges_in"]
+
+
+def ranges_in(process: Mapped, within: str | None, perms: str) -> Maps:
+    """Returns the mappings of a name that allow at least `perms`.
+
+    Those that have no name are all meant by none. The kernel's own at the end of the address
+    space is no memory of the process.
+
+    Raises:
+        click.BadParameter: There is no mapping of that name.
+    """
+
+    def find() -> Maps:
+        name = None if within is None else os.fsencode(within)
+        found = process.maps().filter(perms=perms, name=name)
+        if within is not None and not len(process.maps().filter(name=name)):
+            raise ValueError(f"no mapping is called {within}")
+        end = process.vm.end
+        return Maps([vma for vma in found if vma.end <= end])
+
+    return said_of("--in" if within is not None else "--perms", find)

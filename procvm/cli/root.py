@@ -1,0 +1,107 @@
+"""The command itself, and the list of its commands, each imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import click
+
+__all__ = ["COMMANDS", "LazyGroup", "root"]
+
+
+class Entry(NamedTuple):
+    """Where a command is, and its line in the list of commands."""
+
+    module: str
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "ps": Entry("listing", "ps", "List processes, and whether they can be accessed."),
+    "maps": Entry("listing", "maps", "List the mappings of a process."),
+    "read": Entry("values", "read", "Read typed values."),
+    "write": Entry("values", "write", "Write a typed value."),
+    "hexdump": Entry("dumps", "hexdump", "Show memory in hexadecimal and as text."),
+    "strings": Entry("dumps", "strings", "List the texts in memory."),
+    "telescope": Entry("dumps", "telescope", "Follow the pointers that stand at an address."),
+    "search": Entry("searching", "search", "Find every place where something stands."),
+    "scan": Entry("scanning", "scan", "Narrow down where a changing value is kept."),
+    "watch": Entry("watching", "watch", "Show a value whenever it changes."),
+    "freeze": Entry("watching", "freeze", "Keep a value as it is."),
+    "snapshot": Entry("saving", "snapshot", "Save memory to a core file."),
+    "diff": Entry("saving", "diff", "Show what changed since a snapshot."),
+    "doctor": Entry("others", "doctor", "Say what stands in the way of access, and the fix."),
+    "tour": Entry("others", "tour", "Walk through what the library does, on own children."),
+    "view": Entry("others", "view", "Look around in a process, in the terminal."),
+}
+"""The commands by name, in the order of the list."""
+
+_EPILOG = """\
+\b
+Exit codes:
+  0 done or found       3 denied                   130 interrupted
+  1 nothing found       4 no such process, ended
+  2 bad use             5 fault; what was read before it is shown
+
+\b
+Examples:
+  procvm ps python
+  procvm read 1234 libc.so.6!environ -t ptr
+  procvm search myprogram --text secret
+  procvm snapshot 1234 -o before.core && procvm diff before.core 1234
+
+PID is a number or the name of a process; where only reading is done, also a core
+file. ADDRESS is a number, or such as libc.so.6+0x10, [heap]+8, symbol,
+module!symbol+8, or *0x7f.. for the address that stands there.
+
+Completion in bash: eval "$(_PROCVM_COMPLETE=bash_source procvm)"
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used, and not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command; None if there is none of that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"procvm.cli.commands.{entry.module}")
+        command: click.Command = getattr(module, entry.function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, asked: Any) -> None:
+    if asked and not ctx.resilient_parsing:
+        from procvm import __version__  # noqa: PLC0415 (the package is ready only now)
+
+        click.echo(f"procvm {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version.",
+)
+def root() -> None:
+    """Read, write, search and watch the memory of live Linux processes."""

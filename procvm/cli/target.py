@@ -1,0 +1,203 @@
+"""Which process, or which core file, a person means."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+import procvm
+from procvm.cli.param import Param
+from procvm.errors import InvalidArgsError, NoSuchProcessError
+from procvm.escape import printable
+from procvm.linux import procfs
+from procvm.process.mapped import Mapped
+
+__all__ = [
+    "AmbiguousError",
+    "Named",
+    "TargetParam",
+    "address_in",
+    "open_process",
+    "open_target",
+    "pid_of",
+    "processes",
+]
+
+T = TypeVar("T")
+
+
+class AmbiguousError(click.UsageError):
+    """Several are meant by a name.
+
+    Attributes:
+        choices: A line for each.
+    """
+
+    def __init__(self, message: str, choices: list[str]) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+class Named(NamedTuple):
+    """A process by its names.
+
+    Attributes:
+        pid: Its pid.
+        comm: What the kernel calls it.
+        argv: Its command line; empty for a kernel thread.
+    """
+
+    pid: int
+    comm: bytes
+    argv: list[bytes]
+
+    @property
+    def program(self) -> bytes:
+        """The last part of the first word of its command line."""
+        return os.path.basename(self.argv[0]) if self.argv else b""
+
+    @property
+    def command(self) -> str:
+        """Its command line, printable; empty if it has none."""
+        return printable(b" ".join(self.argv))
+
+    def is_called(self, name: str) -> bool:
+        """Returns whether this is one of its names, in full."""
+        return os.fsencode(name) in (self.comm, self.program)
+
+    def __str__(self) -> str:
+        return f"{self.pid:<8} {self.command or printable(self.comm)}"
+
+
+def processes() -> list[Named]:
+    """Returns all processes that /proc shows, but for this one, by their pids."""
+    found: list[Named] = []
+    for pid in sorted(procfs.pids()):
+        stat = procfs.read_stat(pid)
+        if stat is not None and pid != os.getpid():
+            line = procfs.read_bytes(f"/proc/{pid}/cmdline") or b""
+            argv = line.removesuffix(b"\0").split(b"\0") if line else []
+            found.append(Named(pid, stat[1], argv))
+    return found
+
+
+def pid_of(text: str) -> int:
+    """Returns the pid that a number or a name stands for.
+
+    Raises:
+        NoSuchProcessError: No process is called that.
+        AmbiguousError: Several are.
+    """
+    return int(text) if text.isdecimal() else _one(text, _called(text))
+
+
+def _called(name: str) -> list[Named]:
+    return [process for process in processes() if process.is_called(name)]
+
+
+def _one(name: str, found: list[Named]) -> int:
+    if not found:
+        raise NoSuchProcessError(
+            f"no process is called {printable(name)}; procvm ps lists them", pid=0
+        )
+    if len(found) > 1:
+        raise AmbiguousError(
+            f"{len(found)} processes are called {printable(name)}; give a pid:",
+            [str(process) for process in found],
+        )
+    return found[0].pid
+
+
+def open_process(text: str) -> procvm.Process:
+    """Opens the process that a number or a name stands for."""
+    return procvm.open(pid_of(text))
+
+
+def open_target(text: str) -> procvm.Process | procvm.Snapshot:
+    """Opens a process, or a core file: what has a slash in it, or is the name of one.
+
+    Raises:
+        AmbiguousError: Several processes are called that, or a process and a file.
+    """
+    if text.isdecimal():
+        return procvm.open(int(text))
+    if "/" in text:
+        return procvm.open_core(text)
+    found = _called(text)
+    if not _is_core(text):
+        return procvm.open(_one(text, found))
+    if found:
+        name = printable(text)
+        raise AmbiguousError(
+            f"both a core file and a process are called {name}; give ./{name} or a pid:",
+            [str(process) for process in found],
+        )
+    return procvm.open_core(text)
+
+
+def _is_core(path: str) -> bool:
+    """Returns whether a file says that it is a core; the program itself often lies beside."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            head = file.read(18)
+    except (OSError, ValueError):
+        return False
+    return head[:4] == b"\x7fELF" and head[16:18] in (b"\4\0", b"\0\4")
+
+
+def address_in(process: Mapped, text: str) -> int:
+    """Returns the address that an expression stands for in a process.
+
+    Raises:
+        click.BadParameter: It can not be understood.
+    """
+    return said_of("ADDRESS", lambda: process.address(text))
+
+
+def said_of(name: str, act: Callable[[], T]) -> T:
+    """Does something with an argument; what is wrong with that is said of the argument.
+
+    Raises:
+        click.BadParameter: It has no meaning.
+    """
+    try:
+        return act()
+    except InvalidArgsError as error:
+        wrong = str(error)
+    except procvm.ProcvmError:
+        raise
+    except (ValueError, OverflowError) as error:
+        wrong = str(error)
+    raise click.BadParameter(wrong, param_hint=name)
+
+
+class TargetParam(Param):
+    """PID: a number or a name; the shell completes both."""
+
+    name = "pid"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Returns the processes whose number or name begins so."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 (for the shell only)
+
+        found: dict[str, str] = {}
+        for process in processes():
+            if str(process.pid).startswith(incomplete):
+                found[str(process.pid)] = printable(process.program or process.comm)
+            for name in map(os.fsdecode, {process.comm, process.program}):
+                # What the shell would have to quote is not offered.
+                if incomplete and name.startswith(incomplete) and _is_plain(name):
+                    found.setdefault(name, f"pid {process.pid}")
+        return [CompletionItem(value, help=about) for value, about in found.items()]
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and all(char.isalnum() or char in "._+-" for char in name)
