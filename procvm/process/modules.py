@@ -88,16 +88,38 @@ def name_of(vma: Vma) -> bytes:
 
 
 @final
+class _Loaded:
+    """What is mapped at one time.
+
+    Attributes:
+        vmas: The mappings.
+        in_order: The files that are loaded, as they are searched.
+        by_start: All of them, by their addresses.
+    """
+
+    def __init__(self, vmas: list[Vma], in_order: list[Module], modules: list[Module]) -> None:
+        self.vmas = vmas
+        self.in_order = in_order
+        self.by_start = sorted(modules, key=lambda one: one.first.start)
+        self._starts = [module.first.start for module in self.by_start]
+
+    def __contains__(self, vma: Vma) -> bool:
+        k = bisect_right(self.vmas, vma)
+        return k > 0 and self.vmas[k - 1] == vma
+
+    def module_at(self, address: int) -> Module | None:
+        """Returns the file whose addresses these are, or None."""
+        k = bisect_right(self._starts, address) - 1
+        return self.by_start[k] if k >= 0 and address < self.by_start[k].end else None
+
+
+@final
 class Modules:
     """The ELF files of one process, looked at when they are asked for."""
 
     def __init__(self, subject: Mapped) -> None:
         self._subject = subject
-        self._vmas: list[Vma] = []
-        # Those that are loaded, in the order of search; and all, in that of addresses.
-        self._modules: list[Module] = []
-        self._modules_by_start: list[Module] = []
-        self._starts: list[int] = []
+        self._now = _Loaded([], [], [])
         self._found: dict[str, tuple[int, Vma]] = {}
 
     def address_of(self, name: str) -> int:
@@ -119,8 +141,7 @@ class Modules:
     def _look_up(self, name: str) -> int:
         file, bang, symbol = name.rpartition("!")
         wanted = encoded(symbol)
-        self._refresh()
-        modules = self._modules
+        modules = self._refresh().in_order
         if bang:
             named = encoded(file)
             modules = [one for one in modules if named in (one.name, one.first.plain_name)]
@@ -153,10 +174,8 @@ class Modules:
         vma = self._subject.find_vma(address)
         if vma is None:
             return f"{address:#x}"
-        k = bisect_right(self._vmas, vma)
-        if not k or self._vmas[k - 1] != vma:
-            self._refresh()
-        module = self._module_at(address)
+        now = self._now if vma in self._now else self._refresh()
+        module = now.module_at(address)
         if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
             try:
                 found = self._table(module).at(address - module.bias)
@@ -166,23 +185,18 @@ class Modules:
                 return f"{printable(module.name)}!{printable(found[0])}{_plus(found[1])}"
             return f"{printable(module.name)}{_plus(address - module.first.start)}"
         name = name_of(vma)
-        first = next((one for one in self._vmas if name and name_of(one) == name), None)
+        first = next((one for one in now.vmas if name and name_of(one) == name), None)
         if first is None or first.start > address:
             return f"{address:#x}"
         return f"{printable(name)}{_plus(address - first.start)}"
 
-    def _module_at(self, address: int) -> Module | None:
-        k = bisect_right(self._starts, address) - 1
-        if k >= 0 and address < self._modules_by_start[k].end:
-            return self._modules_by_start[k]
-        return None
-
-    def _refresh(self) -> None:
-        """Looks at what is mapped now; tables that are known stay."""
+    def _refresh(self) -> _Loaded:
+        """Looks at what is mapped now, and returns it; tables that are known stay."""
+        before = self._now
         vmas = list(self._subject.maps())
-        if vmas == self._vmas:
-            return
-        known = {(one.first, one.end): one for one in self._modules_by_start}
+        if vmas == before.vmas:
+            return before
+        known = {(one.first, one.end): one for one in before.by_start}
         by_file: dict[tuple[Any, ...], list[list[Vma]]] = {}
         for vma in vmas:
             # Never what is shared: a look would make a page of it that was not there.
@@ -201,12 +215,10 @@ class Modules:
                 if any(segment.type == PT_LOAD for segment in segments):
                     module = Module(instance, segments)
                     modules.append(known.get((module.first, module.end), module))
-        self._modules_by_start = sorted(modules, key=lambda one: one.first.start)
-        self._starts = [module.first.start for module in self._modules_by_start]
-        # In the order of addresses the executable comes first, but where it is loaded
-        # above its libraries.
-        self._modules = [one for one in self._in_order(modules) if one.is_loaded]
-        self._vmas = vmas
+        in_order = [one for one in self._in_order(modules) if one.is_loaded]
+        # As a whole, for whoever looks at it in another thread.
+        self._now = _Loaded(vmas, in_order, modules)
+        return self._now
 
     def _in_order(self, modules: list[Module]) -> list[Module]:
         program = self._subject.program_address()
