@@ -30,19 +30,28 @@ def new_file(path: Any) -> Generator[int]:
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
     folder, name = os.path.split(target)
-    # Shorter than any name that a file system takes, whatever `name` is.
-    beside = f".{name[:60]}.{secrets.token_hex(8)}"
+    # Shorter in bytes than any name that a file system takes, whatever `name` is.
+    beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"
     # One folder from here on, whatever becomes of its path.
     parent = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = -1
     named = False
     try:
-        fd, named = _open(parent, beside)
+        try:
+            fd, named = _open(parent, beside)
+        except OSError as error:
+            error.filename = target  # not "." in a folder that nobody named
+            raise
+        os.fchmod(fd, _MODE)  # whatever the umask took away
         yield fd
         # A name of its own first: a link can not take the place of a file, a rename can.
         if not named:
-            os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=parent, dst_dir_fd=parent)
-            named = True
+            named = True  # first, since Ctrl-C may come behind the link
+            try:
+                os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=parent, dst_dir_fd=parent)
+            except FileExistsError:
+                named = False  # somebody else's
+                raise
         os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         named = False
     finally:

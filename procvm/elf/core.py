@@ -195,14 +195,21 @@ def parse_file_note(desc: memoryview) -> list[FileNote]:
     begin = _FILE_HEAD.size + count * _FILE_ENTRY.size
     if begin > len(desc):
         raise ValueError(f"{count} mapped files in {len(desc)} bytes")
-    names = bytes(desc[begin:]).split(b"\0")
+    names = bytes(desc[begin:]).split(b"\0", count)
     if len(names) < count:
         raise ValueError(f"{len(names)} names of {count} mapped files")
+    found: list[FileNote] = []
+    end = 0
     rows = _FILE_ENTRY.iter_unpack(desc[_FILE_HEAD.size : begin])
-    return [
-        FileNote(start, end, offset * unit, name)
-        for (start, end, offset), name in zip(rows, names, strict=False)
-    ]
+    for (start, stop, pages), name in zip(rows, names, strict=False):
+        if not end <= start < stop or pages * unit > _LAST_OFFSET:
+            raise ValueError(f"mapped files that are not in order at {start:#x}")
+        end = stop
+        found.append(FileNote(start, stop, pages * unit, name))
+    return found
+
+
+_LAST_OFFSET = (1 << 64) - 1
 
 
 class MapsNote(NamedTuple):
@@ -246,7 +253,7 @@ def parse_maps_note(desc: memoryview) -> list[MapsNote]:
     begin = _WORD.size + count * _MAPS_ENTRY.size
     if begin > len(desc):
         raise ValueError(f"{count} mappings in {len(desc)} bytes")
-    names = bytes(desc[begin:]).split(b"\0")
+    names = bytes(desc[begin:]).split(b"\0", count)
     if len(names) < count:
         raise ValueError(f"{len(names)} names of {count} mappings")
     rows: list[MapsNote] = []

@@ -12,6 +12,7 @@ import io
 import struct
 import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, final
 
 from procvm.errors import MalformedError, UnsupportedError
@@ -39,9 +40,14 @@ PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3
 
 _EHDR_LEN = 64
+_ROWS = 1 << 12
 _NOTES_LEN = 1 << 24
-_NR_NOTES = 1 << 17
-"""A core has some five a thread. Walking more of them takes longer than a caller waits."""
+_NR_NOTES = 1 << 16
+"""A core has some four a thread. Walking more of them takes longer than a caller waits."""
+
+_NR_SEGMENTS = 1 << 20
+_PT_NULL = 0
+_SECTION_NAME_LEN = 256
 
 
 class Stream(Protocol):
@@ -187,15 +193,25 @@ class Elf:
         """Returns the program headers.
 
         Raises:
-            MalformedError: They are not there.
+            MalformedError: They are not there, or one is of nothing.
         """
         count = self._phnum
         if count == PN_XNUM and self._shoff:
             # More than the field can say: the first section has the number.
             count = self._section_rows(1)[0][7]
-        order = self._formats.segment_fields
-        rows = self._table(self._formats.segment, self._phoff, count, self._phentsize)
-        return [Segment(*(row[k] for k in order)) for row in rows]
+        if count > _NR_SEGMENTS:
+            raise self.malformed(f"{count} program headers, more than {_NR_SEGMENTS}")
+        layout = self._formats.segment
+        pick: Any = itemgetter(*self._formats.segment_fields)
+        found: list[Segment] = []
+        for first in range(0, count, _ROWS):
+            offset = self._phoff + first * self._phentsize
+            rows = self._table(layout, offset, min(_ROWS, count - first), self._phentsize)
+            found += [Segment._make(pick(row)) for row in rows]
+            # A file that is long because it is sparse has as many headers as it likes.
+            if self.kind == ET_CORE and found[-1].type == _PT_NULL:
+                raise self.malformed("a program header of nothing")
+        return found
 
     def sections(self) -> list[Section]:
         """Returns the section headers; none of a file that was stripped of them.
@@ -208,7 +224,15 @@ class Elf:
             return []
         strings = self.read(*rows[self._shstrndx][4:6])
         return [
-            Section(string_at(strings, row[0]), row[1], row[3], row[4], row[5], row[6], row[9])
+            Section(
+                string_at(strings, row[0], _SECTION_NAME_LEN),
+                row[1],
+                row[3],
+                row[4],
+                row[5],
+                row[6],
+                row[9],
+            )
             for row in rows
         ]
 
@@ -249,10 +273,10 @@ def _alone(head: bytearray) -> bytes:
     return bytes(copy)
 
 
-def string_at(strings: bytes, at: int) -> bytes:
-    """Returns the string that begins at an offset of a table; empty beyond its end."""
-    end = strings.find(b"\0", at)
-    return strings[at:end] if end >= 0 else strings[at:]
+def string_at(strings: bytes, at: int, most: int) -> bytes:
+    """Returns the string that begins at an offset of a table; empty if it does not end soon."""
+    end = strings.find(b"\0", at, at + most)
+    return strings[at:end] if end >= 0 else b""
 
 
 def iter_notes(data: bytes) -> Iterator[Note]:
@@ -269,6 +293,8 @@ def iter_notes(data: bytes) -> Iterator[Note]:
         begin = at + head.size + (name_len + 3 & ~3)
         end = begin + desc_len
         nr_notes += 1
+        if not name_len:
+            raise ValueError(f"the note at {at:#x} of {len(data):#x} bytes is nobody's")
         if end > len(data):
             raise ValueError(f"the note at {at:#x} of {len(data):#x} bytes ends at {end:#x}")
         if nr_notes > _NR_NOTES:

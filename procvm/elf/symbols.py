@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import struct
-import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import NamedTuple, final
 
-from procvm.elf.headers import PT_DYNAMIC, Elf, Segment, string_at
+from procvm.address import page_end
+from procvm.elf.headers import PT_DYNAMIC, Elf, Section, Segment, string_at
 from procvm.errors import MalformedError
 
 __all__ = ["Symbol", "SymbolTable", "symbols_in_memory", "symbols_of"]
 
-_SHT_SYMTAB, _SHT_DYNSYM = 2, 11
+_SHT_SYMTAB, _SHT_DYNSYM, _SHT_GNU_VERSYM = 2, 11, 0x6FFFFFFF
+_HIDDEN = 0x8000  # of a version that is not linked with any more
+_AT = b"@0x"
+_NAME_LEN = 1 << 16
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STT_TLS = 6
 # What has an address: no type, an object, a function, and one that chooses itself.
@@ -62,14 +67,22 @@ class SymbolTable:
         return len(self._by_name)
 
     def find(self, name: bytes) -> int | None:
-        """Returns the address of a name, or None."""
-        return self._by_name.get(name)
+        """Returns the address of a name, or None; also of one as `at` tells it."""
+        value = self._by_name.get(name)
+        if value is None and _AT in name:
+            plain, _, number = name.rpartition(_AT)
+            with suppress(ValueError):
+                wanted = int(number, 16)
+                if any(one.value == wanted and one.name == plain for one in self._symbols):
+                    return wanted
+        return value
 
     def at(self, value: int) -> tuple[bytes, int] | None:
         """Returns what an address lies in, and how far; None if in nothing that has a name.
 
         Of those that do, the one that begins last; of several names of one thing
         the plainest. A name without a size reaches up to the next one in its section.
+        A name that is another thing's as well has behind it which one is meant.
         """
         if self._starts is None:
             self._sort()
@@ -80,7 +93,10 @@ class SymbolTable:
             symbol = self._symbols[k]
             nearest = not symbol.size and symbol.value == starts[first]
             if value < (symbol.end if nearest else symbol.value + symbol.size):
-                return symbol.name, value - symbol.value
+                name = symbol.name
+                if self._by_name[name] != symbol.value:
+                    name += _AT + b"%x" % symbol.value
+                return name, value - symbol.value
             k -= 1
         return None
 
@@ -114,26 +130,53 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
         for section in sections:
             if section.type == wanted and section.link < len(sections):
                 strings = sections[section.link]
-                table = elf.read(section.offset, section.size)
-                ends = [one.vaddr + one.size for one in sections]
-                return _table(elf, table, elf.read(strings.offset, strings.size), ends)
+                # A table of names is not longer than so many names may be.
+                if strings.size > _NAMES_LEN + section.size // elf.symbol_len * _NAME_LEN:
+                    raise elf.malformed(f"names of {strings.size:#x} bytes for its symbols")
+                return _table(
+                    elf,
+                    elf.read(section.offset, section.size),
+                    elf.read(strings.offset, strings.size),
+                    [one.vaddr + one.size for one in sections],
+                    _versions(elf, sections) if wanted == _SHT_DYNSYM else b"",
+                )
     return None
 
 
-def _table(elf: Elf, table: bytes, strings: bytes, ends: Sequence[int] = ()) -> SymbolTable:
+_NAMES_LEN = 1 << 20
+
+
+def _versions(elf: Elf, sections: list[Section]) -> bytes:
+    """Returns the version of each dynamic symbol, two bytes each; nothing if they have none."""
+    for section in sections:
+        if section.type == _SHT_GNU_VERSYM:
+            return elf.read(section.offset, section.size)
+    return b""
+
+
+def _table(
+    elf: Elf, table: bytes, strings: bytes, ends: Sequence[int] = (), versions: bytes = b""
+) -> SymbolTable:
     found: list[Symbol] = []
     thread_local: list[bytes] = []
-    for at, info, section, value, size in elf.symbols(table):
+    # Names may have their ends in common, but not that many of them.
+    budget = 8 * len(strings) + _NAMES_LEN
+    hidden = memoryview(versions[: len(versions) // 2 * 2]).cast("H")
+    for index, (at, info, section, value, size) in enumerate(elf.symbols(table)):
         kind = info & 15
         if section in (_SHN_UNDEF, _SHN_ABS) or (kind not in _ADDRESSED and kind != _STT_TLS):
             continue
-        name = string_at(strings, at)
+        name = string_at(strings, at, _NAME_LEN)
         if not name or name.startswith(b"$"):  # of the assembler, on some machines
             continue
+        budget -= len(name)
+        if budget < 0:
+            raise elf.malformed("its names are longer than the table that they are in")
         # Versions stand behind some names: of one that has several, the one that is linked
-        # with now is marked by two signs.
+        # with now is marked by two signs; or by what another table lacks.
         name, sign, version = name.partition(b"@")
         rank = _RANK.get(info >> 4, 2) + (bool(sign) and not version.startswith(b"@"))
+        rank += index < len(hidden) and bool(hidden[index] & _HIDDEN)
         if kind == _STT_TLS:
             thread_local.append(name)
         else:
@@ -145,6 +188,7 @@ def _table(elf: Elf, table: bytes, strings: bytes, ends: Sequence[int] = ()) -> 
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 4, 5, 6, 10, 0x6FFFFEF5
 _LONGEST_DYNAMIC = 1 << 16
 _LONGEST_TABLE = 1 << 26
+_NR_BUCKETS = 1 << 20
 
 
 def symbols_in_memory(
@@ -197,14 +241,19 @@ def _count_by_gnu_hash(table: int, read: Callable[[int, int], bytes]) -> int:
     first: int
     nr_buckets, first, nr_bloom, _ = struct.unpack("=IIII", read(table, 16))
     buckets_at = table + 16 + 8 * nr_bloom
-    if nr_buckets > _LONGEST_TABLE // 4:
+    if nr_buckets > _NR_BUCKETS:
         raise MalformedError(f"a symbol table of {nr_buckets} buckets")
-    buckets = struct.unpack(f"={nr_buckets}I", read(buckets_at, 4 * nr_buckets))
-    last: int = max(buckets, default=0)
+    buckets = array("I", read(buckets_at, 4 * nr_buckets))
+    last = max(buckets, default=0)
     if last < first:
         return first
-    chain = buckets_at + 4 * nr_buckets
-    for index in range(last, last + _LONGEST_TABLE // 24):
-        if int.from_bytes(read(chain + 4 * (index - first), 4), sys.byteorder) & 1:
-            return index + 1
+    at = buckets_at + 4 * (nr_buckets + last - first)
+    index = last
+    while index - last < _LONGEST_TABLE // 24:
+        # Up to the end of a page: behind it there may be nothing.
+        for word in array("I", read(at, page_end(at) - at & ~3 or 4)):
+            index += 1
+            at += 4
+            if word & 1:
+                return index
     raise MalformedError("a symbol table whose last chain does not end")

@@ -23,6 +23,8 @@ __all__ = ["open_core"]
 
 _AT_EXECFN, _AT_SYSINFO_EHDR = 31, 33
 _NO_DEV = (0, 0)
+_NOTES_LEN = 1 << 24
+_AUXV_LEN = 1 << 14
 
 
 def open_core(path: Any) -> Snapshot:
@@ -52,7 +54,10 @@ def open_core(path: Any) -> Snapshot:
         if elf.bits != 64:
             raise UnsupportedError(f"{what} is the core file of a 32-bit process")
         segments = elf.segments()
-        notes = [note for part in segments if part.type == PT_NOTE for note in elf.notes(part)]
+        noted = [part for part in segments if part.type == PT_NOTE]
+        if sum(part.filesz for part in noted) > _NOTES_LEN:
+            raise elf.malformed(f"more than {_NOTES_LEN:#x} bytes of notes")
+        notes = [note for part in noted for note in elf.notes(part)]
     end = procfs.user_space_end()
     loads = _loads(elf, segments, end)
     try:
@@ -93,28 +98,36 @@ def _loads(elf: Elf, segments: list[Segment], end: int) -> list[Segment]:
 
 
 def _facts(notes: dict[tuple[bytes, int], list[memoryview]], machine: int) -> Facts:
-    threads = [core.parse_prstatus(machine, desc) for desc in notes.get((b"CORE", 1), [])]
+    threads: dict[int, core.Prstatus] = {}
+    for desc in notes.get((b"CORE", core.NT_PRSTATUS), []):
+        thread = core.parse_prstatus(machine, desc)
+        if thread.tid in threads:
+            raise ValueError(f"two threads of the number {thread.tid}")
+        threads[thread.tid] = thread
     infos = notes.get((b"CORE", core.NT_PRPSINFO), [])
     info = core.parse_prpsinfo(infos[0]) if infos else None
     known = {
         thread.tid: thread.registers
-        for thread in threads
+        for thread in threads.values()
         if any(
             value != core.UNKNOWN_REGISTERS.get(name, 0) for name, value in thread.registers.items()
         )
     }
     name = info.name if info else b""
     if info is None:
-        facts = Facts(threads[0].tid if threads else 0)
+        facts = Facts(next(iter(threads), 0))
     else:
         facts = Facts(
             info.pid,
             *(info.ppid, info.pgrp, info.sid, info.uid, info.gid, info.nice, info.state),
             *(info.name, info.args),
         )
+    auxv = next(iter(notes.get((b"CORE", core.NT_AUXV), [])), memoryview(b""))
+    if len(auxv) > _AUXV_LEN:
+        raise ValueError(f"an auxiliary vector of {len(auxv):#x} bytes")
     return facts._replace(
         machine=machine,
-        auxv=bytes(next(iter(notes.get((b"CORE", core.NT_AUXV), [])), b"")),
+        auxv=bytes(auxv),
         threads=tuple(Thread(tid, name if tid == facts.pid else b"", "") for tid in known),
         registers=known,
     )
@@ -129,7 +142,7 @@ def _maps(
         rows = core.parse_maps_note(ours[0])
         return Maps([Vma(row.start, row.end, Perms(row.flags), *row[3:]) for row in rows])
     noted = notes.get((b"CORE", core.NT_FILE), [])
-    files = sorted(core.parse_file_note(noted[0])) if noted else []
+    files = core.parse_file_note(noted[0]) if noted else []
     auxv = procfs.parse_auxv(facts.auxv)
     names = {auxv.get(_AT_EXECFN, 0): b"[stack]", auxv.get(_AT_SYSINFO_EHDR, 0): b"[vdso]"}
     names.pop(0, None)

@@ -21,6 +21,7 @@ __all__ = ["Mapped", "MappedFile"]
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _DEEPEST = 64
+_LONGEST = 4000  # what Python takes as the digits of a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
 
 
@@ -82,8 +83,9 @@ class Mapped(ABC):
         """Returns what an address is, for people: ``"libc.so.6!malloc+0x12"``.
 
         Of what has no symbol ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted from the
-        first mapping of that name; of what has no name either the number. `address`
-        takes all of them. Printable, whatever the target's files are called.
+        first mapping of that name; of what has no name either the number. Printable,
+        whatever the target's files are called; `address` takes it, if they are called
+        nothing that has to be escaped, or has signs of expressions in it.
 
         Raises:
             UnsupportedError: pyelftools is not installed.
@@ -105,9 +107,14 @@ class Mapped(ABC):
             InvalidArgsError: It can not be parsed.
             NoSuchSymbolError: There is no such name.
             PageFaultError: A pointer could not be read.
+            AccessDeniedError: A pointer is outside of user space.
         """
         if not isinstance(expression, str):
             return as_address(expression)
+        if len(expression) > _LONGEST:
+            raise InvalidArgsError(
+                f"an expression of {len(expression)} characters; give at most {_LONGEST}"
+            )
         address = self._parsed(expression.strip(), expression, _DEEPEST)
         if not 0 <= address < 1 << 64:
             raise InvalidArgsError(

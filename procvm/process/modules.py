@@ -8,10 +8,18 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
 
+from procvm.address import ADDRESS_END
 from procvm.elf.headers import PT_LOAD, Elf, Segment, build_id_of
 from procvm.elf.symbols import SymbolTable, symbols_in_memory, symbols_of
-from procvm.errors import MalformedError, NoSuchSymbolError, PageFaultError, UnsupportedError
+from procvm.errors import (
+    AccessDeniedError,
+    MalformedError,
+    NoSuchSymbolError,
+    PageFaultError,
+    UnsupportedError,
+)
 from procvm.escape import printable
+from procvm.extras import required
 from procvm.mm.file import VmFile
 from procvm.perms import Perms
 from procvm.process.maps import Kind, Vma
@@ -102,6 +110,28 @@ class _Loaded:
         self.in_order = in_order
         self.by_start = sorted(modules, key=lambda one: one.first.start)
         self._starts = [module.first.start for module in self.by_start]
+        # Where what is called so begins; by the whole path, and by its last part if no other
+        # file has the same.
+        self._first: dict[bytes, int] = {}
+        last_part: dict[bytes, bytes] = {}
+        self._shared: set[bytes] = set()
+        for vma in vmas:
+            name = vma.plain_name
+            if name:
+                self._first.setdefault(name, vma.start)
+                short = name_of(vma)
+                self._first.setdefault(short, vma.start)
+                if last_part.setdefault(short, name) != name:
+                    self._shared.add(short)
+
+    def label(self, vma: Vma) -> bytes:
+        """Returns what a mapping is called: as shortly as tells it from the others."""
+        short = name_of(vma)
+        return vma.plain_name if short in self._shared else short
+
+    def first_of(self, label: bytes) -> int | None:
+        """Returns where the first mapping begins that is called so, or None."""
+        return self._first.get(label)
 
     def __contains__(self, vma: Vma) -> bool:
         k = bisect_right(self.vmas, vma)
@@ -118,6 +148,7 @@ class Modules:
     """The ELF files of one process, looked at when they are asked for."""
 
     def __init__(self, subject: Mapped) -> None:
+        required("elftools.elf.elffile", "looking symbols up")
         self._subject = subject
         self._now = _Loaded([], [], [])
         self._found: dict[str, tuple[int, Vma]] = {}
@@ -126,19 +157,17 @@ class Modules:
         """Returns the address of a symbol; see `Mapped.symbol`."""
         known = self._found.get(name)
         if known is not None:
-            address, vma = known
-            # As long as the same thing is mapped there: it may have been unloaded.
-            if self._subject.find_vma(address) == vma:
+            address, first = known
+            # As long as the same file begins at the same place: it may have been unloaded.
+            if self._subject.find_vma(first.start) == first:
                 return address
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
             raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
-        address = self._look_up(name)
-        there = self._subject.find_vma(address)
-        if there is not None:
-            self._found[name] = address, there
-        return address
+        self._found[name] = found = self._look_up(name)
+        return found[0]
 
-    def _look_up(self, name: str) -> int:
+    def _look_up(self, name: str) -> tuple[int, Vma]:
+        """Returns the address of a symbol, and the mapping that its file begins in."""
         file, bang, symbol = name.rpartition("!")
         wanted = encoded(symbol)
         modules = self._refresh().in_order
@@ -154,14 +183,15 @@ class Modules:
         for module in modules:
             try:
                 table = self._table(module)
-            except MalformedError as error:
+            except (MalformedError, UnsupportedError) as error:
                 if bang:
                     raise
                 bad.append(str(error))
                 continue
             value = table.find(wanted)
-            if value is not None:
-                return module.bias + value
+            # Of a file that says it is loaded where nothing can be nothing is found.
+            if value is not None and 0 <= module.bias + value < ADDRESS_END:
+                return module.bias + value, module.first
             in_threads |= wanted in table.thread_local
         why = f"; {len(bad)} files could not be read: {bad[0]}" if bad else ""
         if in_threads:
@@ -177,18 +207,20 @@ class Modules:
         now = self._now if vma in self._now else self._refresh()
         module = now.module_at(address)
         if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
+            called = now.label(module.first)
             try:
                 found = self._table(module).at(address - module.bias)
-            except MalformedError:
+            except (MalformedError, UnsupportedError):
                 found = None  # what the file is called is known all the same
-            if found is not None:
-                return f"{printable(module.name)}!{printable(found[0])}{_plus(found[1])}"
-            return f"{printable(module.name)}{_plus(address - module.first.start)}"
-        name = name_of(vma)
-        first = next((one for one in now.vmas if name and name_of(one) == name), None)
-        if first is None or first.start > address:
+            # Of a file that is loaded twice a name is that of the first one.
+            if found is not None and now.first_of(called) == module.first.start:
+                return f"{printable(called)}!{printable(found[0])}{_plus(found[1])}"
+            vma = module.first
+        called = now.label(vma)
+        first = now.first_of(called)
+        if not called or first is None or first > address:
             return f"{address:#x}"
-        return f"{printable(name)}{_plus(address - first.start)}"
+        return f"{printable(called)}{_plus(address - first)}"
 
     def _refresh(self) -> _Loaded:
         """Looks at what is mapped now, and returns it; tables that are known stay."""
@@ -233,16 +265,16 @@ class Modules:
             if self._read(vma.start, len(_MAGIC)) != _MAGIC:
                 return []
             return self._image(vma).segments()
-        except PageFaultError:
+        except (PageFaultError, AccessDeniedError):
             pass  # of a snapshot that has not this page, or a page that may not be read
         except (MalformedError, UnsupportedError):
             return []
         file = self._subject.mapped_file(vma)
-        if file is None or not file.exact:
+        if file is None:
             return []
         with file.stream as stream:
             try:
-                return Elf(stream, what(vma)).segments()
+                return Elf(stream, what(vma)).segments() if file.exact else []
             except (MalformedError, UnsupportedError):
                 return []
 
@@ -266,7 +298,9 @@ class Modules:
         with file.stream as stream:
             elf = Elf(stream, what(module.first))
             build_id = build_id_of(elf)
-            if not file.exact and (not build_id or build_id != self._build_id(module)):
+            # A number that a file had may be another file's by now, and a file be written anew.
+            in_memory = self._build_id(module)
+            if build_id != in_memory if in_memory else not file.exact:
                 return None
             facts = os.fstat(stream.fileno())
             key = (build_id, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
@@ -282,7 +316,7 @@ class Modules:
         """Returns the build that is in memory, or nothing."""
         try:
             return build_id_of(self._image(module.first))
-        except (MalformedError, PageFaultError):
+        except (MalformedError, UnsupportedError, PageFaultError):
             return b""
 
     def _table_in_memory(self, module: Module) -> SymbolTable:

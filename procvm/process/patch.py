@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
 
-from procvm.address import check_range
+from procvm.address import check_range, page_end
 from procvm.errors import (
     InvalidArgsError,
     MismatchError,
@@ -59,11 +59,12 @@ class Patch:
         self._vm = vm.forced()
         self._hold = hold
         self._sites: list[_Site] = []
+        self._in_place = False
         self.old: dict[int, bytes] = {}
         self.overwritten: list[Run] = []
 
     def __repr__(self) -> str:
-        state = "in place" if self.old else "not in place"
+        state = "in place" if self._in_place else "not in place"
         return f"<Patch of {len(self._sites)} sites, {state}>"
 
     def also(self, address: int, data: Buffer, *, expect: Buffer | None = None) -> Self:
@@ -79,7 +80,7 @@ class Patch:
                 another one.
             ValueError: The patch is in place.
         """
-        if self.old:
+        if self._in_place:
             raise ValueError("the patch is in place: add sites before the with statement")
         wanted, needed = _bytes(data), None if expect is None else _bytes(expect)
         address, n = check_range(address, len(wanted))
@@ -90,7 +91,8 @@ class Patch:
                 raise InvalidArgsError(
                     f"[{address:#x}, {address + n:#x}) overlaps the site at {site.address:#x}"
                 )
-        self._sites.append(_Site(address, wanted, needed))
+        if n:
+            self._sites.append(_Site(address, wanted, needed))
         return self
 
     def __enter__(self) -> Self:
@@ -100,23 +102,27 @@ class Patch:
             MismatchError: A site has other bytes than expected; nothing was written.
             PageFaultError: A site can not be read or written; nothing is changed.
         """
-        if self.old:
+        if self._in_place:
             raise ValueError("the patch is in place already")
         self.overwritten = []
-        with self._hold():
-            old = {site.address: self._checked(site) for site in self._sites}
-            done: list[_Site] = []
-            try:
+        try:
+            with self._hold():
+                old = {site.address: self._checked(site) for site in self._sites}
+                self._in_place, self.old = True, old
                 for site in self._sites:
-                    done.append(site)
                     self._put(site.address, site.data)
-            except BaseException as error:
-                # Of the last one the beginning may have been written.
-                for site in reversed(done):
-                    _without_masking(error, self._vm, site.address, old[site.address])
-                raise
-            self.old = old
+        except BaseException as error:
+            if self._in_place:
+                self._undo_after(error)
+            raise
         return self
+
+    def _undo_after(self, error: BaseException) -> None:
+        """Undoes what was begun; a failure of that is told beside the error that led to it."""
+        try:
+            self._undo_all()
+        except ProcvmError as again:
+            error.add_note(f"and not all could be put back: {again}")
 
     def _checked(self, site: _Site) -> bytes:
         found = self._vm.read_bytes(site.address, len(site.data))
@@ -151,34 +157,57 @@ class Patch:
         Raises:
             PageFaultError: A site is not mapped any more; the others were undone.
         """
-        old, self.old = self.old, {}
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._undo_all()
+            except KeyboardInterrupt as again:
+                interrupt = again  # all of it is done all the same, from the beginning
+                continue
+            break
+        if interrupt is not None:
+            raise interrupt
+
+    def _undo_all(self) -> None:
+        if not self._in_place:
+            return
         failed: ProcvmError | None = None
+        overwritten: list[Run] = []
         try:
             with self._hold():
                 for site in reversed(self._sites):
-                    try:
-                        self._undo(site, old[site.address])
-                    except PageFaultError as fault:
-                        failed = failed or fault
+                    failed = self._undo(site, overwritten) or failed
         except (ProcessExitedError, ProcessExecedError):
-            return  # with the memory went the patch
-        self.overwritten.reverse()
+            overwritten.clear()  # with the memory went the patch
+        self.overwritten = overwritten[::-1]
+        self._in_place, self.old = False, {}
         if failed is not None:
             raise failed
 
-    def _undo(self, site: _Site, old: bytes) -> None:
-        found = self._vm.read_bytes(site.address, len(old))
-        if found != site.data:
-            self.overwritten.append(Run(site.address, site.data, found))
-        self._vm.write_bytes(site.address, old)
+    def _undo(self, site: _Site, overwritten: list[Run]) -> ProcvmError | None:
+        """Puts back what is still there of a site, page by page; returns what failed first."""
+        old = self.old[site.address]
+        failed: ProcvmError | None = None
+        at, end = site.address, site.address + len(old)
+        while at < end:
+            n = min(page_end(at), end) - at
+            place = at - site.address
+            wanted, patched = old[place : place + n], site.data[place : place + n]
+            try:
+                found = self._vm.read_bytes(at, n)
+                if found != patched:
+                    overwritten.append(Run(at, patched, found))
+                self._vm.write_bytes(at, wanted)
+            except PageFaultError as fault:
+                failed = failed or fault
+            at += n
+        return failed
 
-
-def _without_masking(error: BaseException, vm: VmSpace, address: int, old: bytes) -> None:
-    """Writes back; a failure of that is told beside the error that led to it."""
-    try:
-        vm.write_bytes(address, old)
-    except ProcvmError as again:
-        error.add_note(f"and {address:#x} could not be put back: {again}")
+    def __del__(self) -> None:
+        # Of an interrupt that came before the first line of the end of the with.
+        if getattr(self, "_in_place", False):
+            with suppress(ProcvmError):
+                self._undo_all()
 
 
 def _first_difference(found: bytes, wanted: bytes) -> int:

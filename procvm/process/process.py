@@ -152,11 +152,15 @@ class Process(Mapped):
             f"/proc/{self.pid}/exe",
         ):
             found = open_mapped(path, vma)
-            if found is not None and found.exact:
-                best = found
-                break
+            if found is None:
+                continue
             # On some file systems no number of a device or file is what maps says.
-            best = best or found
+            if best is None or found.exact:
+                best, found = found, best
+            if found is not None:
+                found.stream.close()
+            if best.exact:
+                break
         return best
 
     def program_address(self) -> int:
