@@ -461,7 +461,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
     try:
         mem = Fd.open(f"/proc/{pid}/mem", os.O_RDONLY)
         maps = Fd.open(f"/proc/{pid}/maps", os.O_RDONLY)
-        address = procfs.token_address(f"/proc/{pid}")
+        address = procfs.token_address(f"/proc/{pid}") or 0
         token = os.pread(mem.number, TOKEN_LEN, address)
     except OSError as error:
         why = explain(pid).message or _way_out("open", ours, _GUARDED)

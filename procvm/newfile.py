@@ -21,7 +21,8 @@ def new_file(path: Any) -> Generator[int]:
     Nobody but its owner can open it, from the first instant. While it is written
     it has no name where the file system knows such files, so that nothing stays
     behind however the tool ends; after an exception nothing does either, and what
-    was at `path` is as it was. A symbolic link there is replaced, not followed.
+    was at `path` is as it was. A symbolic link there is replaced, not followed; a
+    device is refused.
 
     Raises:
         OSError: As open, link and rename.
@@ -29,6 +30,10 @@ def new_file(path: Any) -> Generator[int]:
     target = os.fsdecode(path)
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        # A rename would put a file in the place of /dev/null.
+        text = "is a device, a pipe or a socket; give a file"
+        raise FileExistsError(errno.EEXIST, text, target)
     folder, name = os.path.split(target)
     # Shorter in bytes than any name that a file system takes, whatever `name` is.
     beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"

@@ -13,10 +13,13 @@ import struct
 import sys
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, final
 
 from procvm.errors import MalformedError, UnsupportedError
 from procvm.extras import required
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "ET_CORE",
@@ -201,8 +204,8 @@ class Elf:
             count = self._section_rows(1)[0][7]
         if count > _NR_SEGMENTS:
             raise self.malformed(f"{count} program headers, more than {_NR_SEGMENTS}")
-        layout = self._formats.segment
-        pick: Any = itemgetter(*self._formats.segment_fields)
+        layout, fields = self._formats.segment, self._formats.segment_fields
+        pick = cast("Callable[[tuple[int, ...]], tuple[int, ...]]", itemgetter(*fields))
         found: list[Segment] = []
         for first in range(0, count, _ROWS):
             offset = self._phoff + first * self._phentsize

@@ -17,15 +17,19 @@ from procvm.linux.libc import errno_error
 
 __all__ = ["Explanation", "denial", "explain", "is_ending", "open_error"]
 
+CAP_DAC_OVERRIDE = 1 << 1
 CAP_SYS_PTRACE = 1 << 19
 _NOT_DUMPABLE = (
     "{who} is not dumpable: it changed its ids, runs a file that may not be read, or asked for it "
-    "(PR_SET_DUMPABLE); run the tool with CAP_SYS_PTRACE"
+    "(PR_SET_DUMPABLE); run the tool as root, or with {rights}"
 )
 _OUTSIDE = (
     "process {pid} lives outside of the tool's user namespace, where no right of the tool's "
     "reaches; run the tool in the namespace of the process"
 )
+_RIGHTS = "CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
+"""The second since /proc/PID/mem is a file of its owner's alone, as to any other right."""
+
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
@@ -35,8 +39,8 @@ class Explanation(NamedTuple):
     Attributes:
         pid: The process.
         cause: None if nothing is known to deny access; else one of
-            ``"no process"``, ``"zombie"``, ``"hidden"``, ``"kernel thread"``,
-            ``"user namespace"``, ``"other user"``, ``"set-uid"``,
+            ``"tool"``, ``"no process"``, ``"zombie"``, ``"hidden"``, ``"kernel thread"``,
+            ``"user namespace"``, ``"other user"``, ``"set-uid"``, ``"file mode"``,
             ``"capabilities"``, ``"not dumpable"``, ``"yama"``.
         message: The cause and the way out, in words; empty without a cause.
         tracer_pid: Who traces it, which denies a hold only; 0 for nobody.
@@ -80,7 +84,7 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
         if found.cause is None and found.dumpable is None and not found.has_sys_ptrace:
             # Root's own process: /proc can not tell, but nothing else is left.
             return AccessDeniedError(
-                _NOT_DUMPABLE.format(who=f"process {pid}"), pid=pid, errno=code
+                _NOT_DUMPABLE.format(who=f"process {pid}", rights=_RIGHTS), pid=pid, errno=code
             )
         who = "a security module (SELinux, AppArmor, Landlock)"
         if found.seccomp:
@@ -178,7 +182,7 @@ def _by_credentials(
     pid = facts.pid
     if facts.has_sys_ptrace:
         if facts.same_user_namespace is not False:
-            return None
+            return _by_owner_of_file(facts, status, ours)
         return (
             "user namespace",
             _OUTSIDE.format(pid=pid),
@@ -190,12 +194,12 @@ def _by_credentials(
             return (
                 "set-uid",
                 f"{who} is a set-uid or set-gid program ({theirs}); run the tool as root or with "
-                "CAP_SYS_PTRACE",
+                f"{_RIGHTS}",
             )
         return (
             "other user",
             f"{who} belongs to another user ({theirs}; the tool has uid {ours.uids[0]}, gid "
-            f"{ours.gids[0]}); run the tool as that user, as root, or with CAP_SYS_PTRACE",
+            f"{ours.gids[0]}); run the tool as that user, as root, or with {_RIGHTS}",
         )
     if facts.missing_capabilities:
         return (
@@ -206,11 +210,31 @@ def _by_credentials(
     if facts.dumpable is False:
         return (
             "not dumpable",
-            _NOT_DUMPABLE.format(who=who),
+            _NOT_DUMPABLE.format(who=who, rights=_RIGHTS),
         )
     if facts.same_user_namespace is False:
         return "user namespace", _OUTSIDE.format(pid=pid)
     return None
+
+
+def _by_owner_of_file(
+    facts: Explanation, status: procfs.Status, ours: procfs.Status
+) -> tuple[str, str] | None:
+    """Returns what stands in the way of a tool that may trace, and may not open the file."""
+    if ours.effective & CAP_DAC_OVERRIDE:
+        return None
+    try:
+        owner = os.stat(f"/proc/{facts.pid}/mem").st_uid
+    except OSError:
+        return None
+    if owner == ours.uids[1]:
+        return None
+    return (
+        "file mode",
+        f"process {facts.pid} ({printable(status.name)}) may be traced by the tool, but "
+        f"/proc/{facts.pid}/mem is a file of uid {owner}'s alone; run the tool with "
+        "CAP_DAC_OVERRIDE as well",
+    )
 
 
 def _by_yama(facts: Explanation) -> tuple[str, str] | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import ProcvmError
 from procvm.mm.memory import Memory
+from procvm.newfile import new_file
 from procvm.own.buffers import Scratch
 
 __all__ = ["copy_to", "read_by_threads"]
@@ -94,7 +94,7 @@ def copy_to(
 ) -> int:
     """Streams ranges to a file; see `VmSpace.copy_to`."""
     if not hasattr(dest, "write"):
-        with open(cast("str | bytes", os.fspath(dest)), "wb", buffering=0) as file:
+        with new_file(dest) as fd, open(fd, "wb", buffering=0, closefd=False) as file:
             return copy_to(memory, file, ranges, progress)
     total = sum(end - start for start, end in ranges)
     room = Scratch(min(_CHUNK_LEN, total))

@@ -433,7 +433,8 @@ class VmSpace(VmIo, VmIoFill):
         """Streams ranges of the target to a file, one behind the other, in constant memory.
 
         Args:
-            dest: A path, or a binary file that is open for writing.
+            dest: A path, where a new file of mode 0600 is in place at the end, whole
+                or not at all; or a binary file that is open for writing.
             ranges: As `search` takes them; in the order given.
             progress: Is called with (bytes done, bytes in all).
 
@@ -442,7 +443,7 @@ class VmSpace(VmIo, VmIoFill):
 
         Raises:
             PageFaultError: `copied_len` bytes were written, those before the page
-                that could not be read.
+                that could not be read; of a path nothing is left.
             OSError: The file's own.
         """
         pairs = pairs_of(ranges)

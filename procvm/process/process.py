@@ -260,7 +260,7 @@ def _ms_until(deadline: float) -> int:
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
 
 
-def open_process(pid: int, *, backend: Literal["auto", "process_vm", "mem"] = "auto") -> Process:
+def open_process(pid: int, *, backend: Literal["auto", "mem"] = "auto") -> Process:
     """Opens a live process without tracing it: it is never stopped.
 
     Args:

@@ -71,7 +71,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 if env is None:
     with open("/proc/self/environ", "rb") as file:
         env = dict(line.split(b"=", 1) for line in file.read().split(b"\\0") if b"=" in line)
-os.read(go, 1)
+os.write(failed, b"+")
+if not os.read(go, 1):
+    os._exit(127)
 last = telling = 0
 for path in paths:
     try:
@@ -135,7 +137,6 @@ def spawn(
         pass_fds=(*passed, *pass_fds),
         start_new_session=start_new_session,
     )
-    # Only now has it become the trampoline: the next exec is the program's.
     popen.args = [argv] if isinstance(argv, str | bytes | os.PathLike) else list(argv)
     del setup, go, failed_end
     try:
@@ -143,6 +144,9 @@ def spawn(
             del setup_end
             paths = _paths(arguments[0], os.environb if variables is None else variables)
             marshal.dump((paths, arguments, variables), file)
+        # Popen returns before its exec is done. Once the trampoline speaks the next exec is
+        # the program's; should it end before, the pipe does.
+        os.read(failed.number, 1)
         return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
     except BaseException:
         popen.kill()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, final
 
@@ -343,6 +343,10 @@ class Tracee(Process):
         try:
             if self._popen is not None:
                 self._popen.kill()  # by its own handle: the process may be detached from
+                if self._popen.stdin is not None:
+                    # What it was not told any more it can not be told now.
+                    with suppress(BrokenPipeError):
+                        self._popen.stdin.close()
                 self._popen.__exit__(kind, error, traceback)
         finally:
             self.close()

@@ -201,6 +201,8 @@ class Hold:
                     requests.cont(event.tid, 0 if event.event else event.signo)
             if not self.tasks:
                 raise ProcessExitedError(f"process {self.pid} ended before its exec", pid=self.pid)
+        # It stopped within the system call: a step ends that, and no instruction has run yet.
+        self.step(self.pid, deadline, lambda: False)
 
     @property
     def is_held(self) -> bool:

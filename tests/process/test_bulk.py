@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -494,7 +495,10 @@ def test_a_pipe_that_does_not_wait_loses_nothing(
 def test_a_fault_in_the_middle_leaves_what_came_before(
     process: procvm.Process, playground: Playground, tmp_path: Path, bad: str, as_path: bool
 ) -> None:
-    """In the first chunk, in a later one, and in a second range: count and file to the byte."""
+    """In the first chunk, in a later one, in a second range: count and file to the byte.
+
+    At a path there is what there was.
+    """
     n = 2 * MIB + 4 * PAGE
     start = filled(playground, n)
     data = truth_of(playground.pid, start, n)
@@ -507,6 +511,7 @@ def test_a_fault_in_the_middle_leaves_what_came_before(
             # What is copied first is a part that is good in each round.
             good_part = (start + n - before, start + n)
             path = tmp_path / "dump"
+            path.write_bytes(b"old")
             raw = Raw(100_000)
             with pytest.raises(procvm.PageFaultError) as caught:
                 process.vm.copy_to(path if as_path else raw, [good_part, (start, start + n)])
@@ -514,7 +519,9 @@ def test_a_fault_in_the_middle_leaves_what_came_before(
             told = (error.address, error.copied_len, error.pid)
             assert told == (start + at, before + at, playground.pid)
             expected = data[n - before :] + data[:at] if before else data[:at]
-            assert (path.read_bytes() if as_path else raw.taken) == expected
+            assert raw.taken == (b"" if as_path else expected)
+            assert path.read_bytes() == b"old"
+            assert os.listdir(tmp_path) == ["dump"]
 
 
 def test_a_copy_of_nothing_makes_an_empty_file(process: procvm.Process, tmp_path: Path) -> None:
@@ -543,11 +550,11 @@ def test_progress_counts_each_range(process: procvm.Process, playground: Playgro
 def test_a_full_disk_is_the_files_own_error(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """An OSError of /dev/full, which is no error of the library."""
+    """An OSError of /dev/full, which is no error of the library; a path of a device is refused."""
     start = playground.layout("rw")
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(FileExistsError, match="/dev/full"):
         process.vm.copy_to("/dev/full", [(start, start + PAGE)])
-    assert type(caught.value) is OSError
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         process.vm.copy_to(file, [(start, start + PAGE)])
 

@@ -1,0 +1,116 @@
+"""`compile_c`: a program made of C source, once for each source, compiler and set of flags."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from procvm.errors import UnsupportedError
+from procvm.escape import printable
+
+__all__ = ["CompilerError", "compile_c", "user_cache"]
+
+_FLAGS = ("-g", "-O1", "-pthread")
+
+
+class CompilerError(Exception):
+    """The compiler refused a C source; the message is what it said."""
+
+
+def user_cache() -> Path:
+    """Returns the folder of the user's where programs are kept outside of pytest."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
+    return folder / "procvm" / "programs"
+
+
+def compile_c(
+    source: str, *, cflags: Sequence[str] = (), cache: Path | None = None, name: str = "program"
+) -> Path:
+    """Returns the path of a program made of C source, compiled if it is not kept already.
+
+    It is compiled by ``$CC``, or by cc, gcc or clang, with ``-g -O1 -pthread``. The source is kept
+    beside it, so that a debugger shows it. Several processes may do this at once: a program
+    is there as a whole or not at all.
+
+    Args:
+        source: The text.
+        cflags: More arguments of the compiler; libraries too (``-lm``).
+        cache: The folder where programs are kept; without it one of the user's.
+        name: What the program's name begins with, for whoever looks at processes.
+
+    Raises:
+        CompilerError: It does not compile.
+        UnsupportedError: There is no compiler.
+        OSError: The folder can not be written.
+    """
+    command, version = _compiler(os.environ.get("CC", ""), os.environ.get("PATH", os.defpath))
+    what = json.dumps([command, version, platform.machine(), _FLAGS, list(cflags), source])
+    key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    folder = user_cache() if cache is None else cache
+    program = folder / f"{name}-{key}"
+    if not program.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _compile(command, source, cflags, program)
+    return program
+
+
+@functools.cache
+def _compiler(chosen: str, path: str) -> tuple[list[str], str]:
+    """Returns the command of the compiler, and what it says of itself."""
+    command = shlex.split(chosen)
+    for name in [] if command else ["cc", "gcc", "clang"]:
+        found = shutil.which(name, path=path)
+        if found is not None:
+            command = [found]
+            break
+    if not command:
+        raise UnsupportedError(
+            "no C compiler: install one (the package gcc or clang), or name it in CC"
+        )
+    try:
+        run = subprocess.run([*command, "--version"], capture_output=True, check=False)
+    except OSError as error:
+        raise UnsupportedError(
+            f"the C compiler of CC, {printable(command[0])}, does not start: {error.strerror}"
+        ) from None
+    return command, run.stdout.decode(errors="replace")
+
+
+def _compile(command: list[str], source: str, cflags: Sequence[str], program: Path) -> None:
+    text = program.with_name(f"{program.name}.c")
+    with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
+        folder = Path(scratch)
+        draft = folder / "draft.c"
+        draft.write_text(source, "utf-8", "surrogateescape")
+        # By its last name: that is what the compiler writes into the program.
+        os.replace(draft, text)
+        made = folder / "program"
+        run = subprocess.run(
+            [*command, *_FLAGS, "-o", made, text, *cflags],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+        if run.returncode:
+            lines = (run.stderr or run.stdout).splitlines()
+            arguments = printable(shlex.join([*command, *_FLAGS, *cflags]))
+            raise CompilerError(
+                "\n".join(
+                    [
+                        f"the C source does not compile ({arguments}, status {run.returncode}):",
+                        *map(printable, lines),
+                    ]
+                )
+            )
+        os.replace(made, program)

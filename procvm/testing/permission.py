@@ -1,0 +1,30 @@
+"""Whether this machine lets a test trace a process."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from procvm.doctor import examine
+from procvm.errors import ProcvmError
+from procvm.escape import printable
+from procvm.tracee.spawn import spawn
+
+__all__ = ["why_no_ptrace"]
+
+
+@functools.cache
+def why_no_ptrace() -> str:
+    """Returns what stands in the way of tracing a child; empty if nothing does.
+
+    It is tried. If that fails the reason is the doctor's, who says what to do as well.
+    """
+    try:
+        # Held at its first instruction, and ended there.
+        with spawn([sys.executable], stopped=True):
+            return ""
+    except (ProcvmError, OSError) as error:
+        for finding in examine():
+            if finding.check == "ptrace" and finding.verdict == "fails":
+                return f"{finding.evidence}; {finding.fix}" if finding.fix else finding.evidence
+        return f"{type(error).__name__}: {printable(str(error))}"

@@ -1,0 +1,302 @@
+"""`Playground`: a child whose pages a test lays out, and which tells what it sees itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import time
+from pathlib import Path
+from typing import NamedTuple, NoReturn, final
+
+from procvm.address import PAGE_SIZE, as_address, as_len
+from procvm.errors import (
+    NotTracedError,
+    PageFaultError,
+    ProcessExitedError,
+    UnsupportedError,
+    WaitTimeoutError,
+)
+from procvm.mm.space import VmSpace
+from procvm.testing.spawner import Spawned, Spawner
+from procvm.tracee.tracee import Tracee
+
+__all__ = ["Page", "Playground", "Playgrounds", "pattern"]
+
+_KIND = re.compile(r"(r?w?x?|none|hole|wo|shared|file|guard)(?:\*([1-9]\d{0,3}))?")
+_KINDS = "r, w, x and their combinations, none, hole, wo, shared, file, guard, and KIND*N"
+_MOST_AT_ONCE = 1 << 16
+_SOURCE = Path(__file__).with_name("playground.c")
+_A_MOMENT = 0.2
+_PATIENCE = 10.0
+
+
+def pattern(address: int, n: int) -> bytes:
+    """Returns the `n` bytes that new pages of a playground hold at `address`; none is 0.
+
+    They differ from byte to byte and from page to page, so that what was read from the
+    wrong place is seen to be wrong.
+    """
+    return bytes(1 + (a * 7 + (a >> 12) * 13) % 255 for a in range(address, address + n))
+
+
+class Page(NamedTuple):
+    """A page of a playground.
+
+    Attributes:
+        kind: What was asked for: ``"rw"``, ``"none"``.
+        start: Its first byte; that of a hole is where it would be.
+    """
+
+    kind: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """One past its last byte."""
+        return self.start + PAGE_SIZE
+
+
+@final
+class Playground:
+    """A child with a layout of pages, which reads and writes them itself when it is asked to.
+
+    Its answers come from its own loads and stores, not from procvm: what it sees is what a
+    tool ought to see.
+
+    Attributes:
+        process: The child.
+        pages: Its pages, side by side, with nothing mapped before the first and after the last.
+        counters: The addresses of the words that its threads count up.
+    """
+
+    def __init__(
+        self, spawn: Spawner, layout: str = "rw", *, counters: int = 0, traced: bool = True
+    ) -> None:
+        """Starts one.
+
+        Args:
+            spawn: Starts the child, and ends it.
+            layout: As `Playgrounds` takes it.
+            counters: Threads that count a word of their own up, for ever.
+            traced: Whether it is a `Tracee`.
+        """
+        self.process: Tracee | Spawned = spawn(_SOURCE, traced=traced)
+        self._spawn = spawn
+        self._owed = 0
+        self._said = b""
+        self.pages = self.map(layout)
+        self.counters: tuple[int, ...] = ()
+        if counters:
+            # Each on a page of its own: they do not slow each other down.
+            self.counters = tuple(page.start for page in self.map(f"rw*{counters}"))
+            for address in self.counters:
+                self.poke(address, bytes(8))
+                self.count(address)
+
+    def __repr__(self) -> str:
+        return f"<Playground {self.pid}: {' '.join(page.kind for page in self.pages)}>"
+
+    @property
+    def pid(self) -> int:
+        """The pid of the child."""
+        return self.process.pid
+
+    @property
+    def tracee(self) -> Tracee:
+        """The child, as what can be held.
+
+        Raises:
+            NotTracedError: It was made with ``traced=False``.
+        """
+        if not isinstance(self.process, Tracee):
+            raise NotTracedError(
+                f"the playground {self.pid} is not traced; make it with traced=True", pid=self.pid
+            )
+        return self.process
+
+    @property
+    def vm(self) -> VmSpace:
+        """The address space of the child."""
+        return self.process.vm
+
+    @property
+    def base(self) -> int:
+        """The address of the first page."""
+        return self.pages[0].start
+
+    def __getitem__(self, which: int | str) -> int:
+        """Returns the address of a page: of the n-th, or of the first one of a kind."""
+        if isinstance(which, int):
+            return self.pages[which].start
+        for page in self.pages:
+            if page.kind == which:
+                return page.start
+        raise KeyError(which)
+
+    def map(self, layout: str) -> tuple[Page, ...]:
+        """Maps more pages somewhere else, side by side; see `Playgrounds` for the kinds."""
+        kinds = _kinds(layout)
+        try:
+            base = int(self._ask(f"layout {' '.join(kinds)}"), 16)
+        except OSError as error:
+            if error.errno == errno.EINVAL and "guard" in kinds:
+                self._spawn.lack(
+                    UnsupportedError(
+                        "this kernel has no guard pages (MADV_GUARD_INSTALL, Linux 6.13)"
+                    )
+                )
+            raise
+        return tuple(Page(kind, base + k * PAGE_SIZE) for k, kind in enumerate(kinds))
+
+    def protect(self, address: int, n: int, perms: str) -> None:
+        """Changes what pages allow, to letters of ``rwx`` or to ``none``; what they hold stays."""
+        if not re.fullmatch("r?w?x?|none", perms) or not perms:
+            raise ValueError(f"{perms!r} is no permission; give letters of rwx, or none")
+        self._ask(f"protect {as_address(address):x} {as_len(n)} {perms}")
+
+    def unmap(self, address: int, n: int) -> None:
+        """Unmaps pages."""
+        self._ask(f"unmap {as_address(address):x} {as_len(n)}")
+
+    def peek(self, address: int, n: int, *, forced: bool = False) -> bytes:
+        """Returns the bytes that the child's own loads give.
+
+        Args:
+            address: Where.
+            n: Bytes.
+            forced: Whether the child looks by /proc/self/mem, whatever the pages allow.
+
+        Raises:
+            PageFaultError: The child faults there.
+        """
+        address, n = as_address(address), as_len(n)
+        found = b""
+        while len(found) < n:
+            at, most = address + len(found), min(n - len(found), _MOST_AT_ONCE)
+            text, _, fault = self._ask(f"{'f' * forced}peek {at:x} {most}").partition(" ")
+            found += bytes.fromhex(text)
+            if fault:
+                raise self._fault(address, len(found), "read")
+        return found
+
+    def poke(self, address: int, data: bytes, *, forced: bool = False) -> None:
+        """Has the child store bytes itself.
+
+        Args:
+            address: Where.
+            data: What.
+            forced: Whether the child writes by /proc/self/mem, whatever the pages allow.
+
+        Raises:
+            PageFaultError: The child faults there; the bytes before it are stored.
+        """
+        address = as_address(address)
+        for at in range(0, len(data), _MOST_AT_ONCE):
+            part = data[at : at + _MOST_AT_ONCE]
+            answer = self._ask(f"{'f' * forced}poke {address + at:x} {part.hex()}")
+            done, _, fault = answer.partition(" ")
+            if fault:
+                raise self._fault(address, at + int(done), "write")
+
+    def _fault(self, address: int, done: int, verb: str) -> PageFaultError:
+        return PageFaultError(
+            f"process {self.pid} itself can not {verb} {address + done:#x}",
+            address=address + done,
+            pid=self.pid,
+            copied_len=done,
+        )
+
+    def contents(self, address: int) -> bytes:
+        """Returns what the file of a ``file`` page holds, whatever was written to the page.
+
+        Raises:
+            OSError: The page at `address` is not of that kind.
+        """
+        return bytes.fromhex(self._ask(f"contents {as_address(address):x}"))
+
+    def count(self, address: int) -> None:
+        """Starts a thread of the child that counts the 8-byte word at `address` up for ever."""
+        self._ask(f"count {as_address(address):x}")
+
+    def _ask(self, line: str) -> str:
+        process = self.process
+        self._owed += 1
+        try:
+            process.stdin.write(line.encode() + b"\n")
+            process.stdin.flush()
+            answer = self._line()
+            while self._owed > 1:
+                # That was for somebody who did not wait for it.
+                self._owed -= 1
+                answer = self._line()
+            self._owed = 0
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise ProcessExitedError(f"the playground {self.pid} has ended", pid=self.pid)
+        if answer.startswith("error"):
+            code = int(answer.split()[1])
+            raise OSError(code, f"the playground can not {line[:60]}: {os.strerror(code)}")
+        return answer.removesuffix("\n")
+
+    def _line(self) -> str:
+        # It answers at once: what takes long stands still. Not by readline, which may
+        # take two lines at a time, and then there is nothing to wait for.
+        poll = select.poll()
+        poll.register(self.process.stdout, select.POLLIN)
+        deadline = time.monotonic() + _PATIENCE
+        while b"\n" not in self._said:
+            if poll.poll(_A_MOMENT * 1000):
+                part = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not part:
+                    return ""
+                self._said += part
+            elif time.monotonic() > deadline or self._is_held():
+                self._refuse()
+        line, _, self._said = self._said.partition(b"\n")
+        return line.decode() + "\n"
+
+    def _is_held(self) -> bool:
+        return isinstance(self.process, Tracee) and self.process.is_stopped()
+
+    def _refuse(self) -> NoReturn:
+        raise WaitTimeoutError(
+            f"the playground {self.pid} does not answer: it is held, or a signal has stopped it; "
+            "ask it when it runs",
+            pid=self.pid,
+        )
+
+
+@final
+class Playgrounds:
+    """Makes playgrounds, whose children a spawner ends: a function to call."""
+
+    def __init__(self, spawn: Spawner) -> None:
+        self._spawn = spawn
+
+    def __call__(self, layout: str = "rw", *, counters: int = 0, traced: bool = True) -> Playground:
+        """Starts a child and lays its pages out.
+
+        Args:
+            layout: Kinds of pages, with spaces between them: any of ``r``, ``w`` and ``x`` together
+                (private, anonymous), ``none`` (no permission), ``hole`` (nothing there), ``wo``
+                (the same as ``w``), ``shared`` (rw), ``file`` (private, rw, of a file), ``guard``
+                (rw in the listing, and no access), and ``rw*3`` for three of a kind.
+            counters: Threads that count a word of their own up, for ever.
+            traced: Whether it is a `Tracee`.
+        """
+        return Playground(self._spawn, layout, counters=counters, traced=traced)
+
+
+def _kinds(layout: str) -> list[str]:
+    kinds: list[str] = []
+    for word in layout.split():
+        found = _KIND.fullmatch(word)
+        if found is None or not found[1]:
+            raise ValueError(f"{word!r} is no kind of page; there are {_KINDS}")
+        kinds += [found[1]] * int(found[2] or 1)
+    if not kinds:
+        raise ValueError(f"a layout needs at least one page; there are {_KINDS}")
+    return kinds

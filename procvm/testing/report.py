@@ -1,0 +1,179 @@
+"""What the report of a failed test says of its processes: the maps around a fault, and bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import cast
+
+from procvm.errors import ClosedError, PageFaultError
+from procvm.escape import printable
+from procvm.linux import procfs
+from procvm.process.maps import Maps
+from procvm.process.process import Process, open_process
+from procvm.testing.hexdump import hexdump_readable
+from procvm.testing.spawner import Spawned, spawners
+from procvm.tracee.tracee import Tracee
+
+__all__ = ["sections"]
+
+_MOST_FAULTS = 3
+_MOST_PROCESSES = 8
+_MOST_ERRORS = 100
+_MOST_FRAMES = 200
+_MOST_DUMP = 4096
+_NEIGHBOURS = 3
+_LONGEST_LINE = 160
+
+_STATES = {
+    b"R": "running",
+    b"S": "sleeping",
+    b"D": "sleeping uninterruptibly",
+    b"T": "stopped by a signal",
+    b"t": "held",
+    b"Z": "ended",
+    b"X": "ended",
+}
+
+
+def sections(error: BaseException, dump_len: int) -> list[tuple[str, str]]:
+    """Returns (title, text) of what there is to say: printable, bounded, and never an exception.
+
+    Args:
+        error: What made the test fail.
+        dump_len: Bytes to show around a fault; 0 for none.
+    """
+    errors = _chain(error)
+    faults = [one for one in errors if isinstance(one, PageFaultError)]
+    processes = _processes(errors) if faults else {}
+    found = [
+        (
+            f"procvm: page fault at {fault.address:#x} of process {fault.pid}",
+            _text(_fault(fault, processes.get(fault.pid), dump_len)),
+        )
+        for fault in faults[:_MOST_FAULTS]
+    ]
+    states = _text(_all_states())
+    if states:
+        found.append(("procvm: processes of the test", states))
+    return found
+
+
+def _text(lines: Iterator[str]) -> str:
+    """Returns the lines as far as they come: whatever the target does, there is a report."""
+    found: list[str] = []
+    try:
+        for line in lines:
+            found.append(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "...")
+    except Exception as error:  # noqa: BLE001 (as above)
+        found.append(f"({type(error).__name__}: {printable(str(error))[:_LONGEST_LINE]})")
+    return "\n".join(found)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Returns an exception, and all that it came from or that it holds."""
+    found: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left and len(found) < _MOST_ERRORS:
+        one = left.pop(0)
+        if one is None or any(one is other for other in found):
+            continue
+        found.append(one)
+        if isinstance(one, BaseExceptionGroup):
+            left += cast(BaseExceptionGroup[BaseException], one).exceptions
+        left += [one.__cause__, one.__context__]
+    return found
+
+
+def _processes(errors: list[BaseException]) -> dict[int, Process]:
+    """Returns the open processes that a test knows, by their pids.
+
+    Not simply whoever has the pid now: that may be another process, whose memory is
+    nobody's business.
+    """
+    found: dict[int, Process] = {}
+    for error in errors:
+        traceback = error.__traceback__
+        for _ in range(_MOST_FRAMES):
+            if traceback is None:
+                break
+            for value in list(traceback.tb_frame.f_locals.values()):
+                if isinstance(value, Process) and _is_open(value):
+                    found[value.pid] = value
+            traceback = traceback.tb_next
+    for spawner in list(spawners):
+        found.update((process.pid, process) for process in spawner.children if _is_open(process))
+    return found
+
+
+def _is_open(process: Process) -> bool:
+    try:
+        process.is_alive()
+    except ClosedError:
+        return False
+    return True
+
+
+def _fault(fault: PageFaultError, process: Process | None, dump_len: int) -> Iterator[str]:
+    address = fault.address
+    if fault.pid == os.getpid():
+        yield "this is the test process itself"
+    elif process is None:
+        yield (
+            "(not looked at: no fixture made the process, and no variable of the test has it "
+            "open any more)"
+        )
+        return
+    # By /proc/PID/mem: that does not wait for a page that may never come.
+    with open_process(fault.pid, backend="mem") as look:
+        # Asked afterwards, so that `look` is of the same program if this answers.
+        maps = look.maps() if process is None else process.maps()
+        yield from _around(maps, address)
+        if dump_len:
+            start, end = _window(address, dump_len, look.vm.end)
+            yield f"what can be read from {start:#x} to {end:#x}:"
+            yield from hexdump_readable(look.vm.read_bytes, start, end)
+
+
+def _around(maps: Maps, address: int) -> Iterator[str]:
+    at = sum(vma.end <= address for vma in maps)
+    inside = at < len(maps) and address in maps[at]
+    yield f"mappings around {address:#x}:"
+    first, last = max(at - _NEIGHBOURS, 0), at + _NEIGHBOURS + inside
+    for k, vma in enumerate(maps[first:last], first):
+        if k == at and not inside:
+            yield f"> {address:08x}  nothing is mapped here"
+        yield f"{'>' if inside and k == at else ' '} {vma}"
+    if at >= len(maps):
+        yield f"> {address:08x}  nothing is mapped here"
+
+
+def _window(address: int, dump_len: int, limit: int) -> tuple[int, int]:
+    half = (min(dump_len, _MOST_DUMP) + 1) // 2
+    middle = min(address, limit)
+    start = max(middle - half, 0) & ~15
+    return start, min((middle + half + 15) & ~15, limit)
+
+
+def _all_states() -> Iterator[str]:
+    processes = [process for spawner in list(spawners) for process in spawner.children]
+    for process in processes[-_MOST_PROCESSES:]:
+        yield _state(process)
+    if len(processes) > _MOST_PROCESSES:
+        yield f"and {len(processes) - _MOST_PROCESSES} more"
+
+
+def _state(process: Tracee | Spawned) -> str:
+    status = process.poll()
+    # Not reaped yet, so the number is its own.
+    stat = procfs.read_stat(process.pid) if status is None else None
+    if stat is not None:
+        state = _STATES.get(stat[2], printable(stat[2]))
+        return f"{process.pid} ({printable(stat[1])}): {state}"
+    if status is None or status >= 0:
+        return f"{process.pid}: ended with status {status}"
+    try:
+        return f"{process.pid}: ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"{process.pid}: ended by signal {-status}"

@@ -1,0 +1,593 @@
+"""`Viewer`: a process in a terminal, live."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widgets import Footer, Static
+
+import procvm
+from procvm.cli.conditions import condition_of
+from procvm.cli.kinds import Kind, Number
+from procvm.cli.output import shown
+from procvm.errors import (
+    ClosedError,
+    MismatchError,
+    ProcessExecedError,
+    ProcessExitedError,
+    ProcvmError,
+    UnsupportedError,
+)
+from procvm.escape import printable
+from procvm.linux.procfs import read_status
+from procvm.process.maps import Kind as MappingKind
+from procvm.process.maps import Maps, Vma
+from procvm.tui.dialogs import Change, Confirm, Edit, GoTo, Help, LookFor
+from procvm.tui.hexview import HexView
+from procvm.tui.hunt import Hunt
+from procvm.tui.inspector import KINDS, Inspector
+from procvm.tui.pause import Pause
+from procvm.tui.regions import RegionList, region_name
+from procvm.tui.window import read_window
+
+__all__ = ["LONGEST_HOLD", "TICK", "Viewer", "run"]
+
+LONGEST_HOLD = 60.0
+"""Seconds after which a target that is held runs on by itself."""
+
+TICK = 0.25
+"""Seconds between two looks."""
+
+_REGIONS_EVERY = 2.0
+# Of the time that they take: a process with very many is not asked all the time.
+_REGIONS_SHARE = 20
+_MOST_DESCRIBED = 10_000
+
+_GONE = (ProcessExitedError, ProcessExecedError, ClosedError)
+
+T = TypeVar("T")
+
+
+class Viewer(App[None]):
+    """Regions, bytes and values of a process, and what a person does with them."""
+
+    TITLE = "procvm view"
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = "HexView"
+
+    CSS = """
+    #title { height: 1; background: $primary; color: $text; text-style: bold; padding: 0 1;
+             text-wrap: nowrap; text-overflow: ellipsis; }
+    #title.held { background: $warning; color: $background; }
+    #title.ended { background: $error; color: $text; }
+    #body { height: 1fr; }
+    RegionList { width: 31; border-top: solid $primary-muted; border-right: solid $primary-muted; }
+    .wide RegionList { width: 1fr; min-width: 31; max-width: 60; }
+    HexView { width: 1fr; min-width: 48; border-top: solid $primary-muted; padding: 0 0 0 1; }
+    .wide HexView { width: 81; min-width: 81; }
+    Inspector { border-top: solid $primary-muted; }
+    RegionList, HexView, Inspector { border-title-color: $foreground; }
+    RegionList:focus, HexView:focus { border-top: solid $accent; }
+    #message { height: auto; max-height: 5; min-height: 1; padding: 0 1; }
+    #message.bad { color: $text-error; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "go_to", "Go to"),
+        Binding("slash", "search", "Search", key_display="/"),
+        Binding("n", "next(1)", "Next"),
+        Binding("N", "next(-1)", show=False),
+        Binding("e", "edit", "Edit"),
+        Binding("p", "pause", "Pause"),
+        Binding("question_mark,f1", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding("r", "read_regions", show=False),
+        Binding("left_square_bracket", "region(-1)", show=False),
+        Binding("right_square_bracket", "region(1)", show=False),
+        Binding("escape", "give_up", show=False),
+    ]
+
+    def __init__(
+        self,
+        process: procvm.Process,
+        address: int | None = None,
+        *,
+        tick: float | None = TICK,
+        longest_hold: float = LONGEST_HOLD,
+    ) -> None:
+        """Makes one; nothing is read before it runs.
+
+        Args:
+            process: What to look at; it stays open.
+            address: Where to look first; the heap if it is not given.
+            tick: Seconds between two looks; None to look only when `tick` is called.
+            longest_hold: Seconds after which a process that is held runs on.
+        """
+        super().__init__()
+        self.process = process
+        self.pause = Pause(process, longest_hold)
+        self.ended = ""
+        self.hunt: Hunt | None = None
+        self._tick_every = tick
+        self._name = _name_of(process.pid)
+        self._hex = HexView(0 if address is None else address)
+        self._regions = RegionList()
+        self._inspector = Inspector()
+        self._title = Static("", id="title", markup=False)
+        self._message = Static("", id="message", markup=False)
+        self._given = address
+        self._trail: list[int] = []
+        self._regions_at = 0.0
+        self._jump_when_found = False
+        self._searched = ("bytes", "")
+        self._edited = "u32"
+        # The symbols of a process are looked up by one thread at a time.
+        self._symbols = threading.Lock()
+        self._described: dict[int, str] = {}
+        self._describing = False
+
+    # --- its parts
+
+    def compose(self) -> ComposeResult:
+        """Makes its parts."""
+        yield self._title
+        with Horizontal(id="body"):
+            yield self._regions
+            yield self._hex
+        yield self._inspector
+        yield self._message
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Looks for the first time."""
+        self._regions.border_title = "Regions"
+        self.action_read_regions()
+        if self._given is None and len(self._regions.maps):
+            self._hex.go(_first_of(self._regions.maps).start)
+        self._look()
+        if self._tick_every is not None:
+            self.set_interval(self._tick_every, self.tick)
+        # Quicker than the ticks: a person waits for what is found.
+        self.set_interval(0.1, self._look_after_hunt)
+
+    def on_resize(self) -> None:
+        """Shows wider rows where there is room for them."""
+        self.screen.set_class(self.size.width >= 81 + 31, "wide")
+
+    def on_unmount(self) -> None:
+        """Leaves nothing behind."""
+        self.release()
+
+    def release(self) -> None:
+        """Gives the search up and lets the process run on. Twice is fine."""
+        if self.hunt is not None:
+            self.hunt.give_up()
+        self.pause.close()
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Tells a person something, in the line above the keys."""
+        self._message.set_class(bad, "bad")
+        self._message.update(Text(shown(text)))
+
+    @property
+    def said(self) -> str:
+        """What was told last."""
+        return str(self._message.content)
+
+    # --- looking
+
+    def tick(self) -> None:
+        """Looks at what is on the screen, and at nothing else."""
+        if self.ended:
+            return
+        if self._attempted(self._hold_lasts) is False:
+            self.say(f"held for {self.pause.longest:g} s, the longest time: the process runs on")
+        if time.monotonic() >= self._regions_at:
+            self._read_regions()
+        self._look(is_tick=True)
+
+    def _hold_lasts(self) -> bool:
+        """Returns False if there was a hold, and its time was over."""
+        return not self.pause.is_held or self.pause.look()
+
+    def _look(self, *, is_tick: bool = False) -> None:
+        if not self.ended:
+            start, n = self._hex.wanted()
+            window = self._attempted(lambda: read_window(self.process.vm, start, n))
+            if window is not None:
+                self._hex.show(window, is_tick=is_tick)
+        self._show_rest()
+
+    def _show_rest(self) -> None:
+        """Shows what follows from the bytes and the cursor."""
+        cursor = self._hex.cursor
+        vma = self._regions.mark(cursor)
+        self._hex.border_title = Text(_where(vma, cursor))
+        self._inspector.show(self._hex.window, cursor)
+        here = self._describe(cursor)
+        self._inspector.border_title = Text(f"{cursor:#x}" + (f"  {here}" if here else ""))
+        pointer = self._inspector.pointer()
+        self._inspector.points_to = "" if pointer is None else self._pointed_at(pointer)
+        self._show_title()
+
+    def _show_title(self) -> None:
+        text = f"{self.process.pid} {self._name}"
+        if self.ended:
+            text += f"  ENDED: {self.ended}"
+        elif self.pause.is_held:
+            left, longest = self.pause.left, self.pause.longest
+            text += f"  HELD  {left:.0f} s left of the longest {longest:g} s  (p: run on)"
+        else:
+            text += "  running"
+        self._title.set_class(bool(self.ended), "ended")
+        self._title.set_class(not self.ended and self.pause.is_held, "held")
+        if str(self._title.content) != text:
+            self._title.update(Text(text))
+
+    def _attempted(self, act: Callable[[], T]) -> T | None:
+        """Does something with the process; tells what went wrong, and None."""
+        try:
+            return act()
+        except _GONE as error:
+            self._end(error)
+        except ProcvmError as error:
+            self.say(str(error), bad=True)
+        return None
+
+    def _end(self, error: ProcvmError) -> None:
+        if not self.ended:
+            self.ended = shown(error.message)
+            self.release()
+            self.say("what is shown is what was there last; q leaves")
+            self._show_title()
+
+    def _is_gone(self) -> bool:
+        """Returns whether there is no process any more, and says so."""
+        if self.ended:
+            self.say(self.ended, bad=True)
+        return bool(self.ended)
+
+    # --- regions
+
+    def action_read_regions(self) -> None:
+        """Reads the list of regions anew."""
+        if not self._is_gone():
+            self._read_regions()
+            self._show_rest()
+
+    def _read_regions(self) -> None:
+        begun = time.monotonic()
+        maps = self._attempted(self.process.maps)
+        if maps is not None and list(maps) != list(self._regions.maps):
+            self._regions.show(maps)
+            self._regions.border_title = Text(f"{len(maps):,} regions")
+            self._described.clear()
+        now = time.monotonic()
+        self._regions_at = now + max(_REGIONS_EVERY, _REGIONS_SHARE * (now - begun))
+
+    def action_region(self, by: int) -> None:
+        """Goes to the region before or behind."""
+        vma = self._regions.neighbour(self._hex.cursor, by)
+        if vma is not None:
+            self.go(vma.start)
+
+    def on_region_list_chosen(self, message: RegionList.Chosen) -> None:
+        """Goes to a region that was chosen."""
+        self.go(message.vma.start)
+        self._hex.focus()
+
+    def on_hex_view_moved(self, _message: HexView.Moved) -> None:
+        """Reads what is shown now."""
+        self._look()
+
+    # --- going about
+
+    def go(self, address: int) -> None:
+        """Goes to an address; `action_come_back` comes back."""
+        if address != self._hex.cursor:
+            self._trail.append(self._hex.cursor)
+        self._hex.go(address)
+
+    def action_come_back(self) -> None:
+        """Goes back to where the cursor was before the last jump."""
+        if self._trail:
+            self._hex.go(self._trail.pop())
+        else:
+            self.say("this is where it began")
+
+    def action_follow(self) -> None:
+        """Goes where the bytes under the cursor point to."""
+        pointer = self._inspector.pointer()
+        if pointer is None:
+            self.say("no pointer can be read here", bad=True)
+        elif self._regions.maps.find(pointer) is None:
+            self.say(f"{pointer:#x} points to nothing that is mapped", bad=True)
+        else:
+            self.say("")
+            self.go(pointer)
+
+    def action_go_to(self) -> None:
+        """Asks for an address and goes there."""
+        if not self._is_gone():
+            self.push_screen(GoTo(self._go_to))
+
+    async def _go_to(self, text: str) -> str | None:
+        found = await self._looked_up(lambda: self.process.address(text))
+        if isinstance(found, str):
+            return found
+        self.say("")
+        self.go(found)
+        return None
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        """Does what may take long: one thing at a time, and the screen goes on."""
+
+        def alone() -> T:
+            with self._symbols:
+                return act()
+
+        return await asyncio.to_thread(alone)
+
+    async def _looked_up(self, act: Callable[[], T]) -> T | str:
+        """Does what may take long; returns what went wrong as text."""
+        try:
+            return await self._in_thread(act)
+        except _GONE as error:
+            self._end(error)
+            return shown(error.message)
+        except (ProcvmError, ValueError, OverflowError) as error:
+            return shown(str(error))
+
+    # --- names of addresses
+
+    def _describe(self, address: int) -> str:
+        """Returns what an address is, if that is known by now; else finds out meanwhile."""
+        found = self._described.get(address)
+        if found is None and not self._describing and not self.ended:
+            self._describing = True
+            self.run_worker(self._find_out(address), group="symbols")
+        return found or ""
+
+    async def _find_out(self, address: int) -> None:
+        found = ""
+        try:
+            found = await self._in_thread(lambda: _described(self.process, address))
+        except _GONE as error:
+            self._end(error)
+        except ProcvmError as error:
+            self.say(str(error), bad=True)
+        self._describing = False
+        if len(self._described) > _MOST_DESCRIBED:
+            self._described.clear()
+        self._described[address] = found
+        self._show_rest()
+
+    def _pointed_at(self, pointer: int) -> str:
+        vma = self._regions.maps.find(pointer)
+        if vma is None:
+            return ""
+        return f"{self._describe(pointer) or _place(vma, pointer)}  {vma.perms}"
+
+    # --- search
+
+    def action_search(self) -> None:
+        """Asks for what to search for, and begins."""
+        if not self._is_gone():
+            self.push_screen(LookFor(self._search, *self._searched))
+
+    async def _search(self, kind: str, text: str) -> str | None:
+        hunt = await self._looked_up(lambda: self._hunt_for(kind, text))
+        if isinstance(hunt, str):
+            return hunt
+        self._searched = (kind, text)
+        if self.hunt is not None:
+            self.hunt.give_up()
+        self.hunt = hunt
+        self._hex.hit = None
+        self._jump_when_found = True
+        self.run_worker(asyncio.to_thread(hunt.run), group="hunt")
+        self.say(f"searching for {printable(text)}")
+        return None
+
+    def _hunt_for(self, kind: str, text: str) -> Hunt:
+        asked: dict[str, Any]
+        if not text.strip():
+            raise ValueError("nothing was given to search for")
+        if kind == "bytes":
+            asked = {"what": text}
+        elif kind == "text":
+            asked = {"what": os.fsencode(text)}
+        else:
+            wanted = KINDS[kind]
+            if isinstance(wanted, Number):
+                condition = condition_of(text, wanted)
+                if condition.change is not None:
+                    raise ValueError(
+                        f"{text!r}: nothing has changed in one look; give 5, > 5, 5..9"
+                    )
+                asked = {"what": wanted.pod, "value": condition.value}
+            else:
+                asked = {"what": wanted.encode(text, self.process.address)}
+        return Hunt(self.process.vm, printable(text), asked, self._hex.cursor)
+
+    def _look_after_hunt(self) -> None:
+        hunt = self.hunt
+        if hunt is None or not self._jump_when_found:
+            return
+        hit = hunt.nearest()
+        if hit is not None:
+            self._jump_when_found = False
+            self._to_hit(hunt, hit)
+        elif hunt.is_done:
+            self._jump_when_found = False
+            if hunt.error is not None:
+                error = hunt.error
+                if isinstance(error, _GONE):
+                    self._end(error)
+                else:
+                    self.say(str(error), bad=True)
+            else:
+                self.say(f"{hunt.what} is nowhere in what can be read", bad=True)
+        else:
+            self.say(f"searching for {hunt.what}: {hunt.percent} %  (Escape gives up)")
+
+    def _to_hit(self, hunt: Hunt, hit: int) -> None:
+        self._hex.hit = range(hit, hit + hunt.length)
+        self.go(hit)
+        number, found = hunt.number(hit), hunt.found
+        text = f"place {number:,} of {found:,}"
+        if not hunt.is_done:
+            text += f" so far ({hunt.percent} % searched)"
+        elif hunt.is_cut:
+            text = f"place {number:,} of the first {found:,}: there are more"
+        self.say(f"{hunt.what}: {text}")
+
+    def action_next(self, by: int) -> None:
+        """Goes to the next place that was found, or to the one before."""
+        hunt = self.hunt
+        if hunt is None:
+            self.say("nothing was searched for yet: / does")
+            return
+        hit = hunt.next(self._hex.cursor, by)
+        if hit is not None:
+            self._jump_when_found = False
+            self._to_hit(hunt, hit)
+        elif hunt.is_done:
+            self.say(f"{hunt.what} is nowhere in what can be read", bad=True)
+        else:
+            self.say(f"no more places of {hunt.what} so far: {hunt.percent} % searched")
+
+    def action_give_up(self) -> None:
+        """Ends a search that is under way."""
+        if self.hunt is not None and not self.hunt.is_done:
+            self.hunt.give_up()
+            self._jump_when_found = False
+            self.say(f"the search for {self.hunt.what} was given up")
+
+    # --- changing it
+
+    def action_edit(self) -> None:
+        """Asks for a new value of the bytes under the cursor."""
+        if self._is_gone():
+            return
+        address = self._hex.cursor
+        where = _where(self._regions.maps.find(address), address)
+        here = self._described.get(address, "")
+        label = f"{address:#x}  {here or where}"
+
+        async def attempt(dialog: Edit, kind: Kind, text: str, forced: bool) -> str | None:
+            def change_of() -> Change:
+                new = kind.encode(text, self.process.address)
+                old = read_window(self.process.vm, address, len(new)).run(address, len(new))
+                return Change(address, label, kind, old, new, forced=forced)
+
+            change = await self._looked_up(change_of)
+            if isinstance(change, str):
+                return change
+            self._edited = kind.name
+
+            async def write() -> None:
+                wrong = await self._looked_up(lambda: self._write(change))
+                if isinstance(wrong, str):
+                    dialog.say(wrong)
+                    return
+                dialog.dismiss()
+                self.say(f"wrote {len(change.new)} bytes at {change.where}")
+                self._look(is_tick=True)
+
+            self.push_screen(Confirm(change, write))
+            return None
+
+        self.push_screen(Edit(label, self._edited, self._inspector.value, attempt))
+
+    def _write(self, change: Change) -> None:
+        """Writes what was confirmed, if what is there is what was shown."""
+        n = len(change.new)
+        now = read_window(self.process.vm, change.address, n).run(change.address, n)
+        if now != change.old:
+            raise MismatchError(
+                f"it is {change.side(now)} by now, and nothing was written: look again, or hold "
+                "the process (p) first",
+                address=change.address,
+            )
+        vm = self.process.vm.forced() if change.forced else self.process.vm
+        vm.write_bytes(change.address, change.new)
+
+    def action_pause(self) -> None:
+        """Holds the process, or lets it run on."""
+        if self._is_gone():
+            return
+        if self.pause.is_held:
+            self.pause.end()
+            self.say("the process runs on")
+        elif self._attempted(self.pause.begin):
+            self.say("every thread of the process stands still")
+        self._look()
+
+    def action_help(self) -> None:
+        """Tells the keys."""
+        self.push_screen(Help())
+
+
+def _where(vma: Vma | None, address: int) -> str:
+    """Returns in which mapping an address is, and what that allows."""
+    if vma is None:
+        return "nothing is mapped here"
+    return f"{_place(vma, address)}  {vma.perms}"
+
+
+def _place(vma: Vma, address: int) -> str:
+    return f"{region_name(vma)}+{address - vma.start:#x}"
+
+
+def _described(process: procvm.Process, address: int) -> str:
+    try:
+        found = process.describe(address)
+    except UnsupportedError:
+        # Without pyelftools there are no symbols, and the mapping has to do.
+        vma = process.find_vma(address)
+        return "" if vma is None else _place(vma, address)
+    return "" if found == f"{address:#x}" else found
+
+
+def _first_of(maps: Maps) -> Vma:
+    """Returns what a person wants to see first: the heap, or what can be written."""
+    found = maps.filter(kind=MappingKind.HEAP) or maps.filter(perms="rw") or maps
+    return found[0]
+
+
+def _name_of(pid: int) -> str:
+    status = read_status(pid)
+    return printable(status.name) if status is not None else ""
+
+
+def run(process: procvm.Process, address: int | None = None) -> None:
+    """Looks at a process in the terminal until the person leaves; it runs on, whatever happens.
+
+    Args:
+        process: What to look at; it stays open.
+        address: Where to look first; the heap if it is not given.
+
+    Raises:
+        UnsupportedError: There is no terminal.
+    """
+    # Textual reads the one and draws on the other, whatever stdout is.
+    for stream, name in ((sys.__stdin__, "stdin"), (sys.__stderr__, "stderr")):
+        if stream is None or not stream.isatty():
+            raise UnsupportedError(f"the viewer needs a terminal, and {name} is none")
+    viewer = Viewer(process, address)
+    try:
+        viewer.run()
+    finally:
+        viewer.release()

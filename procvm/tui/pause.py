@@ -1,0 +1,100 @@
+"""`Pause`: the target held still while a person looks, and let go however that ends."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from procvm.process.process import Process
+from procvm.tracee.held import Held
+from procvm.tracee.spawn import attach
+from procvm.tracee.tracee import Tracee
+
+__all__ = ["Pause"]
+
+
+class Pause:
+    """Holds of one process. At its end nothing is held, and nothing traced.
+
+    Attributes:
+        longest: Seconds after which a hold ends by itself.
+    """
+
+    def __init__(self, process: Process, longest: float) -> None:
+        self.longest = longest
+        self._process = process
+        self._tracee: Tracee | None = None
+        self._held: Held | None = None
+        self._until = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is, as far as is known; `look` finds out."""
+        return self._held is not None
+
+    @property
+    def left(self) -> float:
+        """Seconds that the hold may still last."""
+        return max(self._until - time.monotonic(), 0.0)
+
+    def begin(self) -> bool:
+        """Holds the process; returns True.
+
+        Raises:
+            AlreadyTracedError: Somebody else traces it.
+            AccessDeniedError: It may not be traced.
+            StopTimeoutError: It could not be stopped.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+        """
+        if self._held is not None:
+            return True
+        if self._tracee is None:
+            self._tracee = attach(self._process.pid, longest_hold=self.longest)
+        self._until = time.monotonic() + self.longest
+        self._held = self._tracee.stopped()
+        try:
+            # Whether what has the number is still what is looked at.
+            self._process.find_vma(0)
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def look(self) -> bool:
+        """Returns whether the hold lasts; one whose longest time was over is forgotten.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+        """
+        if self._held is None or self._tracee is None:
+            return False
+        if self._tracee.is_stopped():
+            return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """Lets the process run on. Twice is fine."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    def close(self) -> None:
+        """Lets it run on, and lets go of it. Twice is fine."""
+        self.end()
+        tracee, self._tracee = self._tracee, None
+        if tracee is not None:
+            tracee.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
