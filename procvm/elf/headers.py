@@ -34,7 +34,6 @@ __all__ = [
     "Segment",
     "Stream",
     "build_id_of",
-    "iter_notes",
 ]
 
 PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
@@ -48,7 +47,9 @@ _NOTES_LEN = 1 << 24
 _NR_NOTES = 1 << 16
 """A core has some four a thread. Walking more of them takes longer than a caller waits."""
 
+_OWNERS = frozenset({b"CORE", b"GNU", b"procvm"})
 _NR_SEGMENTS = 1 << 20
+_NR_LOADED = 1 << 10
 _PT_NULL = 0
 _SECTION_NAME_LEN = 256
 
@@ -138,6 +139,7 @@ class Elf:
         self.what = what
         self._stream = stream
         self.size = stream.seek(0, io.SEEK_END)
+        self._nr_notes = self._notes_len = 0
         head = bytearray(self.read(0, min(_EHDR_LEN, self.size)))
         try:
             # Of the header alone, which names no table that would be looked for.
@@ -202,8 +204,10 @@ class Elf:
         if count == PN_XNUM and self._shoff:
             # More than the field can say: the first section has the number.
             count = self._section_rows(1)[0][7]
-        if count > _NR_SEGMENTS:
-            raise self.malformed(f"{count} program headers, more than {_NR_SEGMENTS}")
+        # A file that is loaded has some ten; a core one for each mapping.
+        most = _NR_SEGMENTS if self.kind == ET_CORE else _NR_LOADED
+        if count > most:
+            raise self.malformed(f"{count} program headers, more than {most}")
         layout, fields = self._formats.segment, self._formats.segment_fields
         pick = cast("Callable[[tuple[int, ...]], tuple[int, ...]]", itemgetter(*fields))
         found: list[Segment] = []
@@ -212,7 +216,7 @@ class Elf:
             rows = self._table(layout, offset, min(_ROWS, count - first), self._phentsize)
             found += [Segment._make(pick(row)) for row in rows]
             # A file that is long because it is sparse has as many headers as it likes.
-            if self.kind == ET_CORE and found[-1].type == _PT_NULL:
+            if len(rows) == _ROWS and found[-1].type == _PT_NULL:
                 raise self.malformed("a program header of nothing")
         return found
 
@@ -225,7 +229,10 @@ class Elf:
         rows = self._section_rows()
         if not rows or self._shstrndx >= len(rows):
             return []
-        strings = self.read(*rows[self._shstrndx][4:6])
+        at, n = rows[self._shstrndx][4:6]
+        if n > len(rows) * _SECTION_NAME_LEN:
+            raise self.malformed(f"names of {n:#x} bytes for {len(rows)} sections")
+        strings = self.read(at, n)
         return [
             Section(
                 string_at(strings, row[0], _SECTION_NAME_LEN),
@@ -240,18 +247,33 @@ class Elf:
         ]
 
     def notes(self, part: Segment | Section) -> Iterator[Note]:
-        """Yields the notes of a segment or section.
+        """Yields the notes of a segment or section, those that procvm knows.
 
         Raises:
-            MalformedError: They are none, or too many.
+            MalformedError: They are none, or too many, with those asked for before.
         """
         n = part.filesz if isinstance(part, Segment) else part.size
-        if n > _NOTES_LEN:
-            raise self.malformed(f"{n:#x} bytes of notes, more than {_NOTES_LEN:#x}")
-        try:
-            yield from iter_notes(self.read(part.offset, n))
-        except ValueError as error:
-            raise self.malformed(str(error)) from None
+        self._notes_len += n
+        if self._notes_len > _NOTES_LEN:
+            raise self.malformed(f"{self._notes_len:#x} bytes of notes, more than {_NOTES_LEN:#x}")
+        head = struct.Struct("=III")
+        data = self.read(part.offset, n)
+        view = memoryview(data)
+        at, last = 0, n - head.size
+        while at <= last:
+            name_len, desc_len, kind = head.unpack_from(data, at)
+            begin = at + head.size + (name_len + 3 & ~3)
+            end = begin + desc_len
+            self._nr_notes += 1
+            if end > n or not name_len or self._nr_notes > _NR_NOTES:
+                raise self.malformed(
+                    f"the note at {at:#x} of {n:#x} bytes ends at {end:#x}, is nobody's, or is "
+                    f"one of more than {_NR_NOTES}"
+                )
+            owner = data[at + head.size : at + head.size + name_len - 1]
+            if owner in _OWNERS:
+                yield Note(owner, kind, view[begin:end])
+            at = end + 3 & ~3
 
     def symbols(self, table: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         """Yields (name, info, section, value, size) of each symbol of a raw table."""
@@ -280,31 +302,6 @@ def string_at(strings: bytes, at: int, most: int) -> bytes:
     """Returns the string that begins at an offset of a table; empty if it does not end soon."""
     end = strings.find(b"\0", at, at + most)
     return strings[at:end] if end >= 0 else b""
-
-
-def iter_notes(data: bytes) -> Iterator[Note]:
-    """Yields the notes of a segment's bytes.
-
-    Raises:
-        ValueError: One is longer than what is there; or there are too many.
-    """
-    head = struct.Struct("=III")
-    view = memoryview(data)
-    at = nr_notes = 0
-    while at + head.size <= len(data):
-        name_len, desc_len, kind = head.unpack_from(data, at)
-        begin = at + head.size + (name_len + 3 & ~3)
-        end = begin + desc_len
-        nr_notes += 1
-        if not name_len:
-            raise ValueError(f"the note at {at:#x} of {len(data):#x} bytes is nobody's")
-        if end > len(data):
-            raise ValueError(f"the note at {at:#x} of {len(data):#x} bytes ends at {end:#x}")
-        if nr_notes > _NR_NOTES:
-            raise ValueError(f"more than {_NR_NOTES} notes")
-        owner = data[at + head.size : at + head.size + name_len].rstrip(b"\0")
-        yield Note(owner, kind, view[begin:end])
-        at = end + 3 & ~3
 
 
 def build_id_of(elf: Elf) -> bytes:

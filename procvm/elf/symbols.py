@@ -20,6 +20,7 @@ _SHT_SYMTAB, _SHT_DYNSYM, _SHT_GNU_VERSYM = 2, 11, 0x6FFFFFFF
 _HIDDEN = 0x8000  # of a version that is not linked with any more
 _AT = b"@0x"
 _NAME_LEN = 1 << 16
+_LONGEST_TABLE = 1 << 26
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STT_TLS = 6
 # What has an address: no type, an object, a function, and one that chooses itself.
@@ -131,6 +132,8 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
             if section.type == wanted and section.link < len(sections):
                 strings = sections[section.link]
                 # A table of names is not longer than so many names may be.
+                if section.size > _LONGEST_TABLE:
+                    raise elf.malformed(f"symbols of {section.size:#x} bytes")
                 if strings.size > _NAMES_LEN + section.size // elf.symbol_len * _NAME_LEN:
                     raise elf.malformed(f"names of {strings.size:#x} bytes for its symbols")
                 return _table(
@@ -138,7 +141,7 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
                     elf.read(section.offset, section.size),
                     elf.read(strings.offset, strings.size),
                     [one.vaddr + one.size for one in sections],
-                    _versions(elf, sections) if wanted == _SHT_DYNSYM else b"",
+                    _versions(elf, sections, section) if wanted == _SHT_DYNSYM else b"",
                 )
     return None
 
@@ -146,11 +149,12 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
 _NAMES_LEN = 1 << 20
 
 
-def _versions(elf: Elf, sections: list[Section]) -> bytes:
+def _versions(elf: Elf, sections: list[Section], symbols: Section) -> bytes:
     """Returns the version of each dynamic symbol, two bytes each; nothing if they have none."""
     for section in sections:
         if section.type == _SHT_GNU_VERSYM:
-            return elf.read(section.offset, section.size)
+            most = 2 * (symbols.size // elf.symbol_len)
+            return elf.read(section.offset, min(section.size, most))
     return b""
 
 
@@ -187,7 +191,6 @@ def _table(
 
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 4, 5, 6, 10, 0x6FFFFEF5
 _LONGEST_DYNAMIC = 1 << 16
-_LONGEST_TABLE = 1 << 26
 _NR_BUCKETS = 1 << 20
 
 

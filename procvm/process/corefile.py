@@ -23,7 +23,6 @@ __all__ = ["open_core"]
 
 _AT_EXECFN, _AT_SYSINFO_EHDR = 31, 33
 _NO_DEV = (0, 0)
-_NOTES_LEN = 1 << 24
 _AUXV_LEN = 1 << 14
 
 
@@ -54,10 +53,7 @@ def open_core(path: Any) -> Snapshot:
         if elf.bits != 64:
             raise UnsupportedError(f"{what} is the core file of a 32-bit process")
         segments = elf.segments()
-        noted = [part for part in segments if part.type == PT_NOTE]
-        if sum(part.filesz for part in noted) > _NOTES_LEN:
-            raise elf.malformed(f"more than {_NOTES_LEN:#x} bytes of notes")
-        notes = [note for part in noted for note in elf.notes(part)]
+        notes = [note for part in segments if part.type == PT_NOTE for note in elf.notes(part)]
     end = procfs.user_space_end()
     loads = _loads(elf, segments, end)
     try:

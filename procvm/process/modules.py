@@ -300,7 +300,8 @@ class Modules:
             build_id = build_id_of(elf)
             # A number that a file had may be another file's by now, and a file be written anew.
             in_memory = self._build_id(module)
-            if build_id != in_memory if in_memory else not file.exact:
+            same = build_id == in_memory if in_memory else file.exact
+            if not same or elf.segments() != module.segments:
                 return None
             facts = os.fstat(stream.fileno())
             key = (build_id, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
@@ -354,13 +355,13 @@ def _plus(offset: int) -> str:
 def open_mapped(path: str, vma: Vma) -> MappedFile | None:
     """Opens what may be the file of a mapping, or returns None if it can not be."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Before it is opened: of a device that does something.
+        if not path.startswith("/") or not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError):
         return None
     facts = os.fstat(fd)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(fd)
-        return None
     stream = open(fd, "rb", buffering=0)  # noqa: SIM115 (the caller's to close)
     dev = (os.major(facts.st_dev), os.minor(facts.st_dev))
     return MappedFile(stream, facts.st_ino == vma.inode and dev == vma.dev)

@@ -60,6 +60,8 @@ class Patch:
         self._hold = hold
         self._sites: list[_Site] = []
         self._in_place = False
+        # Those of which the beginning at least is in place.
+        self._written: list[_Site] = []
         self.old: dict[int, bytes] = {}
         self.overwritten: list[Run] = []
 
@@ -107,15 +109,21 @@ class Patch:
         self.overwritten = []
         try:
             with self._hold():
-                old = {site.address: self._checked(site) for site in self._sites}
-                self._in_place, self.old = True, old
-                for site in self._sites:
-                    self._put(site.address, site.data)
+                self.old = {site.address: self._checked(site) for site in self._sites}
+                self._in_place = True
+                try:
+                    for site in self._sites:
+                        self._written.append(site)
+                        self._put(site.address, site.data)
+                except BaseException as error:
+                    # While it is still held; what was not written is the target's.
+                    self._undo_after(error)
+                    raise
+            return self  # noqa: TRY300 (Ctrl-C just before it undoes it as well)
         except BaseException as error:
-            if self._in_place:
-                self._undo_after(error)
+            self._undo_after(error)
+            self.overwritten = []
             raise
-        return self
 
     def _undo_after(self, error: BaseException) -> None:
         """Undoes what was begun; a failure of that is told beside the error that led to it."""
@@ -172,22 +180,23 @@ class Patch:
         if not self._in_place:
             return
         failed: ProcvmError | None = None
-        overwritten: list[Run] = []
         try:
             with self._hold():
-                for site in reversed(self._sites):
-                    failed = self._undo(site, overwritten) or failed
+                while self._written:
+                    failed = self._undo(self._written[-1]) or failed
+                    self._written.pop()
         except (ProcessExitedError, ProcessExecedError):
-            overwritten.clear()  # with the memory went the patch
-        self.overwritten = overwritten[::-1]
+            self._written.clear()  # with the memory went the patch
+            self.overwritten = []
         self._in_place, self.old = False, {}
         if failed is not None:
             raise failed
 
-    def _undo(self, site: _Site, overwritten: list[Run]) -> ProcvmError | None:
+    def _undo(self, site: _Site) -> ProcvmError | None:
         """Puts back what is still there of a site, page by page; returns what failed first."""
         old = self.old[site.address]
         failed: ProcvmError | None = None
+        overwritten: list[Run] = []
         at, end = site.address, site.address + len(old)
         while at < end:
             n = min(page_end(at), end) - at
@@ -195,12 +204,18 @@ class Patch:
             wanted, patched = old[place : place + n], site.data[place : place + n]
             try:
                 found = self._vm.read_bytes(at, n)
-                if found != patched:
+                # What is as it was before was put back already, before Ctrl-C.
+                if found not in (patched, wanted):
                     overwritten.append(Run(at, patched, found))
                 self._vm.write_bytes(at, wanted)
             except PageFaultError as fault:
                 failed = failed or fault
             at += n
+        known = {run.address for run in self.overwritten}
+        self.overwritten = [
+            *(run for run in overwritten if run.address not in known),
+            *self.overwritten,
+        ]
         return failed
 
     def __del__(self) -> None:
