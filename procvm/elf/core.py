@@ -78,6 +78,7 @@ class Prstatus(NamedTuple):
 _PRSTATUS = struct.Struct("=iiih2xQQiiii64x")
 # state sname zomb nice, flag, uid gid pid ppid pgrp sid, name, arguments
 _PRPSINFO = struct.Struct("=bcbb4xQIIiiii16s80s")
+_TID_AT = 32
 _WORD = struct.Struct("=Q")
 _FILE_HEAD = struct.Struct("=QQ")
 _FILE_ENTRY = struct.Struct("=QQQ")
@@ -271,8 +272,19 @@ _ALL_PERMS = 15
 
 
 def by_kind(notes: Iterable[Note]) -> dict[tuple[bytes, int], list[memoryview]]:
-    """Returns the bytes of the notes of each owner and type, in their order."""
+    """Returns the bytes of the notes of each owner and type, in their order.
+
+    Raises:
+        ValueError: Two are of the same thread.
+    """
     found: dict[tuple[bytes, int], list[memoryview]] = {}
-    for note in notes:
-        found.setdefault((note.owner, note.type), []).append(note.desc)
+    tids: set[bytes] = set()
+    for owner, kind, desc in notes:
+        if kind == NT_PRSTATUS and owner == b"CORE":
+            # Here, so that nobody looks at more of a file that is made up than it takes.
+            tid = bytes(desc[_TID_AT : _TID_AT + 4])
+            if tid in tids:
+                raise ValueError(f"two threads of the number {int.from_bytes(tid, 'little')}")
+            tids.add(tid)
+        found.setdefault((owner, kind), []).append(desc)
     return found

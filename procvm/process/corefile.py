@@ -53,15 +53,18 @@ def open_core(path: Any) -> Snapshot:
         if elf.bits != 64:
             raise UnsupportedError(f"{what} is the core file of a 32-bit process")
         segments = elf.segments()
-        notes = [note for part in segments if part.type == PT_NOTE for note in elf.notes(part)]
+        try:
+            found = core.by_kind(
+                note for part in segments if part.type == PT_NOTE for note in elf.notes(part)
+            )
+            facts = _facts(found, elf.machine)
+            loads = _loads(elf, segments, procfs.user_space_end())
+            maps = _maps(found, loads, facts)
+        except MalformedError:
+            raise
+        except ValueError as error:
+            raise elf.malformed(str(error)) from None
     end = procfs.user_space_end()
-    loads = _loads(elf, segments, end)
-    try:
-        found = core.by_kind(notes)
-        facts = _facts(found, elf.machine)
-        maps = _maps(found, loads, facts)
-    except ValueError as error:
-        raise elf.malformed(str(error)) from None
     pieces: list[Piece] = []
     for load in loads:
         # Of a file that was cut off, what is there.
@@ -94,24 +97,20 @@ def _loads(elf: Elf, segments: list[Segment], end: int) -> list[Segment]:
 
 
 def _facts(notes: dict[tuple[bytes, int], list[memoryview]], machine: int) -> Facts:
-    threads: dict[int, core.Prstatus] = {}
-    for desc in notes.get((b"CORE", core.NT_PRSTATUS), []):
-        thread = core.parse_prstatus(machine, desc)
-        if thread.tid in threads:
-            raise ValueError(f"two threads of the number {thread.tid}")
-        threads[thread.tid] = thread
+    descs = notes.get((b"CORE", core.NT_PRSTATUS), [])
+    threads = [core.parse_prstatus(machine, desc) for desc in descs]
     infos = notes.get((b"CORE", core.NT_PRPSINFO), [])
     info = core.parse_prpsinfo(infos[0]) if infos else None
     known = {
         thread.tid: thread.registers
-        for thread in threads.values()
+        for thread in threads
         if any(
             value != core.UNKNOWN_REGISTERS.get(name, 0) for name, value in thread.registers.items()
         )
     }
     name = info.name if info else b""
     if info is None:
-        facts = Facts(next(iter(threads), 0))
+        facts = Facts(threads[0].tid if threads else 0)
     else:
         facts = Facts(
             info.pid,
