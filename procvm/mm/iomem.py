@@ -7,10 +7,10 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final
 
 from procvm.address import PAGE_SIZE, check_range
+from procvm.closing import Closing
 from procvm.errors import ClosedError, InvalidArgsError
 from procvm.markers import Io
 from procvm.mm.io import HasVmReaderWriter
@@ -130,7 +130,7 @@ def _require_aligned(address: int, pod: Pod[Any]) -> None:
 
 
 @final
-class IoMem(HasVmReaderWriter):
+class IoMem(HasVmReaderWriter, Closing):
     """A part of a device file, mapped: /dev/mem, a UIO device, a PCI ``resourceN``.
 
     A number is moved by one load or store of exactly its width, at its
@@ -197,14 +197,3 @@ class IoMem(HasVmReaderWriter):
     def close(self) -> None:
         """Closes it; cursors over it stay good. Twice is fine."""
         self._memory = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from procvm.address import PAGE_SIZE, as_len
+from procvm.closing import Closing
 from procvm.errors import ClosedError, InvalidArgsError
 from procvm.markers import Infallible
 from procvm.mm.io import HasVmReaderWriter
@@ -23,7 +23,7 @@ _F_SEAL_SHRINK = 0x2
 
 
 @final
-class Segment(HasVmReaderWriter):
+class Segment(HasVmReaderWriter, Closing):
     """Contiguous, page-aligned, untyped memory of the tool's own process.
 
     A shared one is a memfd: a child that inherits `fd` can map the same pages,
@@ -116,17 +116,6 @@ class Segment(HasVmReaderWriter):
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # Only the fd needs it: the pages go with the last view of them.

@@ -23,6 +23,8 @@ __all__ = ["FilePart", "KeptMemory", "Piece"]
 
 T = TypeVar("T")
 
+_FEW = 4096
+
 
 class FilePart(NamedTuple):
     """Bytes that are kept in a file, and where in it."""
@@ -131,7 +133,25 @@ class KeptMemory(UserMemory):
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` kept bytes; see `Memory.read`."""
         # None are left once it was closed.
-        pieces = self._pieces or self.pieces()
+        k = bisect_right(self._starts, address) - 1
+        if k >= 0 and n <= _FEW:
+            start, end, own = self._pieces[k]
+            if isinstance(own, FilePart) and address + n <= end:
+                # What most reads are, with no step more than it takes.
+                try:
+                    data = pread(own.file.number, n, own.offset + address - start)
+                except OSError:
+                    data = b""  # the other way finds out why
+                if len(data) == n:
+                    # SAFETY: the caller keeps `n` bytes at `own_address` alive.
+                    copy(own_address, data, n)
+                    return
+        self._read(address, own_address, n)
+
+    read_scratch = read
+
+    def _read(self, address: int, own_address: int, n: int) -> None:
+        pieces = self.pieces()
         done = 0
         while done < n:
             at = address + done

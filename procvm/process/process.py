@@ -8,10 +8,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from procvm.address import as_address, as_int
+from procvm.closing import Closing
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux.libc import errno_error
@@ -31,7 +31,7 @@ from procvm.process.snapshot import Snapshot, save_core, take_snapshot
 __all__ = ["Process", "open_process"]
 
 
-class Process(Mapped):
+class Process(Mapped, Closing):
     """A live process whose memory can be read and written; it is never stopped.
 
     What was opened is one program in one process: after an exec or the end of
@@ -237,17 +237,6 @@ class Process(Mapped):
         ClosedError.
         """
         self._image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         image: Image | None = getattr(self, "_image", None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, final
 
 from procvm.address import as_address, as_int
+from procvm.closing import Closing
 from procvm.errors import NotStoppedError, NotTracedError, PageFaultError
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.mm.memory import Region, UserMemory
@@ -30,7 +30,7 @@ _STREAM_LEN = 1 << 22
 
 
 @final
-class Snapshot(VmSpace, Mapped):
+class Snapshot(VmSpace, Mapped, Closing):
     """The memory of a process as it was: a space whose bytes do not change any more.
 
     It has what a process has to be read by, `vm`, `maps`, `find_vma`, `pid`,
@@ -180,17 +180,6 @@ class Snapshot(VmSpace, Mapped):
     def close(self) -> None:
         """Forgets what was kept. Twice is fine."""
         self._kept.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def take_snapshot(

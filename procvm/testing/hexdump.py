@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from procvm.errors import PageFaultError
+from procvm.hexrows import ROW_LEN, ascii_text, hex_text
 
 __all__ = ["hexdump", "hexdump_readable"]
 
-_WIDTH = 16
 
+def hexdump(address: int, data: Sequence[int | None]) -> Iterator[str]:
+    """Yields lines of 16 bytes: address, hex, characters; printable ASCII alone.
 
-def hexdump(address: int, data: bytes) -> Iterator[str]:
-    """Yields lines of 16 bytes: address, hex, characters; printable ASCII alone."""
-    cells: list[int | None] = list(data)
-    return _lines(address, cells)
+    Args:
+        address: Of the first byte; lines begin at multiples of 16.
+        data: The bytes; None for one that can not be read.
+    """
+    at = -(address % ROW_LEN)
+    while at < len(data):
+        row = data[max(at, 0) : at + ROW_LEN]
+        digits, characters = hex_text(row), ascii_text(row)
+        if at < 0:
+            blank: list[int | None] = [None] * -at
+            digits = hex_text([*blank, *row]).replace("--", "  ", -at)
+            characters = " " * -at + characters
+        yield f"{address + at:016x}  {digits.rstrip():48}  |{characters}|"
+        at += ROW_LEN
 
 
 def hexdump_readable(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[str]:
@@ -28,32 +40,10 @@ def hexdump_readable(read: Callable[[int, int], bytes], start: int, end: int) ->
     cells: list[int | None] = []
     while start + len(cells) < end:
         at = start + len(cells)
-        n = min(_WIDTH - at % _WIDTH, end - at)
+        n = min(ROW_LEN - at % ROW_LEN, end - at)
         try:
             cells += read(at, n)
         except PageFaultError as error:
             got = read(at, error.copied_len)
             cells += [*got, *([None] * (n - len(got)))]
-    return _lines(start, cells)
-
-
-def _lines(address: int, cells: list[int | None]) -> Iterator[str]:
-    at = -(address % _WIDTH)
-    while at < len(cells):
-        row = [cells[k] if k >= 0 else -1 for k in range(at, min(at + _WIDTH, len(cells)))]
-        text = [_hex(cell) for cell in row]
-        text += ["  "] * (_WIDTH - len(text))
-        characters = "".join(map(_character, row))
-        left, right = " ".join(text[:8]), " ".join(text[8:])
-        yield f"{address + at:016x}  {left}  {right}  |{characters}|"
-        at += _WIDTH
-
-
-def _hex(cell: int | None) -> str:
-    return "--" if cell is None else "  " if cell < 0 else f"{cell:02x}"
-
-
-def _character(cell: int | None) -> str:
-    if cell is None or cell < 0:
-        return " "
-    return chr(cell) if 0x20 <= cell < 0x7F else "."
+    return hexdump(start, cells)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
+from procvm.closing import Closing
 from procvm.own.buffers import Buffer
 from procvm.process.patch import Patch
 from procvm.process.process import Process
@@ -13,7 +13,7 @@ __all__ = ["Patches"]
 
 
 @final
-class Patches:
+class Patches(Closing):
     """Changes memory of processes until it is closed: a context manager, and a function to call.
 
     See `Process.patch`, of which it makes many. What was patched last is undone first.
@@ -62,14 +62,3 @@ class Patches:
             raise failures[0]
         if failures:
             raise ExceptionGroup("patches that could not be undone", failures)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -17,12 +16,12 @@ from typing import (
     Literal,
     NamedTuple,
     NoReturn,
-    Self,
     TypeAlias,
     final,
     overload,
 )
 
+from procvm.closing import Closing
 from procvm.errors import ProcessExitedError, ProcvmError, UnsupportedError, WaitTimeoutError
 from procvm.process.image import open_image
 from procvm.process.process import Process
@@ -207,7 +206,7 @@ class _Birth:
 
 
 @final
-class Spawner:
+class Spawner(Closing):
     """Starts processes, and ends them all: a context manager, and a function to call.
 
     Each is the leader of a session of its own, so that no key of a terminal reaches it, and what it
@@ -392,17 +391,6 @@ class Spawner:
         if late:
             raise late[0]
         spawners.discard(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 spawners: weakref.WeakSet[Spawner] = weakref.WeakSet()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
+from procvm.closing import Closing
 from procvm.process.process import Process
 from procvm.tracee.held import Held
 from procvm.tracee.spawn import attach
@@ -14,7 +13,7 @@ from procvm.tracee.tracee import Tracee
 __all__ = ["Pause"]
 
 
-class Pause:
+class Pause(Closing):
     """Holds of one process. At its end nothing is held, and nothing traced.
 
     Attributes:
@@ -87,14 +86,3 @@ class Pause:
         tracee, self._tracee = self._tracee, None
         if tracee is not None:
             tracee.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

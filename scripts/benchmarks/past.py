@@ -265,8 +265,9 @@ PAST = [
     Group(
         title="The past: what differs in a GiB",
         text=(
-            "Nothing does, so that memcmp has to look at all of it. `diff` looks at words with "
-            "numpy, a few MiB at a time; of a live process the bytes have to be read as well."
+            "Nothing does, so that memcmp has to look at all of it. `diff` compares blocks by "
+            "memcmp as well, and looks closer with numpy where one differs; of a live process the "
+            "bytes have to be read first."
         ),
         contenders=_diffs,
         unit="ms",

@@ -18,7 +18,6 @@ from procvm.cli.declare import (
     range_options,
 )
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.cli.kinds import read_chunks, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
@@ -26,6 +25,7 @@ from procvm.cli.ranges import ranges_in
 from procvm.cli.target import address_in, open_target
 from procvm.errors import PageFaultError, ProcvmError
 from procvm.escape import printable
+from procvm.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.process.mapped import Mapped
 
 __all__ = ["hexdump", "strings", "telescope"]

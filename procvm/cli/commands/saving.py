@@ -12,12 +12,12 @@ import procvm
 from procvm import Run
 from procvm.cli.declare import command, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.cli.meter import Meter, metered
 from procvm.cli.output import Output, size_text
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import open_target, pid_of
 from procvm.escape import printable
+from procvm.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.process.mapped import Mapped
 
 __all__ = ["diff", "snapshot"]

@@ -12,12 +12,12 @@ import click
 from procvm.cli.conditions import GRAMMAR, condition_of
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.hexrows import ascii_text
 from procvm.cli.kinds import Kind, Number, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import open_target, said_of
+from procvm.hexrows import ascii_text
 from procvm.process.mapped import Mapped
 
 __all__ = ["search"]
