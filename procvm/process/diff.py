@@ -15,7 +15,7 @@ from procvm.own.buffers import Pin, Scratch
 from procvm.own.find import same
 from procvm.process.kept import KeptMemory, Piece
 
-__all__ = ["Run", "compared", "differences", "looks"]
+__all__ = ["Run", "compared", "differences", "looks", "without"]
 
 _COMPARE_LEN = 1 << 21
 _BLOCK_LEN = 1 << 16
@@ -100,7 +100,7 @@ def compared(
     there = [(start, end)]
     if isinstance(other, KeptMemory):
         there = [(piece.start, piece.end) for piece in pieces]
-    places = _without(clipped(there, start, end), untouched)
+    places = without(clipped(there, start, end), untouched)
     room: Scratch | None = None
     for low, high in places:
         at = low
@@ -127,18 +127,20 @@ def _zeros() -> Pin:
     return Pin(room.address, _COMPARE_LEN, room.view)
 
 
-def _without(
+def without(
     pairs: list[tuple[int, int]], holes: list[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:
     """Yields what is left of ranges without others; both are in order."""
+    first = 0
     for start, end in pairs:
-        at = start
-        for first, last in holes:
-            if last <= at or first >= end:
-                continue
-            if at < first:
-                yield at, first
-            at = last
+        while first < len(holes) and holes[first][1] <= start:
+            first += 1
+        at, k = start, first
+        while k < len(holes) and holes[k][0] < end:
+            if at < holes[k][0]:
+                yield at, holes[k][0]
+            at = holes[k][1]
+            k += 1
         if at < end:
             yield at, end
 

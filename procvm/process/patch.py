@@ -19,7 +19,7 @@ from procvm.errors import (
 from procvm.mm.own import OwnMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import Buffer, view_of
-from procvm.process.diff import Run
+from procvm.process.diff import Run, without
 
 if TYPE_CHECKING:
     from procvm.process.process import Process
@@ -241,15 +241,19 @@ class Unchanged:
 
     Attributes:
         runs: After the ``with``: what is other than it was, in order.
+        gone: What could be read before and can not be now, as (start, end).
+        new: What can be read now and could not be before, as (start, end).
     """
 
     def __init__(self, process: Process, ranges: Iterable[Any]) -> None:
         self._process = process
         self._ranges = list(ranges)
         self.runs: list[Run] = []
+        self.gone: list[tuple[int, int]] = []
+        self.new: list[tuple[int, int]] = []
 
     def __enter__(self) -> Self:
-        self.runs = []
+        self.runs, self.gone, self.new = [], [], []
         self._before = self._process.snapshot(self._ranges)
         return self
 
@@ -259,10 +263,12 @@ class Unchanged:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._before:
+        with self._before as before:
             try:
                 with self._process.snapshot(self._ranges) as after:
-                    self.runs = self._before.diff(after)
+                    self.runs = before.diff(after)
+                    was, now = before.kept_ranges(), after.kept_ranges()
+                    self.gone, self.new = list(without(was, now)), list(without(now, was))
             except ProcvmError:
                 # What went wrong in the with statement says more.
                 if error is None:

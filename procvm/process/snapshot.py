@@ -71,6 +71,10 @@ class Snapshot(VmSpace, Mapped, Closing):
         """Bytes that it keeps."""
         return sum(piece.end - piece.start for piece in self._kept.pieces() if piece.own)
 
+    def kept_ranges(self) -> list[tuple[int, int]]:
+        """Returns what can be read of it, as sorted and disjoint (start, end) pairs."""
+        return ranges_of((piece.start, piece.end) for piece in self._kept.pieces())
+
     def maps(self) -> Maps:
         """Returns the mappings as they were."""
         return self._maps
@@ -174,7 +178,7 @@ class Snapshot(VmSpace, Mapped, Closing):
             OSError: The file's own: no room, no such folder.
             ClosedError: It was closed.
         """
-        kept = ranges_of((piece.start, piece.end) for piece in self._kept.pieces())
+        kept = self.kept_ranges()
         return save_core(path, self, self._maps, self._facts, kept, on_page=progress)
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar, final, overload
 
-from procvm.errors import PageFaultError
 from procvm.pod import C, Pod, PodLike, pod_of
 from procvm.process.process import Process
 from procvm.process.snapshot import Run
@@ -66,13 +65,11 @@ class _Unchanged:
             return
         if self._watched.runs:
             raise AssertionError("\n".join(_told(self._process, self._watched.runs)))
-        try:
-            _require_readable(self._process, self._ranges)
-        except PageFaultError as fault:
+        if self._watched.gone:
             raise AssertionError(
-                f"memory of process {self._process.pid} changed: {fault.address:#x} can not be "
-                "read any more"
-            ) from fault
+                f"memory of process {self._process.pid} changed: {self._watched.gone[0][0]:#x} can "
+                "not be read any more"
+            )
 
 
 def _several(region: Any) -> Iterable[Any]:

@@ -595,3 +595,18 @@ def test_a_patch_inside_a_watch_is_no_change(
         with opened.patch(base, b"abc"):
             playground.poke(base + 1, b"Z")
     assert kept.runs == []
+
+
+def test_what_came_and_went_is_told_beside_the_runs(
+    playground: Playground, base: int, opened: procvm.Process
+) -> None:
+    """Pages that can not be read any more, and pages that can be now, are no runs."""
+    with opened.unchanged([(base, base + (LAST + 1) * PAGE)]) as kept:
+        playground.unmap(base, PAGE)
+        playground.poke(base + LAST * PAGE, b"\0\1")
+    assert kept.gone == [(base, base + PAGE)]
+    assert kept.new == []
+    assert [run.address for run in kept.runs] == [base + LAST * PAGE]
+    with opened.unchanged([(base, base + PAGE)]) as kept:
+        playground.map(base, PAGE)
+    assert (kept.gone, kept.new, kept.runs) == ([], [(base, base + PAGE)], [])
