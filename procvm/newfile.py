@@ -35,6 +35,8 @@ def new_file(path: Any) -> Generator[int]:
         text = "is a device, a pipe or a socket; give a file"
         raise FileExistsError(errno.EEXIST, text, target)
     folder, name = os.path.split(target)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
     # Shorter in bytes than any name that a file system takes, whatever `name` is.
     beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"
     # One folder from here on, whatever becomes of its path.

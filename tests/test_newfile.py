@@ -45,6 +45,14 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
+def test_no_name_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    """A path without a last part is an error at once, with that path in it."""
+    for path in ("", f"{tmp_path}/nothing/"):
+        with pytest.raises(FileNotFoundError) as caught, new_file(path):
+            pytest.fail("it was begun")
+        assert caught.value.filename == path
+
+
 def put(path: Any, data: bytes = b"new") -> None:
     with new_file(path) as fd:
         os.write(fd, data)

@@ -174,7 +174,7 @@ class _Load(NamedTuple):
 def _notes(facts: Facts, maps: Maps) -> Iterator[bytes]:
     ids = {"ppid": facts.ppid, "pgrp": facts.pgrp, "sid": facts.sid}
     # Debuggers take the first thread for the one to begin with, and want one.
-    tids = sorted(facts.registers, key=lambda tid: tid != facts.pid) or [facts.pid]
+    tids = list(facts.registers) or [facts.pid]
     for k, tid in enumerate(tids):
         thread = Prstatus(tid, 0, facts.registers.get(tid, UNKNOWN_REGISTERS))
         yield pack_note(b"CORE", NT_PRSTATUS, pack_prstatus(facts.machine, thread, **ids))

@@ -94,6 +94,8 @@ def compared(
     start: int, end: int, old: Pin | None, other: UserMemory
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Yields (address, old, new) of each run of a look that differs."""
+    if old is not None:
+        end = start + old.n  # of a file that was cut off, what is there
     # Where there were zeros what is still untouched is zeros now, and is not read.
     untouched = other.untouched(start, end) if old is None else []
     pieces = list(other.between(start, end)) if isinstance(other, KeptMemory) else []

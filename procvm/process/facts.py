@@ -41,7 +41,7 @@ class Facts(NamedTuple):
         args: Its command line, with spaces between.
         auxv: What the kernel told the program at its start, as it stands there.
         machine: The kind of processor, by ELF's number.
-        threads: Those whose registers are known.
+        threads: Those whose registers are known, first the one to begin with.
         registers: By tid, and by the kernel's names.
     """
 
@@ -67,7 +67,7 @@ def read_facts(pid: int, machine: int) -> Facts | None:
     status = procfs.read_status(pid)
     if stat is None or status is None:
         return None
-    args = procfs.read_bytes(f"/proc/{pid}/cmdline", 4096) or b""
+    args = _of_any_thread(pid, "cmdline", 4096)
     return Facts(
         pid=pid,
         ppid=int(stat[3]),
@@ -79,6 +79,15 @@ def read_facts(pid: int, machine: int) -> Facts | None:
         state=status.state,
         name=stat[1],
         args=args.rstrip(b"\0").replace(b"\0", b" "),
-        auxv=procfs.read_bytes(f"/proc/{pid}/auxv") or b"",
+        auxv=_of_any_thread(pid, "auxv"),
         machine=machine,
     )
+
+
+def _of_any_thread(pid: int, name: str, most: int = -1) -> bytes:
+    """Returns a file of a thread that has memory: the leader may have ended."""
+    for tid in (pid, *procfs.thread_ids(pid)):
+        data = procfs.read_bytes(f"/proc/{pid}/task/{tid}/{name}", most)
+        if data or procfs.task_has_memory(tid):
+            return data or b""
+    return b""

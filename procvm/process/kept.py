@@ -127,26 +127,32 @@ class KeptMemory(UserMemory):
             ClosedError: It was closed.
         """
         if self.closed:
-            raise ClosedError(f"the {self._what} of process {self._pid} was closed")
+            raise self._gone()
         return self._pieces
+
+    def _gone(self) -> ClosedError:
+        return ClosedError(f"the {self._what} of process {self._pid} was closed")
 
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` kept bytes; see `Memory.read`."""
-        # None are left once it was closed.
-        k = bisect_right(self._starts, address) - 1
-        if k >= 0 and n <= _FEW:
-            start, end, own = self._pieces[k]
-            if isinstance(own, FilePart) and address + n <= end:
-                # What most reads are, with no step more than it takes.
-                try:
-                    data = pread(own.file.number, n, own.offset + address - start)
-                except OSError:
-                    data = b""  # the other way finds out why
-                if len(data) == n:
-                    # SAFETY: the caller keeps `n` bytes at `own_address` alive.
-                    copy(own_address, data, n)
-                    return
-        self._read(address, own_address, n)
+        try:
+            # None are left once it was closed.
+            k = bisect_right(self._starts, address) - 1
+            if k >= 0 and n <= _FEW:
+                start, end, own = self._pieces[k]
+                if isinstance(own, FilePart) and address + n <= end:
+                    # What most reads are, with no step more than it takes.
+                    try:
+                        data = pread(own.file.number, n, own.offset + address - start)
+                    except OSError:
+                        data = b""  # the other way finds out why
+                    if len(data) == n:
+                        # SAFETY: the caller keeps `n` bytes at `own_address` alive.
+                        copy(own_address, data, n)
+                        return
+            self._read(address, own_address, n)
+        except IndexError:
+            raise self._gone() from None  # by another thread, since it was looked for
 
     read_scratch = read
 
@@ -218,13 +224,13 @@ class KeptMemory(UserMemory):
             # None are left once it was closed.
             k = bisect_right(starts, address) - 1
             if k >= 0:
-                start, end, own = pieces[k]
-                if isinstance(own, FilePart) and address + size <= end:
-                    file, offset = own
-                    try:
+                try:
+                    start, end, own = pieces[k]
+                    if isinstance(own, FilePart) and address + size <= end:
+                        file, offset = own
                         return unpack(pread(file.number, size, offset + address - start))[0]
-                    except (OSError, struct.error):
-                        pass  # it was cut off: the other way says where
+                except (OSError, struct.error, IndexError):
+                    pass  # it was cut off, or closed just now: the other way says so
             return anyhow(address)
 
         return load

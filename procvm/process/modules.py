@@ -339,7 +339,7 @@ def _debug_table(build_id: bytes, elf: Elf) -> SymbolTable | None:
         with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
             debug = Elf(stream, printable(stream.name))
             return symbols_of(debug) if build_id_of(debug) == build_id else None
-    except (OSError, MalformedError):
+    except (OSError, MalformedError, UnsupportedError):
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, final
 
 from procvm.address import as_address, as_int
@@ -295,7 +296,8 @@ def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:
     # A mapping of its own: it goes back to the system at once when it is forgotten.
     room = mmap.mmap(-1, end - start, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if end - start >= 1 << 21:
-        room.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # of a kernel that has no huge pages
+            room.madvise(mmap.MADV_HUGEPAGE)
     held = pin(room, writable=True)
     pieces: list[Piece] = []
     at = start

@@ -459,6 +459,6 @@ def _finish(child: Child) -> None:
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()  # what was not flushed has no reader any more
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnsupportedError):
         keeper().drop(process.pid)
     os.close(child.pidfd)

@@ -186,9 +186,9 @@ class Tracee(Process):
                 )
 
     def _facts(self) -> Facts:
-        """Returns what is known of it, the registers of its threads included."""
+        """Returns what is known of it, the registers of its threads too, the leader's first."""
         known: dict[int, dict[str, int]] = {}
-        threads = self.threads()
+        threads = sorted(self.threads(), key=lambda thread: thread.tid != self.pid)
         for thread in threads:
             if thread.state not in "ZX":
                 known[thread.tid] = self.registers(thread.tid)

@@ -21,6 +21,7 @@ CAUSES = (
     "target capabilities",
     "target dumpable",
     "target user namespace",
+    "target file mode",
     "target yama",
     "target security module",
 )

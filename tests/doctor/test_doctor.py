@@ -18,6 +18,7 @@ import pytest
 
 import procvm
 from procvm.doctor import examine
+from procvm.linux import procfs
 from tests.doctor.asking import CAUSES, ROOT, Doctor, Report, report
 from tests.faults.subjects import (
     DAEMON,
@@ -87,6 +88,7 @@ WORDS = {
     "target capabilities": ("has capabilities",),
     "target dumpable": ("not dumpable",),
     "target user namespace": ("user namespace, where",),
+    "target file mode": ("CAP_DAC_OVERRIDE as well",),
     "target security module": ("security module (",),
     "target yama": ("Yama",),
     "hidepid": ("hidepid",),
@@ -270,6 +272,19 @@ def test_root_without_the_capability(program: str) -> None:
             assert_only_cause(doctor.examine(target.pid), "target dumpable")
         with Subject(prefix=ROOT_WITHOUT_PTRACE, program=program) as target:
             assert_accessible(doctor.examine(target.pid))
+
+
+def test_a_tool_that_may_trace_and_may_not_open(program: str) -> None:
+    """A tool with CAP_SYS_PTRACE alone fails by the mode of /proc/PID/mem, and by nothing else."""
+    rights = ["--inh-caps", "+sys_ptrace", "--ambient-caps", "+sys_ptrace"]
+    prefix = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *rights]
+    with (
+        Doctor(*prefix, python=everybodys_python()) as doctor,
+        Subject(program=program) as target,
+    ):
+        found = doctor.examine(target.pid)
+        assert_only_cause(found, "target file mode", "CAP_DAC_OVERRIDE")
+        assert f"/proc/{target.pid}/mem is a file of uid 0's" in found["target file mode"].evidence
 
 
 def test_a_user_namespace(program: str) -> None:
@@ -509,9 +524,9 @@ def test_a_leader_that_ended_before_its_threads(root: Doctor) -> None:
 def test_a_kernel_thread(nobody: Doctor, root: Doctor) -> None:
     """A kernel thread has no memory, whoever asks."""
     kernel = [
-        int(name)
-        for name in os.listdir("/proc")
-        if name.isdigit() and "Kthread:\t1" in Path(f"/proc/{name}/status").read_text()
+        pid
+        for pid in procfs.pids()  # some of which end meanwhile
+        if "Kthread:\t1" in (procfs.read_text(f"/proc/{pid}/status") or "")
     ]
     if not kernel:
         pytest.skip("no kernel thread is to be seen here")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.build import compiled
+from tests.tracee.witness import eventually, states
 
 FLAGS = ("-rdynamic", "-g", "-ldl")
 
@@ -36,7 +37,9 @@ class Facets:
         )
         pairs = (word.split("=") for word in self._line().split())
         self.at = {name: int(value, 16) for name, value in pairs}
-        self.ask("call 0")  # it has allocated what it needs to read a line, and waits for one
+        self.ask("call 0")  # it has allocated what it needs to read a line
+        # And waits for one: until then its stacks change.
+        assert eventually(lambda: set(states(self.pid).values()) == {"S"})
 
     @property
     def pid(self) -> int:

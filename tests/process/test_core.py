@@ -27,11 +27,14 @@ from hypothesis import strategies as st
 import procvm
 from procvm import AccessDeniedError, PageFaultError, Run, Snapshot, u8, u32, u64, usize
 from procvm.extras import numpy_or_none
+from procvm.process import diff
+from procvm.process.snapshot import save_core
 from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
+from tests.faults.subjects import Subject
 from tests.linux.kinds import KINDS, READABLE, contents
 from tests.playground import PAGE, Playground, pattern
-from tests.tracee.witness import status_field
+from tests.tracee.witness import eventually, status_field
 
 ROOT = Path(__file__).parents[2]
 MIB, GIB = 1 << 20, 1 << 30
@@ -887,3 +890,57 @@ def test_a_hold_that_ends_too_early_leaves_no_core(facets: Facets, tmp_path: Pat
             tracee.save(path, progress=wait)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["core"]
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+def test_a_core_that_is_cut_off_while_it_is_open(
+    playground: Playground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, numpy: bool
+) -> None:
+    """What the file has lost is no difference and is not put back, with numpy and without it."""
+    if not numpy:
+        monkeypatch.setattr(diff, "numpy_or_none", lambda: None)
+    base = playground.layout("rw rw")
+    data = pattern(base, 2 * PAGE)
+    changed = bytes(byte ^ 1 for byte in data)
+    there = PAGE + 100
+    path = tmp_path / "core"
+    with procvm.open(playground.pid) as process:
+        process.save(path, [(base, base + 2 * PAGE)])
+        with procvm.open_core(path) as kept:
+            os.truncate(path, path.read_bytes().index(data[:PAGE]) + there)
+            process.vm.write_bytes(base, changed)
+            assert kept.diff(process.vm) == [Run(base, data[:there], changed[:there])]
+            assert kept.restore(process.vm) == there
+        assert process.vm.read_bytes(base, 2 * PAGE) == data[:there] + changed[there:]
+
+
+def test_the_first_thread_stays_the_first(
+    held: tuple[Facets, Path, dict[int, Any]], tmp_path: Path
+) -> None:
+    """The thread that a core begins with, as the one that crashed, is the first of a copy too."""
+    child, path, _ = held
+    with procvm.open_core(path) as kept:
+        assert kept.threads()[0].tid == child.pid
+        facts = kept.facts
+        turned = facts._replace(registers=dict(reversed(list(facts.registers.items()))))
+        save_core(tmp_path / "turned", kept, kept.maps(), turned, None)
+    with procvm.open_core(tmp_path / "turned") as kept:
+        order = [thread.tid for thread in kept.threads()]
+        assert order == list(turned.registers)
+        assert kept.registers() == turned.registers[order[0]]
+        kept.save(tmp_path / "copy")
+    with procvm.open_core(tmp_path / "copy") as copy:
+        assert [thread.tid for thread in copy.threads()] == order
+
+
+def test_a_process_whose_leader_has_ended() -> None:
+    """What the kernel told the program, and its command line, are had of the threads that live."""
+    with Subject() as target, procvm.open(target.pid) as process:
+        with process.snapshot([]) as before:
+            told = before.facts.auxv, before.facts.args, before.program_address()
+        target.send("leader")
+        assert target.line() == "ok"
+        assert eventually(lambda: status_field(target.pid, "State").startswith("Z"))
+        with process.snapshot([]) as kept:
+            assert (kept.facts.auxv, kept.facts.args, kept.program_address()) == told
+        assert process.program_address() == told[2] != 0

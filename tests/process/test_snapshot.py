@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import mmap
 import os
 import pickle
 import random
@@ -12,7 +14,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -945,3 +948,38 @@ def test_a_search_of_a_small_snapshot_looks_only_there(
         assert found[0] == laid
         assert found[-1] < laid + PAGE
         assert len(calls) < 2000
+
+
+def test_a_kernel_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large ranges are kept where the kernel knows no huge pages."""
+    asked: list[int] = []
+
+    class Room(mmap.mmap):
+        def madvise(self, option: int, *_: int) -> None:
+            asked.append(option)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(mmap, "mmap", Room)
+    data = random.Random(7).randbytes(3 * MIB)
+    with take_snapshot(VmSpace(Flat(data)), Maps([]), Facts(PID), None) as kept:
+        assert kept.read_bytes(BASE, len(data)) == data
+    assert asked == [mmap.MADV_HUGEPAGE]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda vm: vm.read_bytes(BASE, 8), lambda vm: vm.read_val(BASE, u64)]
+)
+def test_what_another_thread_closes_is_closed(
+    read: Callable[[VmSpace], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that is closed in the middle of a read answers with ClosedError."""
+    kept = take_snapshot(VmSpace(Flat(bytes(PAGE))), Maps([]), Facts(PID), None)
+
+    def find_and_close(starts: list[int], address: int) -> int:
+        found = bisect_right(starts, address)
+        kept.close()
+        return found
+
+    monkeypatch.setattr("procvm.process.kept.bisect_right", find_and_close)
+    with pytest.raises(procvm.ClosedError):
+        read(kept)

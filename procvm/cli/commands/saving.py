@@ -111,14 +111,16 @@ def _runs(old: procvm.Snapshot, new: Mapped, ranges: procvm.Maps, meter: Meter) 
     step = max(_STEP, total // _MOST_STEPS)
     done = 0
     group: list[procvm.Vma] = []
+    size = 0
     for k, vma in enumerate(ranges):
         group.append(vma)
-        if sum(one.size for one in group) < step and k + 1 < len(ranges):
+        size += vma.size
+        if size < step and k + 1 < len(ranges):
             continue
         yield from old.diff(new.vm, group)
-        done += sum(one.size for one in group)
+        done += size
         meter(done, total)
-        group = []
+        group, size = [], 0
 
 
 _ROWS = 4

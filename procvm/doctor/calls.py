@@ -1,0 +1,216 @@
+"""The system calls, tried on a child."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+from procvm.doctor.finding import Finding, said
+from procvm.errors import AccessDeniedError, NotTracedError, ProcvmError, UnsupportedError
+from procvm.escape import printable
+from procvm.linux import procfs
+from procvm.linux.access import Explanation, explain
+from procvm.linux.fds import Fd
+from procvm.linux.libc import REFUSALS, libc
+from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
+from procvm.linux.procmap import prepared_query
+from procvm.own.buffers import Scratch
+from procvm.tracee.spawn import attach
+
+__all__ = ["CALLS", "killing_call", "print_calls", "try_calls", "way_out"]
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# It says when it runs: until then its exec may not have told the kernel all of itself.
+_CHILD = "import os; os.write(1, b'.'); os.read(0, 1)"
+
+
+@contextmanager
+def _child() -> Generator[int]:
+    """Gives the pid of a child that waits.
+
+    Raises:
+        OSError: It can not be started.
+    """
+    with subprocess.Popen(
+        [sys.executable or "python3", "-I", "-S", "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    ) as popen:
+        try:
+            if popen.stdout is not None and not popen.stdout.read(1):
+                raise ChildProcessError(f"it ended at once, with {popen.wait()}")
+            yield popen.pid
+        finally:
+            popen.kill()
+
+
+CALLS = (
+    "pidfd_open",
+    "process_vm_readv",
+    "process_vm_writev",
+    "proc mem",
+    "PROCMAP_QUERY",
+    "ptrace",
+)
+
+
+def try_calls(ours: Explanation) -> list[Finding]:
+    """Tries what procvm does with a process on a child; a finding for each of `CALLS`."""
+    # A filter may kill who makes a call: then by another process, under the same filter.
+    found = _calls_elsewhere() if ours.seccomp else list(_calls_here(ours))
+    order = {name: place for place, name in enumerate(CALLS)}
+    return sorted(found, key=lambda finding: order[finding.check])
+
+
+def _calls_here(ours: Explanation) -> Iterator[Finding]:
+    try:
+        with _child() as pid:
+            yield from _reaching(pid, ours)
+            yield _ptrace(pid, ours)
+    except OSError as error:
+        evidence = f"not known: no child can be started: {said(error)}"
+        yield from (Finding(name, "absent", evidence) for name in CALLS)
+
+
+_ELSEWHERE = """
+import sys
+sys.path[:] = sys.argv[1:]
+from procvm.doctor.calls import print_calls
+print_calls()
+"""
+_KILLS = "the filter kills who makes the call [SIGSYS]"
+
+
+def print_calls() -> None:
+    """Writes what was found, a line of JSON for each: for who tries it by another process."""
+    for finding in _calls_here(explain(os.getpid())):
+        print(json.dumps(finding), flush=True)
+
+
+def _calls_elsewhere() -> list[Finding]:
+    command = [sys.executable, "-I", "-S", "-c", _ELSEWHERE, _ROOT, *filter(None, sys.path)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        evidence = f"not known: no process can be started to try it: {said(error)}"
+        return [Finding(name, "absent", evidence) for name in CALLS]
+    found = [Finding(*json.loads(line)) for line in done.stdout.splitlines()]
+    missing = [name for name in CALLS if name not in {finding.check for finding in found}]
+    for place, name in enumerate(missing):
+        if place == 0 and done.returncode == -signal.SIGSYS:
+            fix = f"the tool is under a seccomp filter: let it allow what {name} needs"
+            found.append(Finding(name, "fails", _KILLS, fix))
+            continue
+        why = f"the process that was to try it ended with {done.returncode}"
+        if done.returncode > 0:
+            why += f": {printable(done.stderr.strip().rpartition(chr(10))[2])}"
+        found.append(Finding(name, "absent", f"not known: {why}"))
+    return found
+
+
+def killing_call(calls: list[Finding]) -> str:
+    """Returns the call that the tool's filter kills it for, or nothing."""
+    return next((finding.check for finding in calls if finding.evidence == _KILLS), "")
+
+
+def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
+    try:
+        pidfd = Fd(os.pidfd_open(pid))
+    except OSError as error:
+        fix = way_out("pidfd_open", ours, "Linux 5.3 or later")
+        yield Finding("pidfd_open", "fails", f"pidfd_open of a child: {said(error)}", fix)
+        rest = "not known: without pidfd_open no process is opened"
+        yield from (Finding(name, "absent", rest) for name in CALLS[1:-1])
+        return
+    yield Finding("pidfd_open", "ok", "pidfd_open of a child")
+    try:
+        mem = Fd.open(f"/proc/{pid}/mem", os.O_RDONLY)
+        maps = Fd.open(f"/proc/{pid}/maps", os.O_RDONLY)
+        address = procfs.token_address(f"/proc/{pid}") or 0
+        token = os.pread(mem.number, TOKEN_LEN, address)
+    except OSError as error:
+        why = explain(pid).message or way_out("open", ours, _GUARDED)
+        yield Finding("proc mem", "fails", f"/proc/PID/mem of a child: {said(error)}", why)
+        rest = "not known: /proc/PID/mem of a child can not be opened"
+        yield from (Finding(name, "absent", rest) for name in CALLS[1:-1] if name != "proc mem")
+        return
+    yield Finding("proc mem", "ok", f"/proc/PID/mem of a child: {len(token)} bytes")
+    if prepared_query(maps.number, 0) is None:
+        yield Finding(
+            "PROCMAP_QUERY",
+            "absent",
+            "ioctl(/proc/PID/maps) is not answered: the text is read instead, which is slower",
+            way_out("ioctl", ours, "Linux 6.11 or later"),
+        )
+    else:
+        yield Finding("PROCMAP_QUERY", "ok", "ioctl(/proc/PID/maps) of a child")
+    try:
+        libc()
+    except UnsupportedError as error:
+        for name in ("process_vm_readv", "process_vm_writev"):
+            yield Finding(name, "warning", said(error), "use a C library that has it")
+        return
+    yield from _by_number(VmCalls(Guard(pid, pidfd.number, address, token, pinned=False)), ours)
+
+
+_GUARDED = "look at what guards this process: its container, its security module"
+
+
+def _by_number(calls: VmCalls, ours: Explanation) -> Iterator[Finding]:
+    """Tries both calls on a child, with the 16 bytes that the kernel gave it, unchanged."""
+    guard = calls.guard
+    token = guard.token or b""
+    name = "process_vm_readv"
+    arrived, code = calls.peek(guard.token_address, TOKEN_LEN)
+    if code:
+        yield _refused(name, code, "reads go by /proc/PID/mem, which is slower", ours)
+    elif arrived != token:
+        evidence = f"{name} of a child gave other bytes than /proc/PID/mem"
+        yield Finding(name, "fails", evidence, "give open backend='mem'")
+    else:
+        yield Finding(name, "ok", f"{name} of a child: {TOKEN_LEN} bytes")
+    name = "process_vm_writev"
+    room = Scratch(len(token))
+    room.view[:] = token
+    done, code = calls.write(guard.token_address, room.address, len(token))
+    if code:
+        yield _refused(name, code, "the tool writes to itself by /proc/self/mem", ours)
+    else:
+        yield Finding(name, "ok", f"{name} of a child: {done} bytes")
+
+
+def _refused(name: str, code: int, instead: str, ours: Explanation) -> Finding:
+    evidence = f"{name} of a child: {said(OSError(code, ''))}; {instead}"
+    fix = way_out(name, ours, _GUARDED) if code in REFUSALS else ""
+    return Finding(name, "warning", evidence, fix)
+
+
+def way_out(call: str, ours: Explanation, otherwise: str) -> str:
+    """Returns the way out where a call is refused: a filter is named only if there is one."""
+    if ours.seccomp:
+        return f"{otherwise}; or let the seccomp filter that the tool is under allow {call}"
+    return otherwise
+
+
+def _ptrace(pid: int, ours: Explanation) -> Finding:
+    try:
+        with attach(pid) as tracee:
+            tracee.stop()
+            tracee.resume()
+    except (ProcvmError, OSError) as error:
+        fix = ""
+        if ours.seccomp and isinstance(error, AccessDeniedError | NotTracedError):
+            fix = "see that the seccomp filter that the tool is under allows ptrace"
+        elif isinstance(error, AccessDeniedError) and ours.yama_scope and not ours.has_sys_ptrace:
+            fix = "see yama"
+        return Finding("ptrace", "fails", f"holding a child: {said(error)}", fix)
+    return Finding("ptrace", "ok", "a child was held and let go (PTRACE_SEIZE, PTRACE_INTERRUPT)")

@@ -1,0 +1,59 @@
+"""What guards processes beside the kernel's own rules: security modules, and seccomp."""
+
+from __future__ import annotations
+
+from procvm.doctor.finding import Finding
+from procvm.escape import printable
+from procvm.linux import procfs
+from procvm.linux.access import Explanation
+
+__all__ = ["LSM", "label_of", "seccomp", "security_modules"]
+
+LSM = "/sys/kernel/security/lsm"
+_ENFORCE = "/sys/fs/selinux/enforce"
+_DENY_PTRACE = "/sys/fs/selinux/booleans/deny_ptrace"
+
+
+def label_of(pid: int | str) -> str | None:
+    """Returns what a security module calls a process, printable, or None if none does."""
+    label = procfs.read_text(f"/proc/{pid}/attr/current")
+    return printable(label.rstrip("\0\n")) if label and label.strip("\0\n") else None
+
+
+def security_modules() -> Finding:
+    """Looks which security modules there are, and what they call the tool."""
+    name = "security modules"
+    modules, label = procfs.read_text(LSM), label_of("self")
+    listed = f"{LSM}: {printable(modules)}" if modules else f"{LSM} can not be read"
+    ours = "no /proc/self/attr/current" if label is None else f"/proc/self/attr/current: {label}"
+    evidence = f"{listed}; {ours}"
+    if (procfs.read_text(_DENY_PTRACE) or "").startswith("1"):
+        return Finding(
+            name, "warning", f"{_DENY_PTRACE} is 1; {evidence}", "setsebool deny_ptrace off"
+        )
+    if procfs.read_text(_ENFORCE) == "1":
+        return Finding(
+            name,
+            "warning",
+            f"{_ENFORCE} is 1: SELinux decides by its policy; {evidence}",
+            "if it says no, look at its log: ausearch -m avc -ts recent",
+        )
+    if label not in (None, "unconfined") and "apparmor" in (modules or ""):
+        return Finding(
+            name,
+            "warning",
+            f"AppArmor confines the tool; {evidence}",
+            "if it says no, look at the kernel's log, and run the tool unconfined",
+        )
+    if modules is None:
+        return Finding(name, "absent", f"not known: {evidence}")
+    return Finding(name, "ok", evidence)
+
+
+def seccomp(ours: Explanation) -> Finding:
+    """Looks whether the tool is under a seccomp filter."""
+    mode = ours.seccomp
+    evidence = f"Seccomp {mode} in /proc/self/status"
+    if mode == 0:
+        return Finding("seccomp", "ok", f"{evidence}: no filter")
+    return Finding("seccomp", "ok", f"{evidence}: a filter; what it refuses is told at each call")

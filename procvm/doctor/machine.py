@@ -1,0 +1,184 @@
+"""The machine: /proc, descriptors, namespaces, rights, and Yama."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from procvm.doctor.finding import Finding, Verdict, said
+from procvm.errors import UnsupportedError
+from procvm.linux import procfs
+from procvm.linux.access import Explanation
+from procvm.linux.mounts import read_mounts
+
+__all__ = [
+    "descriptors",
+    "hidepid",
+    "pid_namespace",
+    "proc",
+    "sys_ptrace",
+    "user_namespace",
+    "yama",
+]
+
+
+def proc() -> Finding:
+    """Looks whether /proc is that of this pid namespace, and may be written."""
+    try:
+        os.close(os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        evidence = f"open(/proc/self/status): {said(error)}"
+        return Finding("proc", "fails", evidence, "mount proc on /proc")
+    try:
+        procfs.require_own_proc()
+    except UnsupportedError as error:
+        text, _, fix = error.message.rpartition("; ")
+        return Finding("proc", "fails", text, fix)
+    try:
+        os.close(os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        evidence = f"open(/proc/self/mem, O_RDWR): {said(error)}"
+        if error.errno == errno.EROFS:
+            return Finding(
+                "proc",
+                "warning",
+                f"{evidence}: /proc is read-only; reads work, writes to other processes do not",
+                "remount it: mount -o remount,rw /proc",
+            )
+        return Finding("proc", "fails", evidence)
+    return Finding("proc", "ok", "/proc is that of this pid namespace, and writable")
+
+
+_MORE_DESCRIPTORS = "close some, or raise the limit: ulimit -n"
+_DESCRIPTORS_NEEDED = 24
+"""More than a child, the tracer and two processes take. With less, what can not be opened would
+be taken for what is not there."""
+
+
+def descriptors() -> Finding:
+    """Looks how many files may still be opened."""
+    name = "descriptors"
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        listed = os.listdir("/proc/self/fd")
+    except OSError as error:
+        short = error.errno in (errno.EMFILE, errno.ENFILE)
+        evidence = f"listing /proc/self/fd: {said(error)}"
+        if short:
+            return Finding(name, "fails", evidence, _MORE_DESCRIPTORS)
+        return Finding(name, "ok", f"RLIMIT_NOFILE is {soft}; how many are open is not known")
+    if soft == resource.RLIM_INFINITY:
+        return Finding(name, "ok", f"RLIMIT_NOFILE is unlimited, {len(listed) - 1} are open")
+    # One of them was that of the listing.
+    used = len([number for number in listed if int(number) < soft]) - 1
+    evidence = f"RLIMIT_NOFILE is {soft}, {used} below it are open"
+    if soft - used >= _DESCRIPTORS_NEEDED:
+        return Finding(name, "ok", evidence)
+    evidence += f"; procvm.open takes 3, looking at everything {_DESCRIPTORS_NEEDED}"
+    verdict: Verdict = "warning" if soft - used >= 3 else "fails"
+    return Finding(name, verdict, evidence, _MORE_DESCRIPTORS)
+
+
+def hidepid(ours: Explanation) -> Finding:
+    """Looks whether /proc hides the processes of others."""
+    here = [mount for mount in read_mounts() if mount.point == "/proc" and mount.kind == "proc"]
+    if not here:
+        return Finding(
+            "hidepid", "absent", "not known: /proc/self/mountinfo does not show a proc on /proc"
+        )
+    options = here[-1].options
+    hidden = next((option for option in options if option.startswith("hidepid=")), "hidepid=off")
+    value = hidden.partition("=")[2]
+    evidence = f"{hidden} in /proc/self/mountinfo"
+    if value in ("0", "off"):
+        return Finding("hidepid", "ok", f"no hidepid in /proc/self/mountinfo: {','.join(options)}")
+    if ours.has_sys_ptrace:
+        return Finding("hidepid", "ok", f"{evidence}, and the tool has CAP_SYS_PTRACE")
+    group = next((option[4:] for option in options if option.startswith("gid=")), "")
+    # The group does not count for the strictest kind.
+    if value not in ("4", "ptraceable") and group.isdecimal():
+        if int(group) in {os.getegid(), *os.getgroups()}:
+            return Finding("hidepid", "ok", f"{evidence}, and the tool is in its group {group}")
+        way = f"add the user to group {group}, or remount /proc without hidepid"
+    else:
+        way = "remount /proc without hidepid, or run the tool with CAP_SYS_PTRACE"
+    return Finding("hidepid", "warning", f"{evidence}: processes of others are hidden", way)
+
+
+def _first_namespace(kind: str, number: int) -> tuple[bool | None, str]:
+    """Returns whether the tool is in the first namespace of a kind, and what says so."""
+    path = f"/proc/self/ns/{kind}"
+    try:
+        link = os.readlink(path)
+    except OSError as error:
+        return None, f"not known: readlink({path}): {said(error)}"
+    return link == f"{kind}:[{number}]", f"{path} is {link}"
+
+
+def pid_namespace() -> Finding:
+    """Looks in which pid namespace the tool is."""
+    # Source of the numbers: the kernel's PROC_PID_INIT_INO and PROC_USER_INIT_INO.
+    first, evidence = _first_namespace("pid", 0xEFFFFFFC)
+    if first is None:
+        return Finding("pid namespace", "absent", evidence)
+    if first:
+        return Finding("pid namespace", "ok", f"{evidence}, the first one")
+    return Finding(
+        "pid namespace", "ok", f"{evidence}, not the first one: who is outside of it has no pid"
+    )
+
+
+def user_namespace() -> Finding:
+    """Looks in which user namespace the tool is."""
+    first, evidence = _first_namespace("user", 0xEFFFFFFD)
+    if first is None:
+        return Finding("user namespace", "absent", evidence)
+    if first:
+        return Finding("user namespace", "ok", f"{evidence}, the first one")
+    return Finding(
+        "user namespace",
+        "warning",
+        f"{evidence}, not the first one: no right of the tool's reaches out of it",
+        "for a process outside of it run the tool there",
+    )
+
+
+def sys_ptrace(ours: Explanation) -> Finding:
+    """Looks whether the tool has CAP_SYS_PTRACE."""
+    status = procfs.read_status("self")
+    if status is None:
+        return Finding("CAP_SYS_PTRACE", "absent", "not known: /proc/self/status can not be read")
+    evidence = f"CapEff {status.effective:#x} in /proc/self/status"
+    if ours.has_sys_ptrace:
+        return Finding("CAP_SYS_PTRACE", "ok", f"{evidence} has it")
+    return Finding(
+        "CAP_SYS_PTRACE",
+        "warning",
+        f"{evidence} lacks it: only processes of the tool's own user, and not all of those",
+        "start the container with it (docker run --cap-add SYS_PTRACE), or the tool outside of it"
+        if os.geteuid() == 0
+        else "for a process of somebody else run the tool as root, or with CAP_SYS_PTRACE",
+    )
+
+
+def yama(ours: Explanation) -> Finding:
+    """Looks at the setting of Yama."""
+    scope, name = ours.yama_scope, "kernel.yama.ptrace_scope"
+    if scope is None:
+        return Finding("yama", "absent", f"{name}: there is no such setting here")
+    evidence = f"{name} is {scope}"
+    if scope == 3:
+        return Finding(
+            "yama",
+            "fails",
+            f"{evidence}: nobody may trace",
+            f"boot with {name} less than 3: it can not be lowered while the machine runs",
+        )
+    if scope == 0 or ours.has_sys_ptrace:
+        rest = "" if scope == 0 else ", and the tool has CAP_SYS_PTRACE"
+        return Finding("yama", "ok", evidence + rest)
+    way = f"run the tool with CAP_SYS_PTRACE, or: sysctl {name}=0"
+    if scope == 1:
+        return Finding("yama", "warning", f"{evidence}: a tool may trace its descendants", way)
+    return Finding("yama", "fails", f"{evidence}: CAP_SYS_PTRACE alone may trace", way)

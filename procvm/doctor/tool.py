@@ -1,0 +1,125 @@
+"""What the tool can do to itself, and which packages it has."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import mmap
+import os
+from collections.abc import Iterator
+
+from procvm.address import PAGE_SIZE
+from procvm.doctor.calls import killing_call, way_out
+from procvm.doctor.finding import Finding, said
+from procvm.errors import AccessDeniedError, PageFaultError, ProcvmError
+from procvm.escape import printable
+from procvm.linux import procfs
+from procvm.linux.access import Explanation
+from procvm.linux.fds import Fd
+from procvm.linux.pagemap import touched
+from procvm.own.buffers import pin
+from procvm.process.process import open_process
+
+__all__ = ["extras", "forced", "map_files", "pagemap_scan"]
+
+
+def forced(calls: list[Finding]) -> Finding:
+    """Tries whether page protections can be ignored, on a page of our own."""
+    name, option = "forced access", "proc_mem.force_override"
+    if killing_call(calls):
+        return Finding(name, "absent", f"not known: {killing_call(calls)} would end the tool")
+    page = mmap.mmap(
+        -1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ
+    )
+    held = pin(page, writable=False)
+    boot = procfs.read_text("/proc/cmdline") or ""
+    given = next((word for word in boot.split() if word.startswith(option + "=")), "")
+    try:
+        with open_process(os.getpid()) as process:
+            process.vm.forced().write_bytes(held.address, b"\x01")
+    except PageFaultError as error:
+        return Finding(
+            name,
+            "warning",
+            f"a write to a read-only page of our own: {said(error)}; "
+            + (
+                f"{printable(given)} in /proc/cmdline" if given else f"no {option} in /proc/cmdline"
+            ),
+            f"boot with {option}=always, if forced() is needed",
+        )
+    except AccessDeniedError as error:
+        return Finding(name, "warning", f"a write to a read-only page of our own: {said(error)}")
+    except ProcvmError as error:
+        return Finding(name, "absent", f"not known: {said(error)}")
+    if held.view[0] != 1:
+        return Finding(name, "fails", "a write to a read-only page of our own had no effect")
+    return Finding(name, "ok", "a read-only page of our own was written by /proc/self/mem")
+
+
+def pagemap_scan(ours: Explanation) -> Finding:
+    """Tries whether the kernel tells which pages were touched, on a page of our own."""
+    name = "PAGEMAP_SCAN"
+    page = mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    held = pin(page, writable=True)
+    # A page that was read alone: the scan tells it from one that was written, nothing else does.
+    seen = held.view[0]
+    try:
+        pagemap = Fd.open("/proc/self/pagemap", os.O_RDONLY)
+        runs = touched(pagemap.number, held.address, held.address + PAGE_SIZE)
+    except OSError as error:
+        return Finding(
+            name,
+            "warning",
+            f"/proc/self/pagemap: {said(error)}; untouched memory is searched like any other",
+        )
+    if seen or runs:
+        return Finding(
+            name,
+            "absent",
+            "ioctl(/proc/self/pagemap) is not answered: its entries are read, which is slower",
+            way_out("ioctl", ours, "Linux 6.7 or later"),
+        )
+    return Finding(name, "ok", "ioctl(/proc/self/pagemap)")
+
+
+def map_files() -> Finding:
+    """Tries whether the objects behind mappings can be reached."""
+    name, folder = "map_files", "/proc/self/map_files"
+    try:
+        link = f"{folder}/{os.listdir(folder)[0]}"
+        os.stat(link)
+    except OSError as error:
+        return Finding(
+            name,
+            "warning",
+            f"{folder}: {said(error)}; an atomic on shared memory works only where the target "
+            "has the object open as well",
+            "run the tool with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+            if error.errno == errno.EPERM
+            else "",
+        )
+    return Finding(name, "ok", f"a link of {folder} can be followed")
+
+
+# The name of a package, what it is for, and the extra that brings it.
+_EXTRAS = (
+    ("numpy", "arrays, scan", "numpy"),
+    ("pyelftools", "symbols", "symbols"),
+    ("yara-x", "rules in a search", "yara"),
+    ("click", "the command", "cli"),
+    ("rich", "the command", "cli"),
+    ("textual", "the viewer", "tui"),
+    ("pytest", "the pytest plugin", "pytest"),
+)
+
+
+def extras() -> Iterator[Finding]:
+    """Looks which packages are installed that procvm can do without."""
+    for name, purpose, extra in _EXTRAS:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            evidence = f"{name} is not installed: {purpose}"
+            yield Finding(name, "absent", evidence, f"pip install 'procvm[{extra}]'")
+        else:
+            yield Finding(name, "ok", f"{name} {printable(version)}: {purpose}")

@@ -1,0 +1,49 @@
+"""What is mounted where, as /proc tells it; the parser is pure."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from procvm.linux import procfs
+
+__all__ = ["Mount", "parse_mountinfo", "read_mounts"]
+
+
+class Mount(NamedTuple):
+    """A mount.
+
+    Attributes:
+        root: What of the file system is at its place: ``/``, or a folder of it.
+        point: Its place; a str as of `os.fsdecode`.
+        kind: Of the file system: ``proc``, ``cgroup2``.
+        options: Those of the file system, not those of the mount.
+    """
+
+    root: str
+    point: str
+    kind: str
+    options: list[str]
+
+
+def parse_mountinfo(data: bytes) -> list[Mount]:
+    """Parses /proc/PID/mountinfo; the last one of a place comes last."""
+    found: list[Mount] = []
+    for line in data.split(b"\n"):
+        place, dash, rest = line.partition(b" - ")
+        left, right = place.split(b" "), rest.split(b" ")
+        if dash and len(left) >= 6 and len(right) >= 3:
+            options = [os.fsdecode(option) for option in right[2].split(b",")]
+            found.append(Mount(_text(left[3]), _text(left[4]), _text(right[0]), options))
+    return found
+
+
+def _text(field: bytes) -> str:
+    # Spaces, tabs, newlines and backslashes are three octal digits there.
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+
+
+def read_mounts() -> list[Mount]:
+    """Returns what is mounted for the tool; nothing if /proc does not tell."""
+    return parse_mountinfo(procfs.read_bytes("/proc/self/mountinfo") or b"")
