@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from procvm.errors import ProcvmError
+
 __all__ = ["new_file"]
 
 _MODE = 0o600
@@ -44,11 +46,7 @@ def new_file(path: Any) -> Generator[int]:
     fd = -1
     named = False
     try:
-        try:
-            fd, named = _open(parent, beside)
-        except OSError as error:
-            error.filename = target  # not "." in a folder that nobody named
-            raise
+        fd, named = _open(parent, beside)
         os.fchmod(fd, _MODE)  # whatever the umask took away
         yield fd
         # A name of its own first: a link can not take the place of a file, a rename can.
@@ -61,6 +59,11 @@ def new_file(path: Any) -> Generator[int]:
                 raise
         os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         named = False
+    except OSError as error:
+        # Not "." in a folder that nobody named, nor the draft, nor nothing at all.
+        if not isinstance(error, ProcvmError):
+            error.filename, error.filename2 = target, None
+        raise
     finally:
         if named:
             with suppress(FileNotFoundError):

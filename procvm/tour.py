@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # The child keeps a structure in one writable page, followed by a read-only
 # page and then by nothing, and says where.
 _CHILD = """
-import ctypes, mmap, sys
+import ctypes, mmap, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tour, which ends this
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]

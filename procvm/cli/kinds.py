@@ -169,9 +169,12 @@ class Number(Kind):
         text = text.strip()
         if self.is_float:
             try:
-                return float.fromhex(text) if "0x" in text.lower() else float(text)
+                value = float.fromhex(text) if "0x" in text.lower() else float(text)
             except (ValueError, OverflowError):
                 raise ValueError(f"{text!r} is no number") from None
+            if math.isinf(value) and "inf" not in text.lower():
+                raise OverflowError(f"{text} does not fit {self.name}")
+            return value
         try:
             return int(text, 0)
         except ValueError:
@@ -367,6 +370,8 @@ class Packed(Kind):
         self.name = name
         try:
             self._struct = struct.Struct(layout)
+            if self._struct.size > _LONGEST_STRUCT:
+                raise struct.error(f"{self._struct.size} bytes, more than {_LONGEST_STRUCT}")
         except struct.error as error:
             raise ValueError(f"{layout!r} is no format of the struct module: {error}") from None
         self.size = self._struct.size
@@ -401,8 +406,11 @@ def _parts(value: Any) -> list[Any]:
     return list(value)
 
 
-_FIELD = re.compile(r"([A-Za-z_]\w*)=([a-z]\w*)(?:\[(\d{1,6})\])?")
-_FIELDS_LIKE = re.compile(r"[A-Za-z_]\w*=")
+_LONGEST_STRUCT = 1 << 24
+
+# No name of a field begins with what Python itself means something by.
+_FIELD = re.compile(r"([A-Za-z]\w*)=([a-z]\w*)(?:\[(\d{1,6})\])?", re.ASCII)
+_FIELDS_LIKE = re.compile(r"\w+=")
 
 
 def _structure(name: str, layout: str) -> Structure:

@@ -11,7 +11,7 @@ import click
 
 import procvm
 from procvm.cli.param import Param
-from procvm.errors import InvalidArgsError, NoSuchProcessError
+from procvm.errors import InvalidArgsError, NoSuchProcessError, UnsupportedError
 from procvm.escape import printable
 from procvm.linux import procfs
 from procvm.process.mapped import Mapped
@@ -21,6 +21,7 @@ __all__ = [
     "Named",
     "TargetParam",
     "address_in",
+    "name_of",
     "open_process",
     "open_target",
     "pid_of",
@@ -96,6 +97,8 @@ def pid_of(text: str) -> int:
 
 
 def _called(name: str) -> list[Named]:
+    if not name:
+        raise click.UsageError("an empty PID: give a number, or the name of a process")
     return [process for process in processes() if process.is_called(name)]
 
 
@@ -128,6 +131,8 @@ def open_target(text: str) -> procvm.Process | procvm.Snapshot:
     if "/" in text:
         return procvm.open_core(text)
     found = _called(text)
+    if not found and os.path.isfile(text) and not os.access(text, os.R_OK):
+        return procvm.open_core(text)  # says why that file can not be read
     if not _is_core(text):
         return procvm.open(_one(text, found))
     if found:
@@ -158,6 +163,14 @@ def address_in(process: Mapped, text: str) -> int:
         click.BadParameter: It can not be understood.
     """
     return said_of("ADDRESS", lambda: process.address(text))
+
+
+def name_of(process: Mapped, address: int) -> str:
+    """Returns what an address is, for people; the number where names need a missing package."""
+    try:
+        return process.describe(address)
+    except UnsupportedError:
+        return hex(address)
 
 
 def said_of(name: str, act: Callable[[], T]) -> T:

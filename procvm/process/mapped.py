@@ -108,6 +108,7 @@ class Mapped(ABC):
             NoSuchSymbolError: There is no such name.
             PageFaultError: A pointer could not be read.
             AccessDeniedError: A pointer is outside of user space.
+            AddressOverflowError: A pointer ends beyond all addresses.
         """
         if not isinstance(expression, str):
             return as_address(expression)

@@ -329,6 +329,8 @@ class ProcessMemory(UserMemory):
         self.image.verify(done)
         if self._forced:
             advice = "nothing is mapped there, or not even a debugger may"
+        elif not self._is_mapped(address):
+            advice = "nothing is mapped there; see maps()"
         else:
             advice = f"the target itself can not {verb} there; see maps(), or forced() to override"
         return PageFaultError(
@@ -337,6 +339,12 @@ class ProcessMemory(UserMemory):
             pid=self.image.pid,
             copied_len=done,
         )
+
+    def _is_mapped(self, address: int) -> bool:
+        try:
+            return vma_at(self.image.open_files().maps.number, address) is not None
+        except OSError:
+            return True  # not known; the mappings will tell
 
     def _own_fault(self, own_address: int, done: int) -> ProcvmError:
         return PageFaultError(

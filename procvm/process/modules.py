@@ -306,7 +306,9 @@ class Modules:
             facts = os.fstat(stream.fileno())
             key = (build_id, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
             table = _tables.get(key)
-            if table is None:
+            if table is not None:
+                _tables.move_to_end(key)
+            else:
                 table = _debug_table(build_id, elf) or symbols_of(elf) or _NO_SYMBOLS
                 _tables[key] = table
                 if len(_tables) > _NR_TABLES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
@@ -60,6 +61,7 @@ class Patch:
         self._hold = hold
         self._sites: list[_Site] = []
         self._in_place = False
+        self._owner = 0
         # Those of which the beginning at least is in place.
         self._written: list[_Site] = []
         self.old: dict[int, bytes] = {}
@@ -110,7 +112,7 @@ class Patch:
         try:
             with self._hold():
                 self.old = {site.address: self._checked(site) for site in self._sites}
-                self._in_place = True
+                self._in_place, self._owner = True, os.getpid()
                 try:
                     for site in self._sites:
                         self._written.append(site)
@@ -177,8 +179,8 @@ class Patch:
             raise interrupt
 
     def _undo_all(self) -> None:
-        if not self._in_place:
-            return
+        if not self._in_place or self._owner != os.getpid():
+            return  # a child that the tool forked has no part in it
         failed: ProcvmError | None = None
         try:
             with self._hold():

@@ -111,7 +111,7 @@ class Process(Mapped, Closing):
             ProcessExecedError: It runs another program.
         """
         facts = self._image.facts()
-        return take_snapshot(self._vm, self.maps(), facts, ranges, on_page=progress)
+        return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
 
     def save(
         self,
@@ -139,7 +139,7 @@ class Process(Mapped, Closing):
             ProcessExecedError: It runs another program.
         """
         facts = self._image.facts()
-        return save_core(path, self._vm, self.maps(), facts, ranges, on_page=progress)
+        return save_core(path, self._vm, self.maps(), facts, ranges, progress=progress)
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""

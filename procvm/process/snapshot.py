@@ -28,6 +28,7 @@ from procvm.process.modules import MappedFile, open_mapped
 __all__ = ["Run", "Snapshot", "save_core", "take_snapshot", "write_core"]
 
 _STREAM_LEN = 1 << 22
+_PART_LEN = 1 << 26
 
 
 @final
@@ -77,12 +78,17 @@ class Snapshot(VmSpace, Mapped, Closing):
         return ranges_of((piece.start, piece.end) for piece in self._kept.pieces())
 
     def maps(self) -> Maps:
-        """Returns the mappings as they were."""
+        """Returns the mappings as they were.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        self._kept.pieces()
         return self._maps
 
     def find_vma(self, address: int) -> Vma | None:
         """Returns the mapping that held `address`, or None."""
-        return self._maps.find(as_address(address))
+        return self.maps().find(as_address(address))
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens what is at its path now: the same file, or one of the same build, or neither."""
@@ -94,6 +100,7 @@ class Snapshot(VmSpace, Mapped, Closing):
 
     def threads(self) -> list[Thread]:
         """Returns the threads whose registers are known: of a `Tracee`, and of a core file."""
+        self._kept.pieces()
         return list(self._facts.threads)
 
     def registers(self, tid: int | None = None) -> dict[str, int]:
@@ -105,6 +112,7 @@ class Snapshot(VmSpace, Mapped, Closing):
         Raises:
             NotStoppedError: They are not known, since it ran meanwhile.
         """
+        self._kept.pieces()
         known = self._facts.registers
         if tid is None:
             tid = self._facts.threads[0].tid if self._facts.threads else self.pid
@@ -180,7 +188,7 @@ class Snapshot(VmSpace, Mapped, Closing):
             ClosedError: It was closed.
         """
         kept = self.kept_ranges()
-        return save_core(path, self, self._maps, self._facts, kept, on_page=progress)
+        return save_core(path, self, self._maps, self._facts, kept, progress=progress)
 
     def close(self) -> None:
         """Forgets what was kept. Twice is fine."""
@@ -193,12 +201,12 @@ def take_snapshot(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
-    on_page: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Snapshot:
     """Keeps what can be read of a space; see `Process.snapshot`."""
     memory = vm.memory
     pieces: list[Piece] = []
-    for part in _parts(memory, vm.ranges(ranges, "r"), on_page):
+    for part in _parts(memory, vm.ranges(ranges, "r"), progress):
         if part.touched:
             pieces.extend(_kept(memory, part.start, part.end))
         else:
@@ -214,11 +222,11 @@ def save_core(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
-    on_page: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> int:
     """Streams what can be read of a space to a new core file; see `Process.save`."""
     with new_file(path) as fd:
-        return write_core(fd, vm, maps, facts, ranges, on_page=on_page)
+        return write_core(fd, vm, maps, facts, ranges, progress=progress)
 
 
 def write_core(
@@ -228,14 +236,14 @@ def write_core(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
-    on_page: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> int:
     """Streams what can be read of a space to an open file; see `Process.save`."""
     memory = vm.memory
     done = 0
     writer = CoreWriter(fd)
     room = Scratch(_STREAM_LEN)
-    for part in _parts(memory, vm.ranges(ranges, "r"), on_page):
+    for part in _parts(memory, vm.ranges(ranges, "r"), progress):
         at, end = part.start, part.end
         if not part.touched:
             writer.zeros(at, end)
@@ -272,23 +280,27 @@ class _Part(NamedTuple):
 def _parts(
     memory: UserMemory,
     wanted: list[tuple[int, int]],
-    on_page: Callable[[int, int], object] | None,
+    progress: Callable[[int, int], object] | None,
 ) -> Iterator[_Part]:
-    """Yields what is mapped of ranges, and tells how far that is."""
+    """Yields what is mapped of ranges, a few MiB at a time, and tells how far that is."""
     mapped = ranges_of(memory.regions() or wanted)
     total, done = sum(end - start for start, end in wanted), 0
     for start, end in wanted:
-        at = start
+        at = until = start
         for first, last in [*memory.untouched(start, end), (end, end)]:
             if at < first:
                 for low, high in common(at, first, mapped):
-                    yield _Part(low, high, touched=True)
+                    for part in range(low, high, _PART_LEN):
+                        until = min(part + _PART_LEN, high)
+                        yield _Part(part, until, touched=True)
+                        if progress is not None:
+                            progress(done + until - start, total)
             if first < last:
                 yield _Part(first, last, touched=False)
             at = last
         done += end - start
-        if on_page is not None:
-            on_page(done, total)
+        if progress is not None and at != until:
+            progress(done, total)
 
 
 def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:

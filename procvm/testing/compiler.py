@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import json
@@ -45,7 +46,8 @@ def compile_c(
     Args:
         source: The text.
         cflags: More arguments of the compiler; libraries too (``-lm``).
-        cache: The folder where programs are kept; without it one of the user's.
+        cache: The folder where programs are kept; without it one of the user's. Where that
+            can not be written they are kept for this run.
         name: What the program's name begins with, for whoever looks at processes.
 
     Raises:
@@ -56,12 +58,31 @@ def compile_c(
     command, version = _compiler(os.environ.get("CC", ""), os.environ.get("PATH", os.defpath))
     what = json.dumps([command, version, platform.machine(), _FLAGS, list(cflags), source])
     key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    folder = user_cache() if cache is None else cache
-    program = folder / f"{name}-{key}"
+    program = _writable(user_cache() if cache is None else cache) / f"{name}-{key}"
     if not program.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _compile(command, source, cflags, program)
     return program
+
+
+def _writable(folder: Path) -> Path:
+    """Returns a folder that programs can be put into: the one given, or one for this run."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return _of_this_run()
+    return folder if os.access(folder, os.W_OK | os.X_OK) else _of_this_run()
+
+
+@functools.cache
+def _of_this_run() -> Path:
+    folder, owner = tempfile.mkdtemp(prefix="procvm-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not in a child that was forked
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(folder)
 
 
 @functools.cache

@@ -155,7 +155,7 @@ class Tracee(Process):
         """
         with self._at_one_instant():
             facts = self._facts()
-            return take_snapshot(self._vm, self.maps(), facts, ranges, on_page=progress)
+            return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
 
     def save(
         self,
@@ -171,7 +171,7 @@ class Tracee(Process):
         """
         with new_file(path) as fd, self._at_one_instant():
             facts = self._facts()
-            return write_core(fd, self._vm, self.maps(), facts, ranges, on_page=progress)
+            return write_core(fd, self._vm, self.maps(), facts, ranges, progress=progress)
 
     @contextmanager
     def _at_one_instant(self) -> Generator[None]:

@@ -22,7 +22,7 @@ from procvm.cli.kinds import read_chunks, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import address_in, open_target
+from procvm.cli.target import address_in, name_of, open_target
 from procvm.errors import PageFaultError, ProcvmError
 from procvm.escape import printable
 from procvm.hexrows import ROW_LEN, ascii_text, hex_text
@@ -136,7 +136,7 @@ def strings(out: Output, target: str, least: int, perms: str, within: str | None
 
 def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
     if out.json:
-        out.record({"address": hex(at), "where": process.describe(at), "text": text})
+        out.record({"address": hex(at), "where": name_of(process, at), "text": text})
     elif out.is_terminal:
         out.line(f"{out.style(f'{at:012x}', 'address')}  {text}")
     else:
@@ -227,7 +227,7 @@ def _words(
         for value in _WORD.slice_from_bytes(data, len(data) // _WORD.size):
             yield {
                 "address": hex(at),
-                "where": process.describe(at),
+                "where": name_of(process, at),
                 **_chain(process, vm, value, depth),
             }
             at += _WORD.size
@@ -248,7 +248,7 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
         if vma is None:
             steps.append({"value": hex(value), "where": None})
             break
-        steps.append({"value": hex(value), "where": process.describe(value)})
+        steps.append({"value": hex(value), "where": name_of(process, value)})
         if vma.perms & procvm.Perms.EXEC:
             end = "code"
             break

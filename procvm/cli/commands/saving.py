@@ -15,7 +15,7 @@ from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.meter import Meter, metered
 from procvm.cli.output import Output, size_text
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import open_target, pid_of
+from procvm.cli.target import name_of, open_target, pid_of
 from procvm.escape import printable
 from procvm.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.process.mapped import Mapped
@@ -128,7 +128,7 @@ _ROWS = 4
 
 def _show(out: Output, new: Mapped, run: Run, *, full: bool) -> None:
     at, n = run.address, len(run.old)
-    where = new.describe(at)
+    where = name_of(new, at)
     if out.json:
         out.record(
             {

@@ -20,7 +20,7 @@ from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, message_of, shown, tell
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import open_process
+from procvm.cli.target import name_of, open_process
 from procvm.errors import PageFaultError
 from procvm.mm.scan import Scan
 
@@ -101,6 +101,9 @@ def _asked(session: _Session) -> Iterator[str]:
         except EOFError:
             session.out.line()
             return
+        except KeyboardInterrupt:
+            session.out.line()
+            tell("the places are as they were; quit, or Ctrl-D, ends")
 
 
 class _WrongLineError(Exception):
@@ -236,7 +239,7 @@ class _Session:
         places = [] if self._scan is None else list(itertools.islice(self._scan, most))
         for k, at in enumerate(places):
             value = self._value(at)
-            where = self._process.describe(at)
+            where = name_of(self._process, at)
             if self.out.json:
                 json = None if value is None else self._kind.as_json(value)
                 self.out.record({"index": k, "address": hex(at), "where": where, "value": json})
@@ -293,4 +296,4 @@ class _Session:
     def _number(text: str, usage: str) -> int:
         if not text.isascii() or not text.isdecimal():
             raise _WrongLineError(f"{shown(text)!r} is no number; say {usage}")
-        return int(text)
+        return min(int(text), sys.maxsize - 1)  # no list is as long

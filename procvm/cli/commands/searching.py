@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from procvm.cli.kinds import Kind, Number, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import open_target, said_of
+from procvm.cli.target import name_of, open_target, said_of
 from procvm.hexrows import ascii_text
 from procvm.process.mapped import Mapped
 
@@ -77,7 +78,7 @@ def search(
             "PATTERN",
             lambda: process.vm.search(**asked, ranges=ranges, align=align, progress=meter),
         )
-        for hit in itertools.islice(hits, limit):
+        for hit in itertools.islice(hits, None if limit is None else min(limit, sys.maxsize)):
             nr += 1
             _show(out, process, hit, as_text=text is not None or regex is not None)
         hits.close()
@@ -114,7 +115,7 @@ def _asked(
 
 
 def _show(out: Output, process: Mapped, hit: int, *, as_text: bool) -> None:
-    where = process.describe(hit)
+    where = name_of(process, hit)
     if out.json:
         out.record({"address": hex(hit), "where": where})
         return

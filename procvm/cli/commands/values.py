@@ -18,7 +18,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import NOTHING
 from procvm.cli.kinds import Bytes, Kind, Pointer, read_chunks
 from procvm.cli.output import Output, fault_of, message_of, tell
-from procvm.cli.target import address_in, open_target, pid_of, said_of
+from procvm.cli.target import address_in, name_of, open_target, pid_of, said_of
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
@@ -76,11 +76,10 @@ def read(
         elif out.json:
             _document(out, process, vm, at, kind, count)
         else:
-            describe = process.describe
             for where, value in kind.read(vm, at, count):
                 text = kind.text(value, as_hex=as_hex)
                 if isinstance(kind, Pointer):
-                    text = _pointer(out, text, describe(value))
+                    text = _pointer(out, text, name_of(process, value))
                 prefix = f"{out.style(hex(where), 'address')}  " if out.is_terminal else ""
                 out.line(prefix + text)
 
@@ -119,7 +118,7 @@ def _document(
         for where, value in kind.read(vm, at, count):
             one = {"address": hex(where), "value": kind.as_json(value)}
             if isinstance(kind, Pointer):
-                one["where"] = process.describe(value)
+                one["where"] = name_of(process, value)
             values.append(one)
     except ProcvmError as error:
         broken = error
@@ -283,7 +282,7 @@ class _Change:
             self._document(process.pid, found, is_written=True, is_atomic=is_atomic)
         elif self._out.is_terminal:
             n = len(self._new)
-            where = process.describe(self._at)
+            where = name_of(process, self._at)
             name = "" if where == hex(self._at) else f" ({where})"
             self._out.line(f"{n} byte{'s' * (n != 1)} written at {self._at:#x}{name}")
         return 0
