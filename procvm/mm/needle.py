@@ -114,7 +114,10 @@ def _pattern(text: str, align: int) -> _Bytes:
     joined = "".join(tokens)
     pairs = [token[k : k + 2] for token in tokens for k in range(0, len(token), 2)]
     if not pairs or not all(map(_BYTE.fullmatch, pairs)):
-        raise ValueError(f"{text!r} is not a pattern such as '48 8B ?? ?F'; for text give bytes")
+        raise ValueError(
+            f"{text!r} is not a pattern such as '48 8B ?? ?F'; to find text give its bytes (of the "
+            "command: --text)"
+        )
     values = bytes.fromhex(joined.replace("?", "0"))
     masks = bytes.fromhex("".join("0" if digit == "?" else "F" for digit in joined))
     return _Bytes(values, masks, align)

@@ -37,7 +37,7 @@ __all__ = ["diff", "snapshot"]
     type=click.Path(dir_okay=False),
     help="The core file; what was there is replaced.",
 )
-@click.option("--hold", is_flag=True, help="Hold the process meanwhile: all is of one instant.")
+@click.option("--hold", is_flag=True, help="Hold the process meanwhile; takes its size in memory.")
 @range_options("r")
 def snapshot(
     out: Output, target: str, path: str, hold: bool, perms: str, within: str | None

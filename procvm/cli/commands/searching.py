@@ -74,8 +74,9 @@ def search(
     with open_target(target) as process, metered(out, "search") as meter:
         asked = _asked(process, pattern, text, regex, kind, value)
         ranges = ranges_in(process, within, perms)
+        given = {"PATTERN": pattern, "--text": text, "--regex": regex, "--value": value}
         hits = said_of(
-            "PATTERN",
+            next(name for name, one in given.items() if one is not None),
             lambda: process.vm.search(**asked, ranges=ranges, align=align, progress=meter),
         )
         for hit in itertools.islice(hits, None if limit is None else min(limit, sys.maxsize)):
