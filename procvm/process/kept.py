@@ -140,10 +140,11 @@ class KeptMemory(UserMemory):
             k = bisect_right(self._starts, address) - 1
             if k >= 0 and n <= _FEW:
                 start, end, own = self._pieces[k]
-                if isinstance(own, FilePart) and address + n <= end:
+                if type(own) is FilePart and address + n <= end:
                     # What most reads are, with no step more than it takes.
+                    file, offset = own
                     try:
-                        data = pread(own.file.number, n, own.offset + address - start)
+                        data = pread(file.number, n, offset + address - start)
                     except OSError:
                         data = b""  # the other way finds out why
                     if len(data) == n:
