@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 import procvm
+from procvm.cli.output import size_text
 from procvm.cli.picture import draw
 from tests.playground import PAGE, Playground
 
@@ -78,7 +79,7 @@ def test_every_mapping_of_a_small_program_has_a_line(
     libc = target.maps().filter(name="libc.so.6", perms="x")[0]
     use = use_of(playground.pid, libc.start)
     assert use["Rss"] > 0
-    assert picture.line(libc.start).endswith(f" {use['Rss'] // 1024}K ·")
+    assert picture.line(libc.start).endswith(f" {size_text(use['Rss'])} ·")
     assert picture.lines[0] == f"Address space of process {playground.pid}, playground"
     assert picture.lines[1].startswith(f"{len(target.maps())} mappings · size ")
 
