@@ -6,6 +6,7 @@ A race counts what it really met and fails if that is too little.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -451,6 +452,16 @@ def test_an_exec_at_every_system_call_where_proc_is_read_only(operation: str) ->
         assert nr >= 1 or operation != "read"
 
 
+@contextmanager
+def _sharer(target: Subject) -> Iterator[int]:
+    """Gives a process that shares the memory of a target, and ends it whatever comes."""
+    pid = int(target.ask("share"))
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.xfail(
     reason="the descriptors stay good while another process keeps the memory (architecture.md)",
     strict=True,
@@ -458,16 +469,17 @@ def test_an_exec_at_every_system_call_where_proc_is_read_only(operation: str) ->
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Backend) -> None:
     """Row 12: the process runs another program, though one that shared its memory still has it."""
-    with Subject() as target:
-        sharer = int(target.ask("share"))
-        with procvm.open(target.pid, backend=backend) as process:
-            accesses = Accesses(process, target.address)
-            accesses.assert_all_work()
-            target.send(f"exec {compiled('subject')}")
-            target.hexes()
-            accesses.assert_all_raise(procvm.ProcessExecedError)
-            assert process.is_alive()
-        os.kill(sharer, 9)
+    with (
+        Subject() as target,
+        _sharer(target),
+        procvm.open(target.pid, backend=backend) as process,
+    ):
+        accesses = Accesses(process, target.address)
+        accesses.assert_all_work()
+        target.send(f"exec {compiled('subject')}")
+        target.hexes()
+        accesses.assert_all_raise(procvm.ProcessExecedError)
+        assert process.is_alive()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -477,8 +489,7 @@ def test_an_exec_while_another_process_keeps_the_old_memory(backend: Backend) ->
     Never the new program's: a read by number notices the exec, and the descriptors lead to the
     memory that was opened.
     """
-    with Subject() as target:
-        sharer = int(target.ask("share"))
+    with Subject() as target, _sharer(target) as sharer:
         with procvm.open(target.pid, backend=backend) as process:
             accesses = Accesses(process, target.address)
             accesses.assert_all_work()
@@ -492,7 +503,6 @@ def test_an_exec_while_another_process_keeps_the_old_memory(backend: Backend) ->
             assert process.is_alive()
         with procvm.open(sharer, backend=backend) as process:
             assert process.vm.read_bytes(target.address, 64) == pattern(target.address, 64)
-        os.kill(sharer, 9)
 
 
 @as_root
