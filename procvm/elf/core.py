@@ -7,7 +7,7 @@ Source:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from procvm.elf.headers import Note
@@ -193,24 +193,39 @@ def parse_file_note(desc: memoryview) -> list[FileNote]:
     if len(desc) < _FILE_HEAD.size:
         raise ValueError(f"mapped files in {len(desc)} bytes")
     count, unit = _FILE_HEAD.unpack_from(desc)
-    begin = _FILE_HEAD.size + count * _FILE_ENTRY.size
-    if begin > len(desc):
-        raise ValueError(f"{count} mapped files in {len(desc)} bytes")
-    names = bytes(desc[begin:]).split(b"\0", count)
-    if len(names) < count:
-        raise ValueError(f"{len(names)} names of {count} mapped files")
     found: list[FileNote] = []
-    end = 0
-    rows = _FILE_ENTRY.iter_unpack(desc[_FILE_HEAD.size : begin])
-    for (start, stop, pages), name in zip(rows, names, strict=False):
-        if not end <= start < stop or pages * unit > _LAST_OFFSET:
-            raise ValueError(f"mapped files that are not in order at {start:#x}")
-        end = stop
-        found.append(FileNote(start, stop, pages * unit, name))
+    rows = desc[_FILE_HEAD.size :]
+    for (start, end, pages), name in _named(rows, count, _FILE_ENTRY, "mapped files"):
+        if pages * unit > _LAST_OFFSET:
+            raise ValueError(f"a mapped file from {pages:#x} x {unit:#x} on at {start:#x}")
+        found.append(FileNote(start, end, pages * unit, name))
     return found
 
 
 _LAST_OFFSET = (1 << 64) - 1
+
+
+def _named(
+    rows: memoryview, count: int, entry: struct.Struct, what: str
+) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yields rows that begin with a start and an end, and the name of each, which stand behind.
+
+    Raises:
+        ValueError: They are not as many as said, or not in order.
+    """
+    begin = count * entry.size
+    if begin > len(rows):
+        raise ValueError(f"{count} {what} in {len(rows)} bytes")
+    names = bytes(rows[begin:]).split(b"\0", count)
+    if len(names) < count:
+        raise ValueError(f"{len(names)} names of {count} {what}")
+    last = 0
+    for row, name in zip(entry.iter_unpack(rows[:begin]), names, strict=False):
+        start, end, *_ = row
+        if not last <= start < end:
+            raise ValueError(f"{what} that are not in order at {start:#x}")
+        last = end
+        yield row, name
 
 
 class MapsNote(NamedTuple):
@@ -251,21 +266,13 @@ def parse_maps_note(desc: memoryview) -> list[MapsNote]:
     if len(desc) < _WORD.size:
         raise ValueError(f"mappings in {len(desc)} bytes")
     count = _WORD.unpack_from(desc)[0]
-    begin = _WORD.size + count * _MAPS_ENTRY.size
-    if begin > len(desc):
-        raise ValueError(f"{count} mappings in {len(desc)} bytes")
-    names = bytes(desc[begin:]).split(b"\0", count)
-    if len(names) < count:
-        raise ValueError(f"{len(names)} names of {count} mappings")
-    rows: list[MapsNote] = []
-    end = 0
-    for row, name in zip(_MAPS_ENTRY.iter_unpack(desc[_WORD.size : begin]), names, strict=False):
-        start, stop, flags, offset, major, minor, inode = row
-        if not end <= start < stop or flags > _ALL_PERMS:
-            raise ValueError(f"mappings that are not in order at {start:#x}")
-        end = stop
-        rows.append(MapsNote(start, stop, flags, offset, (major, minor), inode, name))
-    return rows
+    found: list[MapsNote] = []
+    for row, name in _named(desc[_WORD.size :], count, _MAPS_ENTRY, "mappings"):
+        start, end, flags, offset, major, minor, inode = row
+        if flags > _ALL_PERMS:
+            raise ValueError(f"a mapping of permissions {flags:#x} at {start:#x}")
+        found.append(MapsNote(start, end, flags, offset, (major, minor), inode, name))
+    return found
 
 
 _ALL_PERMS = 15

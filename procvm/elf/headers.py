@@ -34,6 +34,7 @@ __all__ = [
     "Segment",
     "Stream",
     "build_id_of",
+    "turned",
 ]
 
 PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
@@ -286,6 +287,11 @@ class Elf:
     def symbol_len(self) -> int:
         """Bytes of a symbol."""
         return struct.calcsize("=" + self._formats.symbol)
+
+
+def turned(flags: int) -> int:
+    """Returns a segment's flags as those of `Perms`, or these as those: R and X change places."""
+    return (flags & 4) >> 2 | flags & 2 | (flags & 1) << 2
 
 
 def _alone(head: bytearray) -> bytes:

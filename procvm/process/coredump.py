@@ -31,8 +31,7 @@ from procvm.elf.core import (
     pack_prpsinfo,
     pack_prstatus,
 )
-from procvm.elf.headers import ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE
-from procvm.perms import EXEC, READ, WRITE
+from procvm.elf.headers import ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE, turned
 from procvm.process.facts import Facts
 from procvm.process.maps import Kind, Maps
 
@@ -138,8 +137,7 @@ class CoreWriter:
         runs = self._runs
         starts = [run.start for run in runs]
         for vma in maps:
-            flags = vma.perms & READ and 4
-            flags |= (vma.perms & WRITE and 2) | (vma.perms & EXEC and 1)
+            flags = turned(int(vma.perms))
             at, last = vma.start, min(vma.end, end)
             k = max(bisect_right(starts, at) - 1, 0)
             while at < last:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from typing import Any
 
 from procvm.elf import core
-from procvm.elf.headers import ET_CORE, PT_LOAD, PT_NOTE, Elf, Segment
+from procvm.elf.headers import ET_CORE, PT_LOAD, PT_NOTE, Elf, Segment, turned
 from procvm.errors import MalformedError, UnsupportedError
 from procvm.escape import printable
 from procvm.linux import procfs
@@ -53,18 +53,18 @@ def open_core(path: Any) -> Snapshot:
         if elf.bits != 64:
             raise UnsupportedError(f"{what} is the core file of a 32-bit process")
         segments = elf.segments()
+        end = procfs.user_space_end()
         try:
             found = core.by_kind(
                 note for part in segments if part.type == PT_NOTE for note in elf.notes(part)
             )
             facts = _facts(found, elf.machine)
-            loads = _loads(elf, segments, procfs.user_space_end())
+            loads = _loads(elf, segments, end)
             maps = _maps(found, loads, facts)
         except MalformedError:
             raise
         except ValueError as error:
             raise elf.malformed(str(error)) from None
-    end = procfs.user_space_end()
     pieces: list[Piece] = []
     for load in loads:
         # Of a file that was cut off, what is there.
@@ -151,7 +151,7 @@ def _maps(
             found.append(Vma(one.start, one.end, Perms(0), one.offset, _NO_DEV, 0, one.name))
     for load in loads:
         at, end = load.vaddr, load.vaddr + load.memsz
-        perms = Perms((load.flags & 4) >> 2 | load.flags & 2 | (load.flags & 1) << 2)
+        perms = Perms(turned(load.flags))
         while at < end:
             while k < len(files) and files[k].end <= at:
                 k += 1

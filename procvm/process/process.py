@@ -18,15 +18,17 @@ from procvm.linux.libc import errno_error
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.linux.procmap import entry_at
 from procvm.mm.space import VmSpace
+from procvm.newfile import new_file
 from procvm.own.buffers import Buffer
 from procvm.process.atomic import Holder
+from procvm.process.facts import Facts
 from procvm.process.image import Image, ended, open_image
 from procvm.process.mapped import Mapped
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
 from procvm.process.modules import MappedFile, open_mapped
 from procvm.process.patch import Patch, Unchanged
-from procvm.process.snapshot import Snapshot, save_core, take_snapshot
+from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 
 __all__ = ["Process", "open_process"]
 
@@ -109,9 +111,11 @@ class Process(Mapped, Closing):
         Raises:
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program.
+            NotStoppedError: A `Tracee` ran on before all was copied: its longest hold was over.
         """
-        facts = self._image.facts()
-        return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
+        with self._at_one_instant():
+            facts = self._facts()
+            return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
 
     def save(
         self,
@@ -137,9 +141,11 @@ class Process(Mapped, Closing):
             OSError: The file's own: no room, no such folder.
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program.
+            NotStoppedError: As of `snapshot`; no file is left then.
         """
-        facts = self._image.facts()
-        return save_core(path, self._vm, self.maps(), facts, ranges, progress=progress)
+        with new_file(path) as fd, self._at_one_instant():
+            facts = self._facts()
+            return write_core(fd, self._vm, self.maps(), facts, ranges, progress=progress)
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""
@@ -193,6 +199,14 @@ class Process(Mapped, Closing):
     def _hold(self) -> AbstractContextManager[object]:
         """Returns what holds the process while several things are done to it: nothing does."""
         return nullcontext()
+
+    def _at_one_instant(self) -> AbstractContextManager[object]:
+        """Returns what makes a copy one of an instant: nothing does, of a process that runs."""
+        return nullcontext()
+
+    def _facts(self) -> Facts:
+        """Returns what is known of it beside its memory."""
+        return self._image.facts()
 
     def is_alive(self) -> bool:
         """Returns whether the process that was opened has not ended; a zombie has.

@@ -25,7 +25,7 @@ from procvm.process.mapped import Mapped
 from procvm.process.maps import Maps, Vma
 from procvm.process.modules import MappedFile, open_mapped
 
-__all__ = ["Run", "Snapshot", "save_core", "take_snapshot", "write_core"]
+__all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
 
 _STREAM_LEN = 1 << 22
 _PART_LEN = 1 << 26
@@ -188,7 +188,8 @@ class Snapshot(VmSpace, Mapped, Closing):
             ClosedError: It was closed.
         """
         kept = self.kept_ranges()
-        return save_core(path, self, self._maps, self._facts, kept, progress=progress)
+        with new_file(path) as fd:
+            return write_core(fd, self, self._maps, self._facts, kept, progress=progress)
 
     def close(self) -> None:
         """Forgets what was kept. Twice is fine."""
@@ -213,20 +214,6 @@ def take_snapshot(
             pieces.append(Piece(part.start, part.end, None))
     kept = KeptMemory(pieces, regions_of(maps), memory.end, facts.pid)
     return Snapshot(kept, maps, facts, vm)
-
-
-def save_core(
-    path: Any,
-    vm: VmSpace,
-    maps: Maps,
-    facts: Facts,
-    ranges: Iterable[Any] | None,
-    *,
-    progress: Callable[[int, int], object] | None = None,
-) -> int:
-    """Streams what can be read of a space to a new core file; see `Process.save`."""
-    with new_file(path) as fd:
-        return write_core(fd, vm, maps, facts, ranges, progress=progress)
 
 
 def write_core(

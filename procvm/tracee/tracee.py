@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, final
@@ -21,11 +21,9 @@ from procvm.errors import (
 )
 from procvm.linux.libc import errno_error
 from procvm.mm.space import VmSpace
-from procvm.newfile import new_file
 from procvm.process.facts import Facts, Thread
 from procvm.process.image import Image
 from procvm.process.process import Process
-from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm.tracee.held import Held, HeldMemory
 from procvm.tracer.protocol import Op
@@ -141,37 +139,6 @@ class Tracee(Process):
             raise
         # No call stands between here and the caller: nothing can come before it has the hold.
         return held
-
-    def snapshot(
-        self,
-        ranges: Iterable[Any] | None = None,
-        *,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Snapshot:
-        """Returns its memory as it is at one instant: it is held while it is copied.
-
-        See `Process.snapshot`. What takes longer than the longest hold is not of one
-        instant, and raises NotStoppedError.
-        """
-        with self._at_one_instant():
-            facts = self._facts()
-            return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
-
-    def save(
-        self,
-        path: Any,
-        ranges: Iterable[Any] | None = None,
-        *,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> int:
-        """Writes its memory at one instant to an ELF core file, with the registers of its threads.
-
-        See `Process.save`. What takes longer than the longest hold is not of one
-        instant, and raises NotStoppedError; no file is left then.
-        """
-        with new_file(path) as fd, self._at_one_instant():
-            facts = self._facts()
-            return write_core(fd, self._vm, self.maps(), facts, ranges, progress=progress)
 
     @contextmanager
     def _at_one_instant(self) -> Generator[None]:

@@ -170,7 +170,7 @@ def test_a_machine_on_which_all_works(root: Doctor) -> None:
 def test_absent_settings_are_no_cause(root: Doctor) -> None:
     """Where there is no ptrace_scope it is absent, and nothing of it is told of a process."""
     if Path("/proc/sys/kernel/yama").exists():
-        pytest.skip("this kernel has the setting")
+        pytest.skip("needs a kernel without Yama (CONFIG_SECURITY_YAMA is not set)")
     with Subject() as target:
         found = root.examine(target.pid)
     assert found["yama"].verdict == "absent"
@@ -389,13 +389,13 @@ def _in_a_domain(doctor: Doctor) -> None:
     try:
         doctor.take_away(landlock=True)
     except AssertionError as error:
-        pytest.skip(f"no Landlock: {error}")
+        pytest.skip(f"needs Landlock (CONFIG_SECURITY_LANDLOCK): {error}")
 
 
 def test_a_security_module_that_nothing_tells_of(program: str) -> None:
     """Where no list of modules is to be read the refusal is told, and its cause is not known."""
     if Path("/sys/kernel/security/lsm").exists():
-        pytest.skip("here is such a list")
+        pytest.skip("needs a machine without securityfs (/sys/kernel/security/lsm)")
     with Doctor() as doctor, Subject(program=program) as target:
         _in_a_domain(doctor)
         found = doctor.examine(target.pid)
@@ -529,7 +529,7 @@ def test_a_kernel_thread(nobody: Doctor, root: Doctor) -> None:
         if "Kthread:\t1" in (procfs.read_text(f"/proc/{pid}/status") or "")
     ]
     if not kernel:
-        pytest.skip("no kernel thread is to be seen here")
+        pytest.skip("needs the first pid namespace, where /proc shows kernel threads")
     for doctor in (nobody, root):
         found = doctor.examine(kernel[0])
         assert found.failing() == ["target"]
@@ -617,7 +617,7 @@ def freezer(request: pytest.FixtureRequest) -> Iterator[Path]:
     try:
         group.mkdir()
     except OSError as error:
-        pytest.skip(f"no group can be made: {error}")
+        pytest.skip(f"needs a cgroup file system that can be written: {error}")
     try:
         if not any((group / name).exists() for name in ("freezer.state", "cgroup.freeze")):
             pytest.skip(f"{top} freezes nothing")

@@ -28,7 +28,7 @@ import procvm
 from procvm import AccessDeniedError, PageFaultError, Run, Snapshot, u8, u32, u64, usize
 from procvm.extras import numpy_or_none
 from procvm.process import diff
-from procvm.process.snapshot import save_core
+from procvm.process.snapshot import write_core
 from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
 from tests.faults.subjects import Subject
@@ -923,7 +923,8 @@ def test_the_first_thread_stays_the_first(
         assert kept.threads()[0].tid == child.pid
         facts = kept.facts
         turned = facts._replace(registers=dict(reversed(list(facts.registers.items()))))
-        save_core(tmp_path / "turned", kept, kept.maps(), turned, None)
+        with open(tmp_path / "turned", "w+b") as file:
+            write_core(file.fileno(), kept, kept.maps(), turned, None)
     with procvm.open_core(tmp_path / "turned") as kept:
         order = [thread.tid for thread in kept.threads()]
         assert order == list(turned.registers)
