@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from procvm import forks
 from procvm.address import PAGE_SIZE
 from procvm.errors import ClosedError, NotTracedError, VmError
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
@@ -37,7 +38,9 @@ class Calls:
         self._in_atomic = False
         self._channel = channel
         self._still: Standstill | None = None
+        self._has_no_peer = False
         self.closed = False
+        forks.register(self)
 
     def request(
         self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float | None = STOP_TIMEOUT
@@ -61,8 +64,27 @@ class Calls:
             raise ClosedError(f"process {self._image.pid} was detached from; attach again")
         if self._channel is None or self._channel.closed:
             self.drop()
-            self._channel = open_channel(self._image.pid, self._image.open_pidfd().number)
+            files = self._image.open_files()
+            self._channel = open_channel(
+                self._image.pid,
+                self._image.open_pidfd().number,
+                (files.mem.number, files.maps.number),
+                self._image.token_address,
+            )
         return self._channel
+
+    def look_for_peers(self) -> None:
+        """Looks once through all processes for one that runs in the same address space.
+
+        It takes longer the more processes there are, so it is done before a hold and not in
+        it: there only the relatives of the target are asked, which a new peer is one of.
+
+        Raises:
+            SharedMemoryError: There is such a process.
+        """
+        if not self._has_no_peer:
+            require_no_peer(self._image.pid, everyone=True)
+            self._has_no_peer = True
 
     def drop(self) -> None:
         """Ends the channel, and with it every hold."""
@@ -78,7 +100,7 @@ class Calls:
         self.closed = True
         self.drop()
 
-    def forget(self) -> None:
+    def after_fork_in_child(self) -> None:
         """As `close`, in a child that the tool forked."""
         self._lock = threading.RLock()
         self._atomic_lock = threading.RLock()
@@ -96,7 +118,7 @@ class Calls:
             reliance = None if channel is None else channel.flags.reliance()
             if reliance is None:
                 return None
-            still = Standstill(self._image, reliance)
+            still = Standstill(self._image, reliance, self.look_for_peers)
             # No call stands from here on: of two threads that made one, one is taken.
             if self._still is None or self._still.reliance.held != still.reliance.held:
                 self._still = still
@@ -143,6 +165,7 @@ class Calls:
                 self._in_atomic = False
 
     def _atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+        self.look_for_peers()
         still = self.standstill()
         if still is not None:
             found, lived = None, True
@@ -156,18 +179,7 @@ class Calls:
                 raise tracer_ended(self._image.pid)
             if found is not None:
                 return found
-        if self._channel is None or not self._channel.image_named:
-            require_no_peer(self._image.pid, everyone=True)
-        self._name_image()
-        return bytes(self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what))
-
-    def _name_image(self) -> None:
-        """Gives the tracer our own descriptors of the program, once a channel."""
-        with self._lock:
-            channel = self._open()
-            if channel.image_named:
-                return
-            files = self._image.open_files()
-            fds = (files.mem.number, files.maps.number)
-            self.request(Op.IMAGE, self._image.token_address, files.writable, fds=fds)
-            channel.image_named = True
+        answer = self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what)
+        if answer is None:
+            raise memory.fault(what.address, "access atomically")
+        return bytes(answer)

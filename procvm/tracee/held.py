@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import socket
+import sys
 import weakref
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast, final
+from functools import partial
+from types import SimpleNamespace, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
+from procvm import forks
 from procvm.address import PAGE_SIZE
 from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
 from procvm.linux.pagemap import is_copied
@@ -24,33 +30,158 @@ from procvm.process.memory import ProcessMemory
 from procvm.process.pages import Page, PageCache
 from procvm.tracer.protocol import Reliance
 
-__all__ = ["Held", "HeldMemory", "Standstill", "tracer_ended"]
+__all__ = ["Grip", "Held", "HeldMemory", "Standstill", "hold_is_over", "tracer_ended"]
 
 T = TypeVar("T")
 
 _FEW = 4 * PAGE_SIZE
+_LAST_BREATH_MS = 2000
 
 
-class Held(io.FileIO):
-    """A hold on a target, for as long as it is open; what `with stopped()` gives.
+class Grip:
+    """The tool's end of one hold: a socket whose shutdown the tracer sees, and lets go.
 
-    It is the end of a pipe, whose closing the tracer sees and lets go. That is
-    why it is a file: leaving the ``with`` then runs no bytecode of ours, at any
-    of which Ctrl-C could come first and leave the target stopped; and should it
-    come before the ``with`` is entered, dropping the object closes it as well.
+    Attributes:
+        reliance: What says whether the hold lasts; None if it was over at once.
+        closed: Whether the tool ended it.
+    """
+
+    def __init__(self, pid: int, line: socket.socket) -> None:
+        self.pid = pid
+        self.reliance: Reliance | None = None
+        self._line = line
+        # Shutting down, unlike closing, also ends the hold where a child that C code of the
+        # tool forked has a copy of the socket. C code calls it: see `Held.__exit__`.
+        self.raw = SimpleNamespace(
+            closed=False, writable=_yes, close=partial(line.shutdown, socket.SHUT_RDWR)
+        )
+        forks.register(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the tool ended it."""
+        return bool(self.raw.closed)
+
+    def close(self) -> None:
+        """Ends the hold. Twice is fine."""
+        with contextlib.suppress(OSError):
+            self.raw.close()
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """Closes the socket without ending the hold, as in a child that the tool forked."""
+        self.raw.close = int  # does nothing
+        self.raw.closed = True
+        self._line.close()
+
+    def leave(self, before: BaseException | None) -> None:
+        """Closes what the end of the ``with`` left open.
+
+        Args:
+            before: The exception that was being handled as the ``with`` was entered.
+
+        Raises:
+            NotStoppedError: The target ran on within the ``with``, and no other error
+                is under way.
+        """
+        was_over = not self.closed and (self.reliance is None or self.reliance.ended_by_itself)
+        self.after_fork_in_child()
+        if was_over and sys.exception() is before:
+            raise hold_is_over(self.pid)
+
+
+@final
+class Held:
+    """A hold on a target until it is closed; `with tracee.stopped() as held` gives it.
+
+    Ctrl-C at any moment in or around the ``with`` leaves the target running: leaving it calls
+    a function of C first, and dropping the object lets the target go as well.
     """
 
     vm: VmSpace
-    """The target's address space, pages of which are kept once read.
+    """The target's address space, whose pages are kept once read.
 
-    What is read in pieces, such as a list or a tree, is read some ten times
-    quicker than by `Tracee.vm`. Private memory alone is kept: it can not change
-    until the hold ends but by the tool, which is seen here by whichever space of
-    the same `Tracee` it writes. Shared memory is read anew each time, and so are
-    pages of files and whatever goes straight to a buffer of the caller's. After the
-    end of the ``with`` every read is. One of a hold whose longest time was over
+    Lists, trees and other memory read in pieces are read some ten times
+    quicker than by `Tracee.vm`. Only private memory is kept: until the hold ends it
+    can only be changed by the tool, whose writes are seen here from any space of
+    the same `Tracee`. Shared memory is read anew each time, and so are
+    pages of files and reads into a buffer of the caller's. After the
+    end of the ``with`` every read is. A read after the longest time of the hold
     raises NotStoppedError.
     """
+
+    def __init__(self, grip: Grip, vm: VmSpace) -> None:
+        self._grip = grip
+        self.vm = vm
+
+    def __repr__(self) -> str:
+        return f"<Held: process {self._grip.pid}{', over' if self.is_over else ''}>"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the target is not held by this any more."""
+        return self._grip.closed or not self._grip.reliance
+
+    def close(self) -> None:
+        """Ends the hold; the target runs on if no other hold is left. Twice is fine."""
+        self._grip.close()
+
+    def __enter__(self) -> Held:
+        return self
+
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None: ...
+
+    else:
+        __exit__ = property(lambda self: self._leaving())
+
+    def _leaving(self) -> Callable[..., None]:
+        """Returns the function of C that ends the hold, before which no Ctrl-C can come.
+
+        ``with`` asks for it as it is entered. It closes the writer of the pair, which ends the
+        hold, and then the reader, which is Python and raises if the hold was over before.
+        """
+        leaving = _Leaving(self._grip, sys.exception())
+        pair: Any = io.BufferedRWPair(cast(Any, leaving), cast(Any, self._grip.raw), 1)
+        return cast("Callable[..., None]", pair.__exit__)
+
+
+def _yes() -> bool:
+    return True
+
+
+class _Leaving:
+    """The reader of the pair that leaves a hold; see `Held.__exit__`."""
+
+    def __init__(self, grip: Grip, before: BaseException | None) -> None:
+        self.closed = False
+        self._grip = grip
+        self._before = before
+
+    readable = staticmethod(_yes)
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    def close(self) -> None:
+        """Ends the leaving, after the hold has ended."""
+        self.closed = True
+        self._grip.leave(self._before)
+
+
+def hold_is_over(pid: int) -> NotStoppedError:
+    """Returns the error of a hold that ended by itself."""
+    return NotStoppedError(
+        f"the hold on process {pid} is over, and the process ran on: its longest time was over, "
+        "or the tracer ended; hold it again, with a longest_hold that is long enough",
+        pid=pid,
+    )
 
 
 class Standstill:
@@ -62,8 +193,11 @@ class Standstill:
         pages: What was read of private memory.
     """
 
-    def __init__(self, image: Image, reliance: Reliance) -> None:
+    def __init__(
+        self, image: Image, reliance: Reliance, look_for_peers: Callable[[], None]
+    ) -> None:
         self.image = image
+        self._look_for_peers = look_for_peers
         self.reliance = reliance
         # Not of this object, which it would keep, and its descriptors, in a cycle.
         self.pages = PageCache(lambda: bool(reliance))
@@ -96,7 +230,8 @@ class Standstill:
         """Raises SharedMemoryError if another process runs in the same address space."""
         if not self._alone:
             self._alone = False
-            require_no_peer(self.image.pid, everyone=True)
+            self._look_for_peers()
+            require_no_peer(self.image.pid)
             self._alone = True
 
     def is_alone(self) -> bool:
@@ -202,11 +337,11 @@ _LAST = 1 << 64
 class HeldMemory(UserMemory):
     """A target's memory in a hold, of which what was read is kept."""
 
-    def __init__(self, memory: ProcessMemory, still: Standstill, held: Held) -> None:
+    def __init__(self, memory: ProcessMemory, still: Standstill, grip: Grip) -> None:
         self._memory = memory
         self._still = still
-        # Not the hold itself: dropping it is what ends it.
-        self._held = weakref.ref(held)
+        # A strong reference would keep a dropped hold from ending.
+        self._grip = weakref.ref(grip)
         # Unlike those of a process, they keep no scratch memory: one serves all threads.
         self._loaders: dict[Pod[Any], Callable[[int], Any]] = {}
 
@@ -243,17 +378,17 @@ class HeldMemory(UserMemory):
         still = self._still
         if still.lasts:
             return True
-        held = self._held()
-        if held is None or held.closed:
+        grip = self._grip()
+        if grip is None or grip.closed:
             return False
         still.image.open_files()
-        if ended(still.image.open_pidfd().number):
+        if still.reliance.ended_by_itself:
+            raise hold_is_over(still.image.pid)
+        # Nothing but the end of the target ends it otherwise; the kernel tells that end
+        # once the tracer has reaped the last thread.
+        if ended(still.image.open_pidfd().number, _LAST_BREATH_MS):
             raise still.image.gone()
-        raise NotStoppedError(
-            f"the hold on process {still.image.pid} is over: its longest time was, or the tracer "
-            "ended; hold it again, or give attach a longest_hold that is long enough",
-            pid=still.image.pid,
-        )
+        raise hold_is_over(still.image.pid)
 
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` bytes of the target to our own memory, anew; see `Memory.read`.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import marshal
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
-from procvm.address import as_int
+from procvm.address import as_int, as_timeout
 from procvm.errors import ProcessExitedError, UnsupportedError
 from procvm.linux.fds import Fd
 from procvm.process.image import open_image
@@ -44,6 +47,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
         AccessDeniedError: It may not be traced; the message names the cause.
         StopTimeoutError: It could not be stopped for now.
     """
+    longest_hold = as_timeout(longest_hold, "longest_hold")
     image = open_image(as_int(pid, "pid"))
     tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
     try:
@@ -64,8 +68,13 @@ import marshal, os, signal, sys
 setup, go, failed = map(int, sys.argv[1:4])
 for fd in (setup, go, failed):
     os.set_inheritable(fd, False)
-with open(setup, "rb") as file:
-    paths, argv, env = marshal.load(file)
+try:
+    with open(setup, "rb") as file:
+        paths, argv, env, blocked = marshal.load(file)
+except EOFError:
+    os._exit(127)
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 if env is None:
@@ -74,6 +83,7 @@ if env is None:
 os.write(failed, b"+")
 if not os.read(go, 1):
     os._exit(127)
+signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 last = telling = 0
 for path in paths:
     try:
@@ -122,13 +132,15 @@ def spawn(
         OSError: The program can not be started, as from subprocess.Popen.
         AccessDeniedError: It may not be traced.
     """
+    longest_hold = as_timeout(longest_hold, "longest_hold")
     arguments = _arguments(argv)
     variables = None if env is None else _variables(env)
+    blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
     setup, setup_end = _pipe()
     go, go_end = _pipe()
     failed, failed_end = _pipe()
     passed = (setup.number, go.number, failed_end.number)
-    popen = subprocess.Popen(
+    start = _Start(
         [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *map(str, passed)],
         stdin=stdin,
         stdout=stdout,
@@ -137,25 +149,88 @@ def spawn(
         pass_fds=(*passed, *pass_fds),
         start_new_session=start_new_session,
     )
-    popen.args = [argv] if isinstance(argv, str | bytes | os.PathLike) else list(argv)
-    del setup, go, failed_end
     try:
+        popen = start.popen()
+        popen.args = [argv] if isinstance(argv, str | bytes | os.PathLike) else list(argv)
+        del setup, go, failed_end
         with os.fdopen(os.dup(setup_end.number), "wb") as file:
             del setup_end
             paths = _paths(arguments[0], os.environb if variables is None else variables)
-            marshal.dump((paths, arguments, variables), file)
+            marshal.dump((paths, arguments, variables, blocked), file)
         # Popen returns before its exec is done. Once the trampoline speaks the next exec is
         # the program's; should it end before, the pipe does.
         os.read(failed.number, 1)
         return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
     except BaseException:
-        popen.kill()
-        # Not its __exit__, which would close pipes of the caller's as well.
-        popen.wait()
-        for pipe in (popen.stdin, popen.stdout, popen.stderr):
-            if pipe is not None:
-                pipe.close()
+        start.give_up()
         raise
+
+
+class _Start:
+    """The start of a child that no Ctrl-C can lose.
+
+    Python raises KeyboardInterrupt in the main thread only, so another thread makes the child:
+    in `subprocess.Popen` it would come after the fork and before the object is there. That
+    thread blocks SIGINT, which the child inherits: the interpreter in it would write a
+    traceback before the program is there.
+    """
+
+    def __init__(self, argv: list[str], **options: Any) -> None:
+        self._argv = argv
+        self._options = options
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._error: BaseException | None = None
+        self._given_up = False
+
+    def popen(self) -> subprocess.Popen[bytes]:
+        """Starts the child.
+
+        Raises:
+            OSError: As subprocess.Popen, and so are its other errors.
+        """
+        thread = threading.Thread(target=self._run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread to start a process from: {error}") from None
+        thread.join()
+        if self._error is not None:
+            raise self._error
+        popen = self._popen
+        if popen is None:
+            raise OSError(errno.EAGAIN, "the thread that starts a process ended")
+        return popen
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            popen = cast("subprocess.Popen[bytes]", subprocess.Popen(self._argv, **self._options))
+        except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
+            self._error = error
+            return
+        with self._lock:
+            self._popen = popen
+            given_up = self._given_up
+        if given_up:
+            _end(popen)
+
+    def give_up(self) -> None:
+        """Ends the child, also one that is yet to start."""
+        with self._lock:
+            self._given_up = True
+            popen = self._popen
+        if popen is not None:
+            _end(popen)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.kill()
+    # Its __exit__ would close pipes of the caller's as well.
+    popen.wait()
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _become(
@@ -185,6 +260,14 @@ def _become(
             name = popen.args[0] if isinstance(popen.args, list) else popen.args
             raise OSError(int(code), os.strerror(int(code)), name) from None
         image = open_image(popen.pid)
+        files = image.open_files()
+        channel.request(
+            popen.pid,
+            Op.IMAGE,
+            (image.token_address,),
+            fds=(files.mem.number, files.maps.number),
+            timeout=_EXEC_TIMEOUT,
+        )
     except BaseException:
         channel.close()
         raise

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
+import socket
 import subprocess
-import weakref
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
-from procvm.address import as_address, as_int, as_len
+from procvm.address import as_address, as_int, as_len, as_timeout
 from procvm.errors import (
     NotStoppedError,
     ProcessExitedError,
     ProcvmError,
+    SharedMemoryError,
     WaitTimeoutError,
 )
+from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 from procvm.mm.space import VmSpace
 from procvm.process.facts import Facts, Thread
 from procvm.process.image import Image
 from procvm.process.process import Process
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
-from procvm.tracee.held import Held, HeldMemory
-from procvm.tracer.protocol import Op
+from procvm.tracee.event import Event
+from procvm.tracee.held import Grip, Held, HeldMemory
+from procvm.tracer.protocol import SETTLE_TIME, Op
 
-__all__ = ["Event", "Held", "Thread", "Tracee"]
+__all__ = ["LONGEST_HOLD", "Event", "Held", "Thread", "Tracee"]
 
 LONGEST_HOLD = 5.0
 """Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
-
-
-class Event(NamedTuple):
-    """Something that stopped a target on its way.
-
-    Attributes:
-        kind: ``"signal"`` (about to be delivered, as the target goes on),
-            ``"stop"`` (a signal stopped the whole process), or ``"exec"``.
-        tid: The thread it happened to.
-        signo: The signal; 0 for an exec.
-    """
-
-    kind: str
-    tid: int
-    signo: int
 
 
 @final
@@ -75,21 +62,21 @@ class Tracee(Process):
         self._calls = calls
         self._longest_hold = longest_hold
         self._popen = popen
-        _calls_of_tracees.add(calls)
-        _watch_forks()
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
         """Stops every thread of the target; each `stop` needs its `resume`.
 
         Args:
-            timeout: Seconds that it may take.
+            timeout: Seconds that it may take; None for no limit.
 
         Raises:
             StopTimeoutError: A thread did not stop (it sleeps uninterruptibly);
                 all run on, and none stops later.
-            AlreadyTracedError: Somebody else traces it now.
+            AlreadyTracedError: Another process traces it now.
             ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now, which was let go untouched.
         """
+        timeout = as_timeout(timeout)
         self._calls.request(Op.STOP, timeout, self._longest_hold, timeout=timeout)
 
     def resume(self) -> None:
@@ -101,44 +88,51 @@ class Tracee(Process):
         """
         self._calls.request(Op.RESUME)
 
-    def stopped(self, timeout: float = STOP_TIMEOUT, *, cache_len: int = CACHE_LEN) -> Held:
+    def stopped(self, timeout: float | None = STOP_TIMEOUT, *, cache_len: int = CACHE_LEN) -> Held:
         """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
 
         Such holds nest with each other and with `stop`. Ctrl-C at any moment in
-        or around the ``with`` leaves the target running.
+        or around the ``with`` leaves the target running. Leaving one that was over before,
+        by its longest time, raises NotStoppedError.
 
         Args:
-            timeout: Seconds that the stop may take.
-            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. What
-                is read all over more memory than that is read as without. Of holds
-                within each other the largest counts.
+            timeout: Seconds that the stop may take; None for no limit.
+            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. Memory that
+                is read all over more than that is read as without. The largest of nested
+                holds counts.
 
         Raises:
-            StopTimeoutError: As `stop`.
+            StopTimeoutError: As `stop`, and so are the others.
         """
+        timeout = as_timeout(timeout)
         cache_len = as_len(cache_len, "cache_len")
+        if cache_len:
+            with suppress(SharedMemoryError):  # nothing is kept then
+                self._calls.look_for_peers()
         try:
-            theirs, ours = os.pipe2(os.O_CLOEXEC)
+            theirs, ours = socket.socketpair()
         except OSError as error:
             raise errno_error(
-                error.errno or errno.EIO, f"no pipe for a hold of process {self.pid}", pid=self.pid
+                error.errno or errno.EIO,
+                f"no socket for a hold of process {self.pid}",
+                pid=self.pid,
             ) from None
-        held = Held(ours, "w")
+        grip = Grip(self.pid, ours)
         try:
-            _remember(held)
-            try:
+            with theirs:
                 self._calls.request(
-                    Op.STOP, timeout, self._longest_hold, fds=(theirs,), timeout=timeout
+                    Op.STOP, timeout, self._longest_hold, fds=(theirs.fileno(),), timeout=timeout
                 )
-            finally:
-                os.close(theirs)
             still = self._calls.standstill(cache_len)
-            held.vm = self._vm if still is None else VmSpace(HeldMemory(self._memory, still, held))
+            vm = self._vm
+            if still is not None:
+                grip.reliance = still.reliance
+                vm = VmSpace(HeldMemory(self._memory, still, grip))
         except BaseException:
-            held.close()
+            grip.close()
             raise
-        # No call stands between here and the caller: nothing can come before it has the hold.
-        return held
+        # If Ctrl-C comes from here on, dropping the grip ends the hold.
+        return Held(grip, vm)
 
     @contextmanager
     def _at_one_instant(self) -> Generator[None]:
@@ -170,9 +164,18 @@ class Tracee(Process):
         return bool(self._calls.request(Op.IS_STOPPED))
 
     def threads(self) -> list[Thread]:
-        """Returns its threads, as they are now."""
+        """Returns its threads, as they are now.
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
+        """
         self._image.open_files()
-        return [Thread(*fields) for fields in self._calls.request(Op.THREADS)]
+        found = procfs.threads(self.pid)
+        # Listed by the number: they are of this process if that is still there.
+        if not found or not self._image.is_there():
+            raise self._image.gone()
+        return [Thread(*fields) for fields in found]
 
     def registers(self, tid: int | None = None) -> dict[str, int]:
         """Returns the general registers of a held thread, by the kernel's names.
@@ -182,6 +185,9 @@ class Tracee(Process):
 
         Raises:
             NotStoppedError: The target runs.
+            NoSuchProcessError: The process has no such thread.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
         """
         found: dict[str, int] = self._calls.request(Op.GET_REGISTERS, self._tid(tid))
         return found
@@ -189,43 +195,88 @@ class Tracee(Process):
     def set_registers(self, values: Mapping[str, int], tid: int | None = None) -> None:
         """Sets registers of a held thread; those not named stay as they are.
 
+        All of them are set, or none if there is an error. On x86-64 ``fs_base`` and
+        ``gs_base`` are addresses (the first is where thread-local storage ends), which the
+        kernel takes below the end of user space; ``orig_rax`` is the number of the system call
+        that the thread is in, negative for none.
+
+        Args:
+            values: Values from 0 to 2^64 - 1 by the kernel's names.
+            tid: The thread; the leader if it is not given.
+
         Raises:
             NotStoppedError: The target runs.
-            ValueError: There is no register of that name.
+            ValueError: There is no register of that name, or the kernel refuses the value.
+            NoSuchProcessError: The process has no such thread.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
         """
-        unknown = values.keys() - self.registers(tid).keys()
+        numbers = {name: as_address(value, name) for name, value in values.items()}
+        unknown = numbers.keys() - self.registers(tid).keys()
         if unknown:
             raise ValueError(f"no register is called {sorted(unknown)[0]!r} on this machine")
-        numbers = {name: as_address(value, name) for name, value in values.items()}
-        self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
+        refused = self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
+        if refused:
+            value = f" = {numbers[refused]:#x}" if refused in numbers else ""
+            raise ValueError(
+                f"the kernel does not take {refused}{value} as it is; no register was changed"
+            )
 
-    def step(self, tid: int | None = None, timeout: float = STOP_TIMEOUT) -> None:
+    def step(self, tid: int | None = None, timeout: float | None = STOP_TIMEOUT) -> None:
         """Lets a held thread run one instruction; the others stay held.
+
+        A signal that the thread was about to take is delivered, and the instruction is
+        then the first of its handler. A signal that comes before the instruction ends the
+        step; `pending_events` shows it.
+
+        Args:
+            tid: The thread; the leader if it is not given.
+            timeout: Seconds that the instruction may take; None for no limit.
 
         Raises:
             NotStoppedError: The target runs.
             StopTimeoutError: The instruction is a system call that blocks; the
-                thread is held again.
+                thread is held again, and the call goes on when the target does.
+            NoSuchProcessError: The process has no such thread.
             ProcessExitedError: The thread ended by it.
+            ProcessExecedError: The process runs another program now.
         """
+        timeout = as_timeout(timeout)
         self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
 
     def cont(self, timeout: float | None = None) -> Event | None:
         """Lets a held target run on, traced, to the next event; then it is held again.
 
+        Every signal is told before it is delivered. Of events that came together the
+        first is told, and the next calls tell the others before anything runs on.
+
         Args:
             timeout: Seconds to wait for an event; None for no limit.
 
         Returns:
-            What happened; None if nothing did in time, and the target is held
+            The event; None if none came in time, and the target is held
             again all the same.
 
         Raises:
             NotStoppedError: The target runs.
             ProcessExitedError: It ended.
+            StopTimeoutError: A thread did not stop again after the event (it sleeps
+                uninterruptibly); all run on.
         """
-        kind, tid, signo = self._calls.request(Op.CONT, timeout, timeout=timeout)
-        return None if kind == "timeout" else Event(kind, tid, signo)
+        timeout = as_timeout(timeout)
+        found = self._calls.request(
+            Op.CONT, timeout, timeout=None if timeout is None else timeout + SETTLE_TIME
+        )
+        return None if found is None else Event(self._calls, *found)
+
+    def pending_events(self) -> list[Event]:
+        """Returns the events that `cont` will tell next, in that order.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ProcessExitedError: It ended.
+        """
+        return [Event(self._calls, *found) for found in self._calls.request(Op.PENDING)]
 
     def _tid(self, tid: int | None) -> int:
         return self.pid if tid is None else as_int(tid, "tid")
@@ -317,34 +368,3 @@ class Tracee(Process):
                 self._popen.__exit__(kind, error, traceback)
         finally:
             self.close()
-
-
-_calls_of_tracees: weakref.WeakSet[Calls] = weakref.WeakSet()
-_watching = False
-
-
-# References without a callback, not a WeakSet: a callback would be Python that runs as
-# a hold is dropped, and would swallow a Ctrl-C that comes just then.
-_held: list[weakref.ref[Held]] = []
-
-
-def _remember(held: Held) -> None:
-    _held[:] = [ref for ref in _held if ref() is not None]
-    _held.append(weakref.ref(held))
-
-
-def _forget_all() -> None:
-    # A child that the tool forked keeps no end of a pipe open that means a hold.
-    for ref in _held:
-        held = ref()
-        if held is not None:
-            held.close()
-    for calls in list(_calls_of_tracees):
-        calls.forget()
-
-
-def _watch_forks() -> None:
-    global _watching  # noqa: PLW0603 (once a tool)
-    if not _watching:
-        os.register_at_fork(after_in_child=_forget_all)
-        _watching = True

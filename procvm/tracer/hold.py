@@ -4,8 +4,8 @@ What a task can be, and what each event makes of it (``docs/tracer.md`` has it a
 
 =========  ==========================================================
 `SEIZED`   ours, asked to stop, and the stop has not come yet
-`HELD`     in a ptrace-stop, a group-stop too
-`DEAD`     a leader that ended before its threads: it can not be traced
+`HELD`     in a ptrace-stop, also a group-stop or a signal-delivery-stop
+`DEAD`     a leader that ended before its threads: it cannot be traced
 =========  ==========================================================
 
 A task that ends is reaped and forgotten at once: only its tracer can do so,
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import select
 import signal
 import threading
 import time
@@ -32,16 +32,16 @@ from procvm.errors import (
 from procvm.linux import procfs
 from procvm.linux.access import denial, open_error
 from procvm.tracer import requests
-from procvm.tracer.requests import EVENT_EXEC, EVENT_STOP, Event, Gone
+from procvm.tracer.proof import Proof
+from procvm.tracer.requests import EVENT_CLONE, EVENT_EXEC, EVENT_STOP, Gone, WaitEvent
 
-__all__ = ["Hold", "TaskState"]
+__all__ = ["NAP", "Hold", "Pending", "TaskState"]
 
 _SPINS = 200
-_NAP = 50e-6
+NAP = 50e-6
 _LONGEST_NAP = 1e-3
 _SEIZE_TRIES = 50
-_AFTER_EVENT = 5.0
-_STEP_TIME = 0.02
+_LOOK_EVERY = 64
 
 
 class TaskState(Enum):
@@ -52,26 +52,70 @@ class TaskState(Enum):
     DEAD = auto()
 
 
+class Pending:
+    """An event of a held target.
+
+    Attributes:
+        number: A number that no other event of this tracer has.
+        kind: "signal" (the task is in a signal-delivery-stop), "stop" (a group-stop
+            of the process) or "exec".
+        tid: The task it happened to.
+        signo: The signal; 0 for an exec.
+        deliver: The signal that the task takes as it goes on; 0 for none.
+        raw: The signal's siginfo_t; empty if it has none.
+    """
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, kind: str, tid: int, signo: int, raw: bytes = b"") -> None:
+        self.number = next(self._numbers)
+        self.kind = kind
+        self.tid = tid
+        self.signo = signo
+        self.deliver = signo
+        self.raw = raw
+
+    @property
+    def fields(self) -> tuple[int, str, int, int, bytes]:
+        """What the tool is told."""
+        return self.number, self.kind, self.tid, self.signo, self.raw
+
+
 class Hold:
-    """The tasks of process `pid`; every method is called by the same thread.
+    """The tasks of one process; every method is called by the same thread.
+
+    A task that is about to take a signal is left in its signal-delivery-stop, and the
+    event is not consumed: if the tracer is killed, the kernel delivers the signal.
 
     Attributes:
         pid: The process.
+        proof: What proves that a seized task is the process's.
         tasks: Its tasks by tid, while they are seized.
+        ended: Tasks that ended while they were seized.
+        signals: The signal that each task in a signal-delivery-stop is about to take.
+        queue: Events that were not told yet, in the order they came.
+        telling: Whether a group-stop and an exec are events to be told, as in `cont`.
         execed: Whether an exec replaced the program while it was held.
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
-        self.pid = pid
+    def __init__(self, proof: Proof) -> None:
+        self.pid = proof.pid
+        self.proof = proof
         self.tasks: dict[int, TaskState] = {}
+        self.ended: set[int] = set()
+        self.signals: dict[int, Pending] = {}
+        self.queue: list[Pending] = []
+        self.telling = False
         self.execed = False
-        self._pidfd = pidfd
         self._tries: dict[int, int] = {}
-        # Signals that `cont` stopped at, to be delivered as the task goes on.
-        self._signals: dict[int, int] = {}
         self._group_stopped: set[int] = set()
+        self._group_told = False
+        # Tasks that the kernel made ours and that are not of the process.
+        self._strays: set[int] = set()
         # A leader that ended while it was seized stays so until this thread ends.
         self._zombie_is_ours = False
+
+    # Stopping
 
     def stop(self, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Stops every task, also those born meanwhile.
@@ -81,35 +125,48 @@ class Hold:
             given_up: Whether the tool does not wait any more.
 
         Raises:
-            ProcessExitedError: It has ended.
-            AlreadyTracedError: Somebody else traces it.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program than the one that was opened.
+            AlreadyTracedError: Another process traces it.
             AccessDeniedError: It may not be traced.
             StopTimeoutError: Some task did not stop; all have to be let go.
         """
         self.execed = False
+        self.ended.clear()
+        self.queue.clear()
         self._tries.clear()
-        spins, nap = 0, _NAP
-        # The others are listed only if the kernel counts any.
         self._seize(self.pid)
+        self.settle(deadline, given_up)
+        # Again, now that no task can exec any more: one may have done so before it was seized.
+        self.proof.require_program()
+
+    def settle(self, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Waits until every task is stopped, and stops those that are not seized yet.
+
+        Raises:
+            ProcessExitedError: As `stop`, and so are the others.
+        """
+        spins, nap = 0, NAP
         while True:
             self.collect()
             if self._all_stopped():
+                # The others are listed only if the kernel counts any.
                 count = self._nr_tasks()
                 if count == len(self.tasks) and count and self._leader_is_the_same():
                     if self.is_held:
                         return
-                    self.require_alive()
-                if spins % 64 == 63:
+                    self.proof.require_process()
+                if spins % _LOOK_EVERY == _LOOK_EVERY - 1:
                     self._look_again()
                 self._seize_new()
-            elif spins % 64 == 63:
+            elif spins % _LOOK_EVERY == _LOOK_EVERY - 1:
                 # A task that was born unseen may be what the others wait for, and one
                 # that we know may have gone without a word.
                 self._look_again()
                 self._seize_new()
             spins += 1
             if spins <= _SPINS:
-                os.sched_yield()  # on one processor the target can not stop before we let it
+                os.sched_yield()  # on one processor the target cannot stop before we let it
             else:
                 if time.monotonic() > deadline or given_up():
                     raise self._timeout()
@@ -138,8 +195,8 @@ class Hold:
         """
         for tid, state in self.tasks.items():
             if state is TaskState.HELD and not requests.is_stopped(tid):
-                # Killed, and its end is still to be told; or not there any more.
-                self.tasks[tid] = TaskState.SEIZED
+                # Killed, with its end not told yet, or already gone.
+                self._running(tid)
         ours = threading.get_native_id()
         for tid in [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]:
             status = procfs.read_status(f"{self.pid}/task/{tid}")
@@ -152,10 +209,14 @@ class Hold:
                 # An exec may have given this id to another task of ours.
                 self._ask(tid)
 
+    def _running(self, tid: int) -> None:
+        self.tasks[tid] = TaskState.SEIZED
+        self.signals.pop(tid, None)
+
     def _ask(self, tid: int) -> None:
         """Asks a task that is ours to stop, unless it did so unheard."""
-        self.tasks[tid] = TaskState.SEIZED
-        if requests.has_event(tid):
+        self._running(tid)
+        if requests.wait_for(tid) is not None:
             return
         if requests.is_stopped(tid):
             self.tasks[tid] = TaskState.HELD
@@ -163,12 +224,13 @@ class Hold:
         with contextlib.suppress(Gone):
             requests.interrupt(tid)
 
-    def stop_at_exec(self, go_fd: int, deadline: float) -> None:
+    def stop_at_exec(self, go_fd: int, deadline: float, given_up: Callable[[], bool]) -> None:
         """Seizes the one task of a new process, lets it go on to its exec, and holds it there.
 
         Args:
-            go_fd: What the process waits for a byte from.
+            go_fd: The descriptor that the process waits for a byte from.
             deadline: When to give up, on the clock of time.monotonic.
+            given_up: Whether the tool does not wait any more.
 
         Raises:
             ProcessExitedError: It ended without an exec.
@@ -182,17 +244,18 @@ class Hold:
         except OSError as error:
             raise denial(self.pid) or open_error(self.pid, error) from None
         self.tasks[self.pid] = TaskState.SEIZED
+        self.proof.require_process()
         os.write(go_fd, b"!")
         self.execed = False
         while not self.execed:
             event = requests.wait_any()
             if event is None:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or given_up():
                     raise self._timeout()
-                time.sleep(_NAP)
+                time.sleep(NAP)
                 continue
             if event.exited or event.event == EVENT_EXEC:
-                self._take(event)
+                self.take(event)
             else:
                 # Whatever comes before the exec goes on as if nobody looked.
                 if event.event:
@@ -201,8 +264,6 @@ class Hold:
                     requests.cont(event.tid, 0 if event.event else event.signo)
             if not self.tasks:
                 raise ProcessExitedError(f"process {self.pid} ended before its exec", pid=self.pid)
-        # It stopped within the system call: a step ends that, and no instruction has run yet.
-        self.step(self.pid, deadline, lambda: False)
 
     @property
     def is_held(self) -> bool:
@@ -227,21 +288,16 @@ class Hold:
             return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
         except OSError:
             # Gone for a moment during an exec by a thread; or for good.
-            self.require_alive()
+            self.proof.require_process()
             return -1
 
-    def require_alive(self) -> None:
-        """Raises ProcessExitedError if the process has ended."""
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if poll.poll(0):
-            raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
+    # Seizing
 
     def _seize_new(self) -> None:
         try:
             names = os.listdir(f"/proc/{self.pid}/task")
         except OSError:
-            self.require_alive()
+            self.proof.require_process()
             return
         for name in names:
             tid = int(name)
@@ -249,19 +305,39 @@ class Hold:
                 self._seize(tid)
 
     def _seize(self, tid: int) -> None:
+        """Seizes a task, and asks it to stop once it is proved to be the process's.
+
+        A seized task cannot lose its number, since only its tracer can reap it. One that
+        turns out to be another process's runs on untouched: the kernel lets go of it as
+        this thread ends.
+        """
         try:
             requests.seize(tid)
-            self.tasks[tid] = TaskState.SEIZED
-            requests.interrupt(tid)
         except Gone:
             return
         except OSError as error:
             self._refused(tid, error)
+            return
+        self.tasks[tid] = TaskState.SEIZED
+        self.proof.require_process()
+        if not self.proof.has_task(tid):
+            del self.tasks[tid]
+            raise StopTimeoutError(
+                f"process {self.pid} did not stop in time: thread {tid} ended and its number was "
+                "given to another process, which was let go untouched; try again",
+                pid=self.pid,
+            )
+        if tid == self.pid:
+            self.proof.require_program()
+        with contextlib.suppress(Gone):
+            requests.interrupt(tid)
 
     def _refused(self, tid: int, error: OSError) -> None:
-        """Finds out why a task can not be seized, or leaves it for another try."""
+        """Finds out why a task cannot be seized, or leaves it for another try."""
         if error.errno != errno.EPERM:
             raise open_error(self.pid, error) from None
+        # What is found by the number is said of the process only while that has the number.
+        self.proof.require_process()
         status = procfs.read_status(f"{self.pid}/task/{tid}")
         if status is None:
             return
@@ -271,7 +347,7 @@ class Hold:
             if tid != self.pid:
                 del self.tasks[tid]
             else:
-                self.require_alive()
+                self.proof.require_process()
             return
         if status.tracer_pid == threading.get_native_id():
             # Born of a task of ours, and so ours from its first instruction; or what
@@ -280,16 +356,17 @@ class Hold:
             return
         if status.tracer_pid and os.path.exists(f"/proc/self/task/{status.tracer_pid}"):
             # Another thread of ours is about to let go of it.
-            time.sleep(_NAP)
+            time.sleep(NAP)
             return
         tries = self._tries[tid] = self._tries.get(tid, 0) + 1
         if status.tracer_pid and tries > 1:
             # The field has the id of the thread that traces; one that has ended just now lets go.
             tracer_pid = procfs.thread_leader(status.tracer_pid)
             if not tracer_pid and tries <= _SEIZE_TRIES:
-                time.sleep(_NAP)
+                time.sleep(NAP)
                 return
             tracer_pid = tracer_pid or status.tracer_pid
+            self.proof.require_process()
             raise AlreadyTracedError(
                 f"process {self.pid} is traced by process {tracer_pid} already; reading and "
                 "writing still work, holding it does not until that one detaches",
@@ -298,57 +375,120 @@ class Hold:
             )
         if tries > _SEIZE_TRIES:
             # Not just the moment of a sibling's exec.
-            raise denial(self.pid) or open_error(self.pid, error) from None
-        time.sleep(_NAP)
+            found = denial(self.pid) or open_error(self.pid, error)
+            self.proof.require_process()
+            raise found from None
+        time.sleep(NAP)
+
+    # Events
 
     def collect(self) -> None:
         """Takes in everything that the tasks did."""
-        while (event := requests.wait_any()) is not None:
-            self._take(event)
+        while (event := self.next_event()) is not None:
+            self.take(event)
 
-    def _take(self, event: Event) -> None:
+    def collect_ends(self, moving: int = 0) -> None:
+        """Takes in the ends of tasks: nothing else can happen to those that are held.
+
+        A signal-delivery-stop hides the ends of other tasks for a moment only: a held task ends
+        with all of its process, and then the one in that stop ends as well.
+
+        Args:
+            moving: A task that is not held, whose events are left alone; 0 for none.
+        """
+        while (event := requests.wait_any()) is not None:
+            if event.tid == moving or self._is_known(event):
+                return
+            self.take(event)
+
+    def next_event(self) -> WaitEvent | None:
+        """Returns an event that was not taken in yet; None if there is none."""
+        event = requests.wait_any()
+        if event is None or not self._is_known(event):
+            return event
+        # A signal-delivery-stop that is not consumed hides the events of other tasks.
+        for tid in (*self.tasks, *self._strays):
+            found = requests.wait_for(tid)
+            if found is not None and not self._is_known(found):
+                return found
+        return None
+
+    def _is_known(self, event: WaitEvent) -> bool:
+        return not event.exited and event.tid in self.signals
+
+    def take(self, event: WaitEvent) -> None:
+        """Takes in an event: the task is ended, or held."""
         tid = event.tid
         if event.exited:
-            self.tasks.pop(tid, None)
             event.consume()
-            return
-        if event.event == 0:
-            self._pass_signal(event)
-            return
-        event.consume()
+            self._strays.discard(tid)
+            self.signals.pop(tid, None)
+            self._group_stopped.discard(tid)
+            if self.tasks.pop(tid, None) is not None:
+                self.ended.add(tid)
+        elif tid not in self.tasks and not self.proof.has_task(tid):
+            # A process that a task of ours made by clone(), which is not ours to hold.
+            self._strays.discard(tid)
+            self._let_go(event)
+        elif event.event == 0:
+            info = requests.siginfo(tid)
+            pending = Pending("signal", tid, event.signo, info.raw if info else b"")
+            self.tasks[tid] = TaskState.HELD
+            self.signals[tid] = pending
+            self.queue.append(pending)
+        else:
+            event.consume()
+            self._take_stop(event)
+
+    def _take_stop(self, event: WaitEvent) -> None:
+        tid = event.tid
+        self.tasks[tid] = TaskState.HELD
+        was_group_stopped = tid in self._group_stopped
         self._group_stopped.discard(tid)
         if event.event == EVENT_EXEC:
-            # Every other task is gone, the one that called exec too: it is the leader now.
+            # Every other task is gone, also the one that called exec: it is the leader now.
             self.tasks = {tid: TaskState.HELD}
-            self._signals.clear()
+            self.signals.clear()
+            self._group_stopped.clear()
             self.execed = True
-        elif tid in self.tasks or self._is_task(tid):
-            self.tasks[tid] = TaskState.HELD
-            if event.event == EVENT_STOP and event.signo != signal.SIGTRAP:
-                self._group_stopped.add(tid)
-        elif event.event == EVENT_STOP:
-            # A process that a task of ours made by clone(): not a task, not ours to hold.
-            self._let_go(tid)
+            if self.telling:
+                self.queue.append(Pending("exec", tid, 0))
+        elif event.event == EVENT_CLONE:
+            with contextlib.suppress(Gone, OSError):
+                born = requests.event_message(tid)
+                if born not in self.tasks and not self.proof.has_task(born):
+                    self._strays.add(born)
+        elif event.event == EVENT_STOP and event.signo != signal.SIGTRAP:
+            self._group_stopped.add(tid)
+            if self.telling and not self._group_told:
+                self.queue.append(Pending("stop", tid, event.signo))
+            self._group_told = True
+        elif was_group_stopped:
+            self._group_told = False  # SIGCONT ended it
 
-    def _pass_signal(self, event: Event) -> None:
-        """Delivers a signal that came first; the task stops again before its handler's start.
-
-        The event is not consumed: until the signal is passed on it stays where
-        the kernel keeps it for the target, should we die.
-        """
-        self.tasks[event.tid] = TaskState.SEIZED
-        try:
-            requests.interrupt(event.tid)
-            requests.cont(event.tid, event.signo)
-        except Gone:
-            pass  # its end is an event of its own
-
-    def _is_task(self, tid: int) -> bool:
-        return os.path.exists(f"/proc/{self.pid}/task/{tid}")
-
-    def _let_go(self, tid: int) -> None:
+    def _let_go(self, event: WaitEvent) -> None:
         with contextlib.suppress(Gone, OSError):
-            requests.detach(tid)
+            requests.detach(event.tid, 0 if event.event else event.signo)
+
+    # Going on
+
+    def run_on(self, tid: int) -> None:
+        """Lets a held task run, traced; it takes the signal that it was about to take."""
+        pending = self.signals.pop(tid, None)
+        self.tasks[tid] = TaskState.SEIZED
+        with contextlib.suppress(Gone):
+            if tid in self._group_stopped:
+                # CONT would end the group-stop, which only SIGCONT may do.
+                requests.listen(tid)
+            else:
+                requests.cont(tid, pending.deliver if pending else 0)
+
+    def interrupt_running(self) -> None:
+        """Asks every task that runs to stop."""
+        for tid, state in self.tasks.items():
+            if state is TaskState.SEIZED:
+                with contextlib.suppress(Gone):
+                    requests.interrupt(tid)
 
     def release(self) -> bool:
         """Lets every task go that is stopped; returns whether that was all of them.
@@ -356,125 +496,20 @@ class Hold:
         Those that did not stop are let go when the thread that traces them
         ends: the kernel then takes back the stop that is still to come.
         """
-        whole = not self._zombie_is_ours
+        whole = not (self._zombie_is_ours or self._strays)
         for tid, state in self.tasks.items():
             if state is TaskState.HELD:
+                pending = self.signals.get(tid)
                 try:
-                    requests.detach(tid, self._signals.get(tid, 0))
+                    requests.detach(tid, pending.deliver if pending else 0)
                 except (Gone, OSError):
                     whole = False  # dead, and to be reaped
             elif state is TaskState.SEIZED:
                 whole = False
         self.tasks.clear()
-        self._signals.clear()
+        self.signals.clear()
+        self.queue.clear()
+        self._strays.clear()
         self._group_stopped.clear()
+        self._group_told = False
         return whole
-
-    def step(self, tid: int, deadline: float, given_up: Callable[[], bool]) -> None:
-        """Lets one held task run one instruction; the others stay held.
-
-        Args:
-            tid: The task.
-            deadline: When to give up, on the clock of time.monotonic.
-            given_up: Whether the tool does not wait any more.
-
-        Raises:
-            ProcessExitedError: The task ended by it.
-            StopTimeoutError: The instruction did not complete in time (a system
-                call that blocks); the task is held again.
-        """
-        self.tasks[tid] = TaskState.SEIZED
-        late = False
-        soon = min(time.monotonic() + _STEP_TIME, deadline)
-        requests.step(tid, self._signals.pop(tid, 0))
-        while self.tasks.get(tid) is TaskState.SEIZED:
-            event = requests.wait_any()
-            if event is None:
-                # A step takes microseconds, and a stop that overtakes its trap leaves that pending.
-                if not late and (time.monotonic() > (soon if given_up() else deadline)):
-                    late = True
-                    requests.interrupt(tid)
-                time.sleep(_NAP)
-            elif event.tid != tid or event.exited or event.event:
-                self._take(event)
-            elif event.signo == signal.SIGTRAP:
-                event.consume()
-                self.tasks[tid] = TaskState.HELD
-            else:
-                # It came before the instruction: the step is into its handler.
-                requests.step(tid, event.signo)
-        if tid not in self.tasks:
-            raise ProcessExitedError(f"thread {tid} has ended", pid=self.pid)
-        if late:
-            raise StopTimeoutError(
-                f"thread {tid} did not complete an instruction in time: it is in a system call "
-                "that blocks; it is held again",
-                pid=self.pid,
-            )
-
-    def cont(self, deadline: float | None, given_up: Callable[[], bool]) -> tuple[str, int, int]:
-        """Lets every task run on, traced, until something happens; then holds them all again.
-
-        Args:
-            deadline: When to give up, on the clock of time.monotonic; None for never.
-            given_up: Whether the tool does not wait any more.
-
-        Returns:
-            What happened, to which task, with which signal: ("signal", tid,
-            signo) about to be delivered, ("stop", tid, signo) of the group,
-            ("exec", pid, 0), or ("timeout", pid, 0).
-
-        Raises:
-            ProcessExitedError: The process ended.
-        """
-        for tid, state in self.tasks.items():
-            if state is TaskState.HELD:
-                self._run_on(tid)
-        nap = _NAP
-        found: tuple[str, int, int] | None = None
-        while found is None:
-            event = requests.wait_any()
-            if event is not None:
-                nap = _NAP
-                found = self._happened(event)
-            elif (deadline is not None and time.monotonic() > deadline) or given_up():
-                found = ("timeout", self.pid, 0)
-            else:
-                time.sleep(nap)
-                nap = min(nap * 2, _LONGEST_NAP)
-        for tid, state in self.tasks.items():
-            if state is TaskState.SEIZED:
-                with contextlib.suppress(Gone):
-                    requests.interrupt(tid)
-        self.stop(time.monotonic() + _AFTER_EVENT)
-        return found
-
-    def _run_on(self, tid: int) -> None:
-        self.tasks[tid] = TaskState.SEIZED
-        with contextlib.suppress(Gone):
-            if tid in self._group_stopped:
-                requests.listen(tid)
-            else:
-                requests.cont(tid, self._signals.pop(tid, 0))
-
-    def _happened(self, event: Event) -> tuple[str, int, int] | None:
-        """Takes in an event of a running target; returns it if it is one to stop at."""
-        tid = event.tid
-        if event.event == 0 and not event.exited:
-            # Taken off the queue: should the tracer be killed now, the signal is lost.
-            event.consume()
-            self.tasks[tid] = TaskState.HELD
-            self._signals[tid] = event.signo
-            return "signal", tid, event.signo
-        self._take(event)
-        if not self.tasks:
-            raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
-        if event.exited:
-            return None
-        if event.event == EVENT_EXEC:
-            return "exec", tid, 0
-        if tid in self._group_stopped:
-            return "stop", tid, event.signo
-        if self.tasks.get(tid) is TaskState.HELD:
-            self._run_on(tid)
-        return None

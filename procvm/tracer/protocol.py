@@ -1,46 +1,58 @@
 """What the tool and the tracer say to each other.
 
 Two kinds of sockets, both SOCK_SEQPACKET: one *control* for the life of the
-tracer, over which each tracee's own *channel* is passed; a request and its
-answer are one packet each. The end of a socket means: let go of everything.
+tracer, over which each tracee's own *channel* is passed. A request is one packet, with
+its descriptors; an answer is as many packets as it takes. The end of a socket
+lets go of everything that was held by it.
 """
 
 from __future__ import annotations
 
 import array
 import marshal
+import os
 import pickle
 import socket
 import struct
 from enum import IntEnum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from procvm.errors import ProcvmError
 from procvm.own import atomics, buffers
 from procvm.own.buffers import Buffer, Pin
 
 __all__ = [
+    "HELLO",
+    "SETTLE_TIME",
+    "Answers",
     "Flags",
     "Op",
     "Reliance",
-    "receive",
-    "receive_answer",
-    "send",
-    "send_answer",
-    "send_error",
+    "Request",
+    "answer_packets",
+    "receive_request",
+    "send_request",
 ]
 
+HELLO = 0
+"""The number of the first answer on a control socket, which the tracer gives unasked."""
+
+SETTLE_TIME = 20.0
+"""Seconds that `cont` may take to hold the target again after an event."""
+
 _LONGEST = 1 << 16
-_FDS = 4
+_MOST_FDS = 5
+_PART = struct.Struct("@QB")  # the number of the request, and whether more parts follow
+_PART_LEN = 1 << 15
 
 
 class Op(IntEnum):
-    """A request on a channel."""
+    """A request: `OPEN` on the control socket, the others on a channel."""
 
     STOP = 1
     RESUME = 2
     IS_STOPPED = 3
-    THREADS = 4
+    OPEN = 4
     ATOMIC = 5
     DETACH = 6
     IMAGE = 7
@@ -50,68 +62,119 @@ class Op(IntEnum):
     STEP = 11
     CONT = 12
     ECHO = 13
+    PENDING = 14
+    DELIVER = 15
 
 
-def send(channel: socket.socket, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
-    """Sends one packet, with descriptors beside it.
+class Request(NamedTuple):
+    """A request as it arrived.
+
+    Attributes:
+        number: Its number, which its answer carries.
+        op: What is asked for.
+        args: Its arguments.
+        fds: The descriptors that came with it, open.
+        complete: Whether all descriptors that were sent did arrive; a receiver
+            without free descriptors gets fewer (MSG_CTRUNC).
+    """
+
+    number: int
+    op: int
+    args: tuple[Any, ...]
+    fds: list[int]
+    complete: bool
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def send_request(
+    line: socket.socket, number: int, op: Op, args: tuple[Any, ...], fds: tuple[int, ...] = ()
+) -> None:
+    """Sends one request, with descriptors beside it.
 
     Raises:
-        OSError: The other side is gone.
+        OSError: The other side is gone, or the socket is full.
     """
-    data = marshal.dumps(message)
+    data = marshal.dumps((number, int(op), len(fds), args))
     if not fds:
-        channel.send(data)
+        line.send(data)
         return
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    channel.sendmsg([data], ancillary)
+    line.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
 
-def receive(channel: socket.socket) -> tuple[tuple[Any, ...], list[int]] | None:
-    """Returns the next packet and its descriptors, or None at the end of the socket."""
-    space = socket.CMSG_SPACE(_FDS * struct.calcsize("i"))
-    data, ancillary, _, _ = channel.recvmsg(_LONGEST, space, socket.MSG_CMSG_CLOEXEC)
+def receive_request(line: socket.socket) -> Request | None:
+    """Returns the next request, or None at the end of the socket."""
+    space = socket.CMSG_SPACE(_MOST_FDS * struct.calcsize("i"))
+    data, ancillary, _, _ = line.recvmsg(_LONGEST, space, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if not data:
         return None
-    return cast("tuple[Any, ...]", marshal.loads(data)), list(fds)
+    number, op, nr_fds, args = cast("tuple[int, int, int, tuple[Any, ...]]", marshal.loads(data))
+    return Request(number, op, args, list(fds), len(fds) == nr_fds)
 
 
-def send_answer(channel: socket.socket, number: int, value: Any = None) -> None:
-    """Answers request `number` with a value of plain types."""
-    channel.send(marshal.dumps((number, True, value)))
+def answer_packets(number: int, answer: Any) -> list[bytes]:
+    """Returns the packets of an answer: a value of plain types, or an error to be raised."""
+    good = not isinstance(answer, ProcvmError)
+    data = marshal.dumps((good, answer if good else pickle.dumps(answer)))
+    # A packet of any size would not do: the socket's buffer limits it.
+    starts = range(0, len(data), _PART_LEN)
+    return [
+        _PART.pack(number, start + _PART_LEN < len(data)) + data[start : start + _PART_LEN]
+        for start in starts
+    ]
 
 
-def send_error(channel: socket.socket, number: int, error: ProcvmError) -> None:
-    """Answers request `number` with an error, which is raised at the other side."""
-    channel.send(marshal.dumps((number, False, pickle.dumps(error))))
+class Answers:
+    """The answers that arrived at one socket of the tool, by the numbers of their requests."""
 
+    def __init__(self) -> None:
+        self._whole: dict[int, tuple[bool, Any]] = {}
+        self._parts: dict[int, list[bytes]] = {}
 
-def receive_answer(channel: socket.socket) -> tuple[int, bool, Any]:
-    """Returns (number, True, value) or (number, False, error): what a request was answered with.
+    def receive(self, line: socket.socket) -> int | None:
+        """Receives one packet; returns the number of a request that is now answered.
 
-    Raises:
-        EOFError: The tracer is gone.
-    """
-    data = channel.recv(_LONGEST)
-    if not data:
-        raise EOFError
-    number, good, value = marshal.loads(data)
-    # SAFETY: the packet comes from the tracer that this process started.
-    return number, good, value if good else pickle.loads(value)
+        Raises:
+            EOFError: The tracer is gone.
+            OSError: As recv.
+        """
+        data = line.recv(_LONGEST)
+        if not data:
+            raise EOFError
+        number, more = _PART.unpack_from(data)
+        parts = self._parts.setdefault(number, [])
+        parts.append(data[_PART.size :])
+        if more:
+            return None
+        del self._parts[number]
+        good, answer = marshal.loads(b"".join(parts))
+        # The packet comes from the tracer that this process started, so it may be unpickled.
+        self._whole[number] = good, answer if good else pickle.loads(answer)
+        return int(number)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._whole
+
+    def take(self, number: int) -> tuple[bool, Any] | None:
+        """Returns (True, value) or (False, error) of a request; None if it is not there."""
+        return self._whole.pop(number, None)
 
 
 class Flags:
-    """A word that both sides map: which hold there is, and whether it is relied on.
+    """Two words that both sides map: which hold there is, and which one ended by itself.
 
-    A hold has a longest time, after which the tracer lets go whatever the tool
-    does. So that it never does so in the middle of an atomic of the tool, the
-    number of the hold and the tool's mark that it relies on it are one word,
-    which both change by locked instructions only. Its lower half is a robust
-    futex of the thread that holds: should the tracer be killed, the kernel marks
-    it before it lets the target go.
+    The tracer ends a hold after its longest time whatever the tool does. To keep it from
+    doing so in the middle of an atomic of the tool, the number of the hold and the
+    tool's mark that it relies on it are one word, which both change by locked
+    instructions only. Its lower half is a robust futex of the thread that holds: if
+    the tracer is killed, the kernel marks it before it lets the target go.
     """
 
     def __init__(self, memory: Buffer) -> None:
@@ -120,7 +183,7 @@ class Flags:
 
     @property
     def address(self) -> int:
-        """Where the word stands in our own memory."""
+        """The address of the first word in our own memory."""
         return self._pin.address
 
     def _swap(self, old: int, new: int) -> bool:
@@ -133,10 +196,10 @@ class Flags:
         return self._word[0] & ~_RELIED_ON != 0 and not self._word[0] & _OWNER_DIED
 
     def begin(self, hold: int, tid: int) -> None:
-        """Says that there is a hold; the tracer alone does.
+        """Says that there is a hold; only the tracer does.
 
         Args:
-            hold: A number that no other hold of the target has.
+            hold: A number that is larger than those of earlier holds of the target.
             tid: The thread that holds.
         """
         while True:
@@ -145,11 +208,15 @@ class Flags:
                 return
 
     def end(self) -> bool:
-        """Says that there is no hold any more; returns whether the tool relied on it just now."""
+        """Says that there is no hold any more; returns whether the tool relied on it."""
         while True:
             old = self._word[0]
             if self._swap(old, old & _RELIED_ON):
                 return bool(old & _RELIED_ON)
+
+    def expire(self) -> None:
+        """Notes that the present hold ends by its longest time; only the tracer does."""
+        self._word[_EXPIRED] = self._word[0] >> _HOLD_SHIFT
 
     @property
     def relied_on(self) -> bool:
@@ -162,6 +229,7 @@ class Flags:
         return Reliance(self._pin, word) if word and not word & _OWNER_DIED else None
 
 
+_EXPIRED = 1  # index of the word
 _OWNER_DIED = 0x40000000  # FUTEX_OWNER_DIED
 _RELIED_ON = 1 << 32
 _HOLD_SHIFT = 33
@@ -186,6 +254,14 @@ class Reliance:
     def __bool__(self) -> bool:
         """Whether the hold lasts."""
         return self.word[0] & ~_RELIED_ON == self.held
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether the hold ended by its longest time or with the tracer, and not by the tool."""
+        number = self.held >> _HOLD_SHIFT
+        word = self.word[0]
+        died = bool(word & _OWNER_DIED) and word >> _HOLD_SHIFT == number
+        return died or self.word[_EXPIRED] >= number
 
     def begin(self) -> bool:
         """Begins to rely on the hold; returns whether it lasts. `end` ends it, in both cases."""

@@ -1,4 +1,8 @@
-"""The ptrace requests: python-ptrace's, and those it lacks through its generic call."""
+"""The ptrace requests and the waits of the tracer, by python-ptrace's bindings.
+
+python-ptrace lacks SEIZE, INTERRUPT, LISTEN and the signal mask, so these go by its generic
+function. Its wrapper formats a message for every failure (7 us); `_call` reads errno instead.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +10,215 @@ import contextlib
 import ctypes
 import errno
 import os
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from ptrace.binding import func as _binding  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 __all__ = [
+    "EVENT_CLONE",
     "EVENT_EXEC",
     "EVENT_STOP",
     "OPTIONS",
     "Gone",
+    "SigInfo",
+    "WaitEvent",
     "cont",
     "detach",
-    "has_event",
+    "event_message",
     "interrupt",
     "is_stopped",
     "listen",
+    "peek",
+    "poke",
+    "reap",
     "registers",
     "seize",
     "set_registers",
+    "set_signal_mask",
+    "siginfo",
+    "signal_mask",
     "step",
     "wait_any",
+    "wait_for",
 ]
 
-_func: Any = _binding
+_func = cast(Any, _binding)
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207
 _LISTEN = 0x4208
+_GET_SIGMASK = 0x420A
+_SET_SIGMASK = 0x420B
 EVENT_STOP = 128
 EVENT_EXEC = int(_func.PTRACE_EVENT_EXEC)
+EVENT_CLONE = int(_func.PTRACE_EVENT_CLONE)
 
 OPTIONS = int(_func.PTRACE_O_TRACECLONE) | int(_func.PTRACE_O_TRACEEXEC)
-"""Never EXITKILL, which kills when only a thread of ours ends; nor TRACEFORK: children run on."""
+"""Without EXITKILL, which kills the target when a thread of the tracer ends, and TRACEFORK:
+forked children run on untraced."""
 
 _WALL = 0x40000000
 _WNOTHREAD = 0x20000000
+_MASK_LEN = 8
+_SIGINFO_LEN = 128
+_REFUSED_VALUES = frozenset({errno.EIO, errno.EINVAL})
 
 
 class Gone(Exception):  # noqa: N818 (a state, not an error)
-    """The task is dead, or was zapped out of its stop."""
+    """The task is dead, or left its ptrace-stop because it was killed."""
 
 
-def _ptrace(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
+def _call(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
+    """Makes one request; the result as an unsigned word.
+
+    Raises:
+        Gone: ESRCH.
+        OSError: Any other failure.
+    """
+    if _func.HAS_CPTRACE:
+        try:
+            return int(_func.ptrace(request, tid, arg1, arg2, True))
+        except _func.PtraceError as error:
+            code = int(error.errno or errno.EIO)
+    else:
+        # SAFETY: addresses among the arguments are of buffers that the caller keeps.
+        result = int(_func._ptrace(request, tid, arg1, arg2))
+        if result != _MINUS_ONE:
+            return result
+        # glibc sets errno to 0 when a peek succeeds, so a word of all ones is no error.
+        code = ctypes.get_errno()
+        if not code:
+            return result
+    raise Gone() if code == errno.ESRCH else OSError(code, os.strerror(code))
+
+
+_MINUS_ONE = (1 << 8 * ctypes.sizeof(ctypes.c_ulong)) - 1
+
+
+def seize(tid: int) -> None:
+    """Begins to trace a task, which runs on.
+
+    Raises:
+        Gone: There is no such task.
+        PermissionError: The task is dead, traced already, a kernel thread, or may not be traced.
+    """
+    _call(_SEIZE, tid, 0, OPTIONS)
+
+
+def interrupt(tid: int) -> None:
+    """Asks a seized task to stop; the stop comes as an event."""
+    _call(_INTERRUPT, tid)
+
+
+def cont(tid: int, signo: int) -> None:
+    """Lets a stopped task run on, with a signal delivered; 0 for none."""
+    _call(_func.PTRACE_CONT, tid, 0, signo)
+
+
+def listen(tid: int) -> None:
+    """Leaves a task in its group-stop until SIGCONT, and reports that."""
+    _call(_LISTEN, tid)
+
+
+def step(tid: int, signo: int) -> None:
+    """Lets a stopped task run one instruction, with a signal delivered first; 0 for none."""
+    _call(_func.PTRACE_SINGLESTEP, tid, 0, signo)
+
+
+def detach(tid: int, signo: int = 0) -> None:
+    """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
+    _call(_func.PTRACE_DETACH, tid, 0, signo)
+
+
+def event_message(tid: int) -> int:
+    """Returns the message of a stopped task's event: the new tid of an `EVENT_CLONE`."""
+    message = ctypes.c_ulong()
+    # SAFETY: `message` outlives the call, which writes one long into it.
+    _call(_func.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
+    return message.value
+
+
+def is_stopped(tid: int) -> bool:
+    """Returns whether a task is traced by this thread and in a ptrace-stop."""
     try:
-        return int(_func.ptrace(request, tid, arg1, arg2))
+        event_message(tid)
+    except Gone:
+        return False
+    return True
+
+
+class SigInfo(NamedTuple):
+    """The fields of a siginfo_t that every signal has.
+
+    Attributes:
+        signo: si_signo.
+        code: si_code.
+        raw: All of it, 128 bytes.
+    """
+
+    signo: int
+    code: int
+    raw: bytes
+
+
+def siginfo(tid: int) -> SigInfo | None:
+    """Returns the siginfo of a task in a signal-delivery-stop; None in any other stop."""
+    room = ctypes.create_string_buffer(_SIGINFO_LEN)
+    try:
+        # SAFETY: `room` outlives the call, which writes one siginfo_t of 128 bytes into it.
+        _call(_func.PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(room))
+    except OSError:
+        return None  # EINVAL: a group-stop has none
+    signo, _, code = (int.from_bytes(room.raw[i : i + 4], "little", signed=True) for i in (0, 4, 8))
+    return SigInfo(signo, code, room.raw)
+
+
+def signal_mask(tid: int) -> int:
+    """Returns which signals a stopped task blocks: bit `signo - 1` of each."""
+    mask = ctypes.c_uint64()
+    # SAFETY: `mask` outlives the call, which writes its 8 bytes.
+    _call(_GET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(mask))
+    return mask.value
+
+
+def set_signal_mask(tid: int, mask: int) -> None:
+    """Sets which signals a stopped task blocks; see `signal_mask`."""
+    value = ctypes.c_uint64(mask)
+    # SAFETY: `value` outlives the call, which reads its 8 bytes.
+    _call(_SET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(value))
+
+
+def peek(tid: int, address: int) -> int:
+    """Returns the word of 8 bytes at an aligned address of a stopped task.
+
+    Page protections are ignored.
+
+    Raises:
+        Gone: The task left its stop.
+        OSError: EIO, no page is there.
+    """
+    return _call(_func.PTRACE_PEEKDATA, tid, address)
+
+
+def poke(tid: int, address: int, word: int) -> None:
+    """Stores a word of 8 bytes at an aligned address of a stopped task; see `peek`."""
+    _call(_func.PTRACE_POKEDATA, tid, address, word)
+
+
+def registers(tid: int) -> dict[str, int]:
+    """Returns the general registers of a stopped task, by the kernel's names."""
+    return _plain(_get_registers(tid))
+
+
+def _get_registers(tid: int) -> Any:
+    try:
+        return _func.ptrace_getregs(tid)
+    except _func.PtraceError as error:
+        raise _gone_or_error(error) from None
+
+
+def _put_registers(tid: int, found: Any) -> None:
+    try:
+        _func.ptrace_setregs(tid, found)
     except _func.PtraceError as error:
         raise _gone_or_error(error) from None
 
@@ -58,78 +228,54 @@ def _gone_or_error(error: Any) -> Exception:
     return Gone() if code == errno.ESRCH else OSError(code, os.strerror(code))
 
 
-def seize(tid: int) -> None:
-    """Begins to trace a task, which runs on.
+def _plain(found: Any) -> dict[str, int]:
+    values = {name: getattr(found, name) for name, *_ in found._fields_}
+    return {name: value for name, value in values.items() if isinstance(value, int)}
 
-    Raises:
-        Gone: There is no such task.
-        PermissionError: Dead, traced already, a kernel thread, or not ours to trace.
+
+def set_registers(tid: int, values: dict[str, int]) -> str | None:
+    """Sets some of the general registers of a stopped task: all of them, or none.
+
+    Returns:
+        None, or the name of a register whose value the kernel refuses or changes;
+        all registers are then as they were.
     """
-    _ptrace(_SEIZE, tid, 0, OPTIONS)
-
-
-def interrupt(tid: int) -> None:
-    """Asks a seized task to stop; the stop comes as an event."""
-    _ptrace(_INTERRUPT, tid)
-
-
-def cont(tid: int, signo: int) -> None:
-    """Lets a stopped task run on, with a signal delivered."""
-    _ptrace(_func.PTRACE_CONT, tid, 0, signo)
-
-
-def listen(tid: int) -> None:
-    """Lets a task that is in a group-stop stay in it, until SIGCONT."""
-    _ptrace(_LISTEN, tid)
-
-
-def step(tid: int, signo: int) -> None:
-    """Lets a stopped task run one instruction, with a signal delivered first."""
-    _ptrace(_func.PTRACE_SINGLESTEP, tid, 0, signo)
-
-
-def detach(tid: int, signo: int = 0) -> None:
-    """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
-    _ptrace(_func.PTRACE_DETACH, tid, 0, signo)
-
-
-def is_stopped(tid: int) -> bool:
-    """Returns whether a task is one of ours that is in a ptrace-stop."""
-    message = ctypes.c_ulong()
-    try:
-        # SAFETY: `message` outlives the call, which writes one long into it.
-        _ptrace(_func.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
-    except Gone:
-        return False
-    return True
-
-
-def registers(tid: int) -> dict[str, int]:
-    """Returns the general registers of a stopped task, by the kernel's names."""
-    try:
-        found = _func.ptrace_getregs(tid)
-    except _func.PtraceError as error:
-        raise _gone_or_error(error) from None
-    return {name: int(getattr(found, name)) for name, *_ in found._fields_ if _plain(found, name)}
-
-
-def set_registers(tid: int, values: dict[str, int]) -> None:
-    """Sets some of the general registers of a stopped task."""
-    try:
-        found = _func.ptrace_getregs(tid)
+    before = _get_registers(tid)
+    if not _try_registers(tid, before, values):
         for name, value in values.items():
-            setattr(found, name, value)
-        _func.ptrace_setregs(tid, found)
-    except _func.PtraceError as error:
-        raise _gone_or_error(error) from None
+            if not _try_registers(tid, before, {name: value}):
+                return name
+            _put_registers(tid, before)
+        # Each alone is taken and all together are not.
+        return ", ".join(values)
+    return None
 
 
-def _plain(registers: Any, name: str) -> bool:
-    return isinstance(getattr(registers, name), int)
+def _try_registers(tid: int, before: Any, values: dict[str, int]) -> bool:
+    """Sets registers if the kernel takes every value as it is; else leaves `before`."""
+    wanted = cast(Any, type(before)).from_buffer_copy(before)
+    for name, value in values.items():
+        setattr(wanted, name, value)
+    try:
+        _put_registers(tid, wanted)
+        now = _plain(_get_registers(tid))
+        # The kernel drops bits of eflags that a program may not set, without an error.
+        if all(now[name] == value for name, value in values.items()):
+            return True
+    except OSError as error:
+        if error.errno not in _REFUSED_VALUES:
+            raise
+    # SETREGS stores one register after the other and ends at the first that it refuses.
+    _put_registers(tid, before)
+    return False
 
 
-class Event:
-    """Something that a task of ours did, looked at and not consumed."""
+class WaitEvent:
+    """A stop or the end of a traced task, as a wait reports it without consuming it.
+
+    An event that was not consumed stays with the kernel: should the tracer be killed, a
+    signal that the task stopped for is delivered and not lost.
+    """
 
     __slots__ = ("event", "exited", "signo", "tid")
 
@@ -140,52 +286,45 @@ class Event:
         self.event = event
 
     def consume(self) -> None:
-        """Takes it off the queue; a task that exited is reaped, and its parent told."""
+        """Takes the event off the queue; a task that exited is reaped, and its parent told."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.tid, _WALL | _WNOTHREAD | os.WNOHANG)
-
-
-def has_event(tid: int) -> bool:
-    """Returns whether a task did something that was not consumed yet."""
-    options = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL | _WNOTHREAD
-    try:
-        return os.waitid(os.P_PID, tid, options) is not None
-    except ChildProcessError:
-        return False
-
-
-def reap(tid: int) -> None:
-    """Reaps a task that another thread of ours traces, if it has ended; a stop of it stays."""
-    with contextlib.suppress(OSError):
-        found = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
-        if found is not None and found.si_code in _ENDS:
-            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | _WALL)
 
 
 _ENDS = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 
 
-def wait_any() -> Event | None:
-    """Returns what a task traced by this thread did, or None if there is nothing new.
-
-    It is not consumed: a signal that we took off the queue and then could not
-    pass on, since we died, would be lost to the target.
-    """
+def _wait(kind: int, tid: int, states: int) -> WaitEvent | None:
     try:
-        found = os.waitid(
-            os.P_ALL,
-            0,
-            os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL | _WNOTHREAD,
-        )
+        # Without __WNOTHREAD it would report the tasks of the other workers as well.
+        found = os.waitid(kind, tid, states | os.WNOHANG | os.WNOWAIT | _WALL | _WNOTHREAD)
     except ChildProcessError:
         return None
     if found is None:
         return None
     if found.si_code in _ENDS:
-        return Event(found.si_pid, exited=True)
-    return Event(
-        found.si_pid,
-        exited=False,
-        signo=found.si_status & 0xFF,
-        event=found.si_status >> 8,
-    )
+        return WaitEvent(found.si_pid, exited=True)
+    signo, event = found.si_status & 0xFF, found.si_status >> 8
+    return WaitEvent(found.si_pid, exited=False, signo=signo, event=event)
+
+
+def wait_any() -> WaitEvent | None:
+    """Returns an event of any task that this thread traces; None if there is none.
+
+    The same event comes again until it is consumed or its task goes on. A wait for ends
+    alone would report stops of traced tasks as well.
+    """
+    return _wait(os.P_ALL, 0, os.WSTOPPED | os.WEXITED)
+
+
+def wait_for(tid: int) -> WaitEvent | None:
+    """Returns an event of one task; None if there is none."""
+    return _wait(os.P_PID, tid, os.WSTOPPED | os.WEXITED)
+
+
+def reap(tid: int) -> None:
+    """Reaps a task that another thread of the tracer traces, if it has ended; a stop stays."""
+    with contextlib.suppress(OSError):
+        found = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+        if found is not None and found.si_code in _ENDS:
+            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | _WALL)

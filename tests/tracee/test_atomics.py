@@ -10,7 +10,15 @@ import time
 import pytest
 
 import procvm
-from tests.tracee.witness import Cas, Work, assert_free, eventually, state_of, tracer_of
+from tests.tracee.witness import (
+    Cas,
+    Work,
+    assert_free,
+    eventually,
+    has_ended,
+    hold_that_ends_early,
+    tracer_of,
+)
 from tests.tracee.workloads import cas, cas_on_shared, races_met
 
 SLOW = 60_000
@@ -227,7 +235,7 @@ def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None
         assert tracee.vm.atomic_load(target.word, procvm.u64) >= 0
         tracer = tracer_of(target.pid)
         os.kill(tracer, signal.SIGKILL)
-        assert eventually(lambda: state_of(tracer) == "Z")
+        assert eventually(lambda: has_ended(tracer))
         assert_free(target.pid)
         for _ in range(2000):
             try:
@@ -247,7 +255,7 @@ def test_an_expired_hold_is_not_relied_on() -> None:
     added = 0
     with Cas(2, 8, work=20) as target, procvm.attach(target.pid, longest_hold=0.1) as tracee:
         target.go()
-        with tracee.stopped():
+        with hold_that_ends_early(tracee):
             until = time.monotonic() + 0.4
             while time.monotonic() < until:
                 old = tracee.vm.atomic_load(target.word, procvm.u64)

@@ -38,9 +38,10 @@ from tests.tracee.witness import (
     Tool,
     assert_free,
     eventually,
+    has_ended,
+    hold_that_ends_early,
     is_free,
     own_fds,
-    state_of,
     tracer_of,
 )
 
@@ -1145,7 +1146,9 @@ def test_what_happens_in_a_cont_is_seen() -> None:
             for number in range(1, 8):
                 assert held.vm.read_val(word, u64) == number - 1
                 target.send(f"event {word:x} {number:x}")
-                assert tracee.cont() == procvm.Event("signal", target.pid, signal.SIGUSR1)
+                event = tracee.cont()
+                assert event is not None
+                assert (event.kind, event.tid, event.signo) == ("signal", target.pid, 10)
                 assert_all_read(held.vm, word - 8, bytes(8) + WORD.pack(number))
                 assert kept(held.vm) == 1
         assert [target.line() for _ in range(7)] == ["ok"] * 7
@@ -1283,7 +1286,7 @@ def test_a_hold_whose_longest_time_was_over_is_told(playground: Playground) -> N
     """NotStoppedError by every way to read, kept or not, and no cursor moves; then all is well."""
     base = playground.layout(" ".join(["rw"] * 8))
     with procvm.attach(playground.pid, longest_hold=0.05) as tracee:
-        with tracee.stopped() as held:
+        with hold_that_ends_early(tracee) as held:
             reader = held.vm.reader(base, PAGE)
             assert reader.read_val(u64) == held.vm.read_val(base, u64)
             _expired(playground, tracee)
@@ -1327,13 +1330,13 @@ def test_the_tracer_is_killed_in_the_hold(playground: Playground, how: str) -> N
     """Row 24: No read gives what was before: NotStoppedError, or what the target has."""
     base = playground.layout("rw rw")
     with procvm.attach(playground.pid, longest_hold=None) as tracee:
-        with tracee.stopped() as held:
+        with hold_that_ends_early(tracee) as held:
             if how == "kept":
                 held.vm.read_bytes(base, 2 * PAGE)
                 held.vm.read_val(base, u64)
             tracer = tracer_of(playground.pid)
             os.kill(tracer, signal.SIGKILL)
-            assert eventually(lambda: state_of(tracer) == "Z")
+            assert eventually(lambda: has_ended(tracer))
             assert_free(playground.pid)
             for number in range(3):
                 playground.poke(base, WORD.pack(number) * 2)

@@ -18,6 +18,8 @@ from tests.tracee.witness import (
     Work,
     assert_free,
     eventually,
+    has_ended,
+    hold_that_ends_early,
     is_free,
     own_children,
     own_fds,
@@ -234,7 +236,7 @@ def test_a_hold_ends_after_its_longest_time(work: Work) -> None:
 def test_an_expired_with_keeps_no_later_hold(work: Work) -> None:
     """Inside a with whose time was over, a new stop and its resume leave the target running."""
     with procvm.attach(work.pid, longest_hold=0.2) as tracee:
-        with tracee.stopped():
+        with hold_that_ends_early(tracee):
             assert_free(work.pid)
             tracee.stop()
             work.assert_stands_still()
@@ -332,7 +334,7 @@ def test_one_tracer_serves_every_tracee() -> None:
         for tracee in tracees:
             tracee.stop()
         (tracer,) = {tracer_of(work.pid) for work in works}
-        assert os.getsid(tracer) == tracer != os.getsid(0)
+        assert os.getsid(tracer) != os.getsid(0)
         for tracee in tracees:
             tracee.resume()
         for work in works:
@@ -396,7 +398,7 @@ def test_the_tracer_is_killed(work: Work, held: bool) -> None:
         if not held:
             tracee.resume()
         os.kill(tracer, signal.SIGKILL)
-        assert eventually(lambda: state_of(tracer) == "Z")
+        assert eventually(lambda: has_ended(tracer))
         work.assert_runs(0.1)
         with pytest.raises(procvm.NotTracedError):
             tracee.is_stopped()

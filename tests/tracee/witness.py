@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+import pytest
+
+import procvm
 from tests.build import compiled
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +40,14 @@ def status_field(pid: int | str, field: str) -> str:
 def state_of(tid: int) -> str:
     """Returns the letter of a task's state."""
     return Path(f"/proc/{tid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+
+
+def has_ended(pid: int) -> bool:
+    """Returns whether a process is gone, or a zombie."""
+    try:
+        return state_of(pid) in "ZX"
+    except OSError:
+        return True
 
 
 def states(pid: int) -> dict[int, str]:
@@ -81,6 +92,13 @@ def eventually(condition: Callable[[], object], within: float = HANG_AFTER) -> b
     return True
 
 
+@contextlib.contextmanager
+def hold_that_ends_early(tracee: procvm.Tracee) -> Iterator[procvm.Held]:
+    """A hold that is over before its ``with`` is left, which says so."""
+    with pytest.raises(procvm.NotStoppedError), tracee.stopped() as held:
+        yield held
+
+
 def assert_free(pid: int, within: float = 10.0) -> None:
     """The target is let go in time: nobody traces any thread of it, and none is held."""
     assert eventually(lambda: is_free(pid), within), (
@@ -101,7 +119,8 @@ def own_children() -> list[str]:
     """Returns the pids of the children of this process, zombies too."""
     found: list[str] = []
     for tid in os.listdir("/proc/self/task"):
-        found += Path(f"/proc/self/task/{tid}/children").read_text().split()
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
+            found += Path(f"/proc/self/task/{tid}/children").read_text().split()
     return sorted(found)
 
 
