@@ -260,9 +260,14 @@ class Channel(_Line):
         finally:
             if not answered:
                 self.close()
-        if not good:
+        if good:
+            return answer
+        try:
             raise answer
-        return answer
+        finally:
+            # A frame whose variable has the error is part of a cycle with its traceback: all
+            # that those frames hold, descriptors too, would stay until the cyclic collector runs.
+            del answer
 
 
 def _lost(pid: int, error: OSError | EOFError) -> ProcvmError:
@@ -329,9 +334,12 @@ def _pass_channel(
                     good, answer = _tracer().ask(
                         Op.OPEN, (pid, token_address), (*fds, memfd, *program), _START_TIME
                     )
-                    if not good:
+                    if good:
+                        return flags
+                    try:
                         raise answer
-                    return flags
+                    finally:
+                        del answer  # as in `Channel.request`
     except TimeoutError:
         raise UnsupportedError(
             f"the tracer process does not answer within {_START_TIME:.0f} s"

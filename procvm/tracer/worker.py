@@ -31,7 +31,7 @@ from procvm.linux.libc import errno_error
 from procvm.own.buffers import Scratch
 from procvm.process.atomic import require_no_peer
 from procvm.tracer import atomics, moves, protocol, requests
-from procvm.tracer.hold import Hold, TaskState
+from procvm.tracer.hold import NAP, Hold, TaskState
 from procvm.tracer.proof import Program, Proof
 from procvm.tracer.protocol import Flags, Op, Request
 from procvm.tracer.requests import Gone
@@ -55,6 +55,14 @@ _locks_lock = threading.Lock()
 def _lock_of(pid: int) -> threading.Lock:
     with _locks_lock:
         return _locks.setdefault(pid, threading.Lock())
+
+
+def _await_end(thread: threading.Thread) -> None:
+    """Waits until the kernel has ended a thread, and so let go of what it traced."""
+    thread.join()
+    # Python's word comes before the kernel's.
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        time.sleep(NAP)
 
 
 def _deadline(timeout: float | None) -> float:
@@ -98,6 +106,7 @@ class Worker:
         self._expires = math.inf
         self._died = False
         self._whole = True
+        self._owed: tuple[int, object, bool] | None = None
         self.busy_since: float | None = None
         self.moving = False
         self.thread_id = 0
@@ -122,7 +131,7 @@ class Worker:
 
     def _run(self, after: threading.Thread | None) -> None:
         if after is not None:
-            after.join()
+            _await_end(after)
             self._unlock()
         self.thread_id = threading.get_native_id()
         self._futex = own_futex(self._flags.address)
@@ -145,6 +154,7 @@ class Worker:
         try:
             self.start(after=threading.current_thread())
         except RuntimeError:
+            self._pay()
             return False  # no thread is to be had; the tool sees its channel end
         return True
 
@@ -164,7 +174,7 @@ class Worker:
                 self._unlock()
 
     def _unlock_after(self, thread: threading.Thread) -> None:
-        thread.join()
+        _await_end(thread)
         self._unlock()
 
     # Serving
@@ -175,6 +185,8 @@ class Worker:
 
     def _serve_once(self) -> bool:
         """Waits for something to do, and does it; returns False when the tool is gone."""
+        if not self._pay():
+            return False
         ready = dict(self._requests.poll(_LOOK_MS if self._held else None))
         if self._ending.is_set():
             return False
@@ -188,8 +200,21 @@ class Worker:
         request = protocol.receive_request(self._channel)
         if request is None:
             return False
-        self._answer(request.number, self._outcome(request))
-        return request.op != Op.DETACH
+        self._owed = request.number, self._outcome(request), request.op == Op.DETACH
+        return not self._whole or self._pay()
+
+    def _pay(self) -> bool:
+        """Sends the answer that is owed; returns False if nothing is to come after it.
+
+        An answer to a request that left something to the kernel is sent by the next thread:
+        only then is the target, or what was seized in its place, let go.
+        """
+        owed, self._owed = self._owed, None
+        if owed is None:
+            return True
+        number, answer, is_last = owed
+        self._answer(number, answer)
+        return not is_last
 
     def _outcome(self, request: Request) -> object:
         """Does what is asked for; returns the answer, or the error to raise in the tool."""

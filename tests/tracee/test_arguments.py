@@ -1,0 +1,120 @@
+"""A bad argument is refused before anything happens: the hold and the target stay as they are."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import pytest
+
+import procvm
+from tests.tracee.witness import assert_free, sleeper, state_of
+
+BAD_TIMEOUTS = [-1, -0.5, math.nan, math.inf, -math.inf, "1", b"1", True, (1,), 1j]
+
+
+@pytest.mark.parametrize("bad", BAD_TIMEOUTS, ids=repr)
+def test_a_timeout_that_is_none_is_refused_and_keeps_the_hold(bad: Any) -> None:
+    """Each method that takes one raises ValueError or TypeError; the target stays held."""
+    with sleeper() as child, procvm.attach(child.pid, longest_hold=None) as tracee:
+        tracee.stop()
+        for call in (
+            lambda: tracee.cont(bad),
+            lambda: tracee.step(timeout=bad),
+            lambda: tracee.stop(bad),
+            lambda: tracee.stopped(bad),
+            lambda: tracee.wait(bad),
+        ):
+            with pytest.raises((TypeError, ValueError)):
+                call()
+            assert state_of(child.pid) == "t"
+        tracee.resume()
+        assert_free(child.pid)
+
+
+@pytest.mark.parametrize("bad", BAD_TIMEOUTS, ids=repr)
+def test_a_longest_hold_that_is_none_is_refused_and_locks_nothing(bad: Any) -> None:
+    """Attach and spawn refuse it; nothing is stopped or started, and the next attach works."""
+    with sleeper() as child:
+        with pytest.raises((TypeError, ValueError)):
+            procvm.attach(child.pid, longest_hold=bad)
+        assert_free(child.pid)
+        with procvm.attach(child.pid) as tracee, tracee.stopped():
+            assert state_of(child.pid) == "t"
+    with pytest.raises((TypeError, ValueError)):
+        procvm.spawn(["/bin/cat"], longest_hold=bad)
+
+
+def test_a_stop_without_a_limit_stops() -> None:
+    """timeout=None is no limit, for stop, stopped and step."""
+    with sleeper() as child, procvm.attach(child.pid, longest_hold=None) as tracee:
+        tracee.stop(timeout=None)
+        with tracee.stopped(timeout=None):
+            assert state_of(child.pid) == "t"
+        tracee.resume()
+        assert_free(child.pid)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fs_base", 1 << 47),
+        ("gs_base", (1 << 64) - 1),
+        ("cs", 0x1234),
+        ("eflags", 0xFFFF_FFFF),
+    ],
+)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs_x86_64: its registers")
+def test_a_register_value_that_the_kernel_refuses_changes_nothing(name: str, value: int) -> None:
+    """ValueError that names the register; the others are as they were, and the hold lasts."""
+    with sleeper() as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            before = tracee.registers()
+            for values in (
+                {name: value},
+                {"r15": before["r15"] ^ 99, name: value},
+                {name: value, "r15": before["r15"] ^ 99},
+            ):
+                with pytest.raises(ValueError, match=name):
+                    tracee.set_registers(values)
+                assert tracee.registers() == before
+                assert state_of(child.pid) == "t"
+            tracee.set_registers({"r15": before["r15"] ^ 99})
+            assert tracee.registers() == {**before, "r15": before["r15"] ^ 99}
+            tracee.set_registers(before)
+        assert_free(child.pid)
+        assert child.poll() is None
+
+
+def test_set_registers_of_bad_names_and_values_changes_nothing() -> None:
+    """Unknown names, values out of range and of other types are refused together with the rest."""
+    with sleeper() as child, procvm.attach(child.pid) as tracee, tracee.stopped():
+        before = tracee.registers()
+        good = {"r15": 1}
+        for bad in ({"nix": 1}, {"r14": -1}, {"r14": 1 << 64}):
+            with pytest.raises((ValueError, procvm.AddressOverflowError)):
+                tracee.set_registers(good | bad)
+            assert tracee.registers() == before
+        with pytest.raises(TypeError):
+            tracee.set_registers(good | {"r14": "1"})  # type: ignore[dict-item]
+        assert tracee.registers() == before
+
+
+def test_a_hold_shows_only_what_it_offers() -> None:
+    """vm, close and is_over; close ends it, and leaving the with afterwards is fine."""
+    with sleeper() as child, procvm.attach(child.pid) as tracee:
+        with tracee.stopped() as held:
+            assert [name for name in dir(held) if not name.startswith("_")] == [
+                "close",
+                "is_over",
+                "vm",
+            ]
+            assert not held.is_over
+            held.close()
+            assert held.is_over
+            assert_free(child.pid)
+            held.close()
+        with pytest.raises(ZeroDivisionError), tracee.stopped():
+            _ = 1 / 0
+        assert_free(child.pid)

@@ -1,0 +1,103 @@
+"""No request of the tracer reaches another process, or another program of the process."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import procvm
+from procvm import u64
+from tests.build import compiled
+from tests.tracee.witness import Child, assert_free, eventually, tracers
+
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
+def bystander(pid: int) -> subprocess.Popen[bytes]:
+    """Starts a process under a number that is free."""
+    for _ in range(1000):
+        LAST_PID.write_text(str(pid - 1))
+        child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if child.pid == pid:
+            return child
+        child.kill()
+        child.communicate()
+    raise AssertionError(f"no process gets the number {pid}")
+
+
+@contextmanager
+def number_of_another() -> Iterator[tuple[procvm.Tracee, subprocess.Popen[bytes]]]:
+    """A tracee whose process has ended, and the process that has its number."""
+    with Child(["/bin/cat"]) as child:
+        tracee = procvm.attach(child.pid, longest_hold=None)
+    with tracee, bystander(child.pid) as other:
+        try:
+            yield tracee, other
+        finally:
+            other.kill()
+
+
+REQUESTS = {
+    "stop": lambda tracee: tracee.stop(),
+    "stopped": lambda tracee: tracee.stopped(),
+    "resume": lambda tracee: tracee.resume(),
+    "registers": lambda tracee: tracee.registers(),
+    "set_registers": lambda tracee: tracee.set_registers({"rip": 0x1234}),
+    "step": lambda tracee: tracee.step(),
+    "cont": lambda tracee: tracee.cont(timeout=0),
+    "pending_events": lambda tracee: tracee.pending_events(),
+    "threads": lambda tracee: tracee.threads(),
+    "snapshot": lambda tracee: tracee.snapshot(),
+    "send_signal": lambda tracee: tracee.send_signal(9),
+    "atomic_load": lambda tracee: tracee.vm.atomic_load(0x1000, u64),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_after_pid_reuse_is_refused_and_touches_nothing(name: str) -> None:
+    """ProcessExitedError, and the process with the number is neither stopped nor changed."""
+    with number_of_another() as (tracee, other):
+        with pytest.raises(procvm.ProcessExitedError) as caught:
+            REQUESTS[name](tracee)
+        assert caught.value.pid == other.pid
+        assert not tracers(other.pid)
+        assert other.communicate(b"lives", timeout=30)[0] == b"lives"
+        assert other.returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(REQUESTS.keys() - {"send_signal", "resume"}))
+def test_a_request_after_an_exec_is_refused_and_touches_nothing(name: str) -> None:
+    """ProcessExecedError outside of a hold, or in none; the new program runs on."""
+    with Child(["/bin/sh", "-c", "read line; exec cat"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            child.send("go")
+            assert eventually(lambda: comm(child.pid) == "cat")
+            if name in ("registers", "set_registers", "step", "cont", "pending_events"):
+                # Nothing is held, so there is nothing that they could reach.
+                with pytest.raises((procvm.ProcessExecedError, procvm.NotStoppedError)):
+                    REQUESTS[name](tracee)
+            else:
+                with pytest.raises(procvm.ProcessExecedError):
+                    REQUESTS[name](tracee)
+            assert_free(child.pid)
+        assert child.ask("still here") == "still here"
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_a_child_of_vfork_that_execs_is_not_held() -> None:
+    """Its address space lives on in its parent, and the token that is read there is the same."""
+    with Child([compiled("vfork_exec")]) as parent:
+        pid = int(parent.line())
+        with procvm.attach(pid, longest_hold=None) as tracee:
+            parent.send("go")
+            assert parent.line() == "execed"
+            with pytest.raises(procvm.ProcessExecedError):
+                tracee.stop()
+            assert_free(pid)

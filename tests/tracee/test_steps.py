@@ -1,0 +1,136 @@
+"""A step runs one instruction, and no SIGTRAP of it ever reaches the target."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import procvm
+from procvm import u64
+from tests.build import compiled
+from tests.tracee.witness import Child, assert_free, status_field, tracer_of
+
+TRAP = 1 << (signal.SIGTRAP - 1)
+
+
+def pending(pid: int) -> int:
+    return int(status_field(pid, "SigPnd"), 16) | int(status_field(pid, "ShdPnd"), 16)
+
+
+def test_a_step_of_a_blocked_call_leaves_no_trap() -> None:
+    """The thread waits in read: the step times out, nothing is pending, and the call goes on."""
+    for _ in range(15):
+        with Child(["/bin/cat"]) as child:
+            with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+                with pytest.raises(procvm.StopTimeoutError):
+                    tracee.step(timeout=0.01)
+                assert not pending(child.pid) & TRAP
+                assert tracee.is_stopped()
+            assert child.ask("line") == "line"
+
+
+def test_the_tool_killed_in_the_step_of_a_blocked_call_harms_nothing() -> None:
+    """SIGKILL, SIGTERM and SIGINT of the tool while its step waits: the target runs on."""
+    tool = """
+import sys, procvm
+tracee = procvm.attach(int(sys.argv[1]), longest_hold=None)
+tracee.stop()
+print("steps", flush=True)
+tracee.step(timeout=30)
+"""
+    for signo in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT) * 3:
+        with (
+            Child(["/bin/cat"]) as child,
+            Child([sys.executable, "-c", tool, str(child.pid)], stderr=subprocess.DEVNULL) as user,
+        ):
+            assert user.line() == "steps"
+            user.signal(signo)
+            user.popen.wait()
+            assert_free(child.pid)
+            assert child.ask("line") == "line"
+
+
+@pytest.mark.parametrize("mode", ["waits", "ignores", "handles"])
+def test_the_tracer_killed_after_a_step_harms_nothing(mode: str) -> None:
+    """Whatever the target does with SIGTRAP, none is pending or delivered after a step."""
+    for steps in (1, 2, 3, 10):
+        with Child([compiled("trace_events"), mode, "1"]) as child:
+            (word,) = child.hexes()
+            with procvm.attach(child.pid, longest_hold=None) as tracee:
+                tracee.stop()
+                child.send("go")
+                for _ in range(steps):
+                    tracee.step()
+                os.kill(tracer_of(child.pid), signal.SIGKILL)
+                assert_free(child.pid)
+                assert child.line() == "started"
+                with procvm.open(child.pid) as process:
+                    assert process.vm.read_val(word, u64) == 0
+
+
+def test_steps_run_one_instruction_each() -> None:
+    """Ten steps of a spinning thread move its counter as the instructions in its loop do."""
+    with Child([compiled("trace_events"), "spins", "1"]) as child:
+        child.hexes()
+        assert child.ask("go") == "started"
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            (tid,) = {thread.tid for thread in tracee.threads()} - {child.pid}
+            places = []
+            for _ in range(12):
+                tracee.step(tid)
+                places.append(tracee.registers(tid)["rip"])
+            loop = len(set(places))
+            assert 2 <= loop <= 6
+            # The loop comes round: the same places in the same order.
+            assert places[loop:] == places[: len(places) - loop]
+            text = Path(f"/proc/{child.pid}/task/{tid}/status").read_text()
+            assert f"SigPnd:\t{0:016x}" in text
+
+
+def test_a_signal_before_the_instruction_ends_the_step_and_is_queued() -> None:
+    """A signal to the stepped thread is shown by pending_events, and delivered by the next step."""
+    with Child([compiled("trace_events"), "spins", "1"]) as child:
+        (word,) = child.hexes()
+        assert child.ask("go") == "started"
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.signal(signal.SIGUSR1)
+            tids = [thread.tid for thread in tracee.threads()]
+            (spinner,) = {*tids} - {child.pid}
+            # The kernel gives a signal of the process to whichever thread goes on.
+            until = time.monotonic() + 30
+            while not tracee.pending_events():
+                tracee.step(spinner)
+                assert time.monotonic() < until
+            (event,) = tracee.pending_events()
+            assert (event.kind, event.signo, event.tid) == ("signal", signal.SIGUSR1, spinner)
+            tracee.step(spinner)  # into the handler
+            assert tracee.vm.read_val(word, u64) == 0
+            told = tracee.cont(timeout=5)
+            assert told == event
+            assert tracee.cont(timeout=0.05) is None
+            assert tracee.vm.read_val(word, u64) == 1
+
+
+def test_a_step_keeps_the_signal_mask_of_the_thread() -> None:
+    """A thread that blocks SIGTRAP still does after a step."""
+    code = (
+        "import signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin: print(line, end='', flush=True)\n"
+    )
+    with Child([sys.executable, "-S", "-c", code]) as child:
+        assert child.line() == "ready"
+        before = status_field(child.pid, "SigBlk")
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.send("line")
+            for _ in range(5):
+                tracee.step()
+            assert status_field(child.pid, "SigBlk") == before
+        assert child.line() == "line"
