@@ -115,9 +115,8 @@ class Held:
         self.vm = vm
 
     def __repr__(self) -> str:
-        return f"<Held: process {self._grip.pid}{', over' if self.is_over else ''}>"
+        return f"<Held: process {self._grip.pid}{', over' if self.is_over() else ''}>"
 
-    @property
     def is_over(self) -> bool:
         """Whether the target is not held by this any more."""
         return self._grip.closed or not self._grip.reliance

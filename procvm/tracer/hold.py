@@ -384,8 +384,26 @@ class Hold:
 
     def collect(self) -> None:
         """Takes in everything that the tasks did."""
-        while (event := self.next_event()) is not None:
-            self.take(event)
+        while (event := requests.wait_any()) is not None:
+            if not self._is_known(event):
+                self.take(event)
+            elif not self._collect_each():
+                return
+
+    def _collect_each(self) -> bool:
+        """Takes in an event of each task that is to stop; returns whether there was any.
+
+        A signal-delivery-stop that is not consumed hides the events of other tasks from a wait
+        for any.
+        """
+        waited = [tid for tid, state in self.tasks.items() if state is TaskState.SEIZED]
+        found = False
+        for tid in (*waited, *self._strays):
+            event = requests.wait_for(tid)
+            if event is not None and not self._is_known(event):
+                self.take(event)
+                found = True
+        return found
 
     def collect_ends(self, moving: int = 0) -> None:
         """Takes in the ends of tasks: nothing else can happen to those that are held.
@@ -400,18 +418,6 @@ class Hold:
             if event.tid == moving or self._is_known(event):
                 return
             self.take(event)
-
-    def next_event(self) -> WaitEvent | None:
-        """Returns an event that was not taken in yet; None if there is none."""
-        event = requests.wait_any()
-        if event is None or not self._is_known(event):
-            return event
-        # A signal-delivery-stop that is not consumed hides the events of other tasks.
-        for tid in (*self.tasks, *self._strays):
-            found = requests.wait_for(tid)
-            if found is not None and not self._is_known(found):
-                return found
-        return None
 
     def _is_known(self, event: WaitEvent) -> bool:
         return not event.exited and event.tid in self.signals

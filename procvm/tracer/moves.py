@@ -57,7 +57,7 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
         hold.run_on(tid)
     nap = NAP
     while not hold.queue:
-        event = hold.next_event()
+        event = requests.wait_any()
         if event is not None:
             nap = NAP
             hold.take(event)
