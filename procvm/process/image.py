@@ -30,7 +30,7 @@ from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
-from procvm.linux.procmap import VmaEntry, read_maps
+from procvm.linux.procmap import VmaEntry, read_maps, read_named
 from procvm.linux.procmem import ProcMem
 from procvm.process.facts import Facts, read_facts
 from procvm.process.pages import PageCache
@@ -154,6 +154,24 @@ class Image:
             code = error.errno or errno.EIO
             raise errno_error(code, "reading the mappings", pid=self.pid) from None
         if not found:
+            raise self.gone()
+        return found
+
+    def named_entries(self, known: bytes) -> tuple[bytes, list[VmaEntry]]:
+        """Returns the text of maps and its mappings that have a name; see `read_named`.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        files = self.open_files()
+        try:
+            found = read_named(files.maps.number, known)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise errno_error(code, "reading the mappings", pid=self.pid) from None
+        if not found[0]:
             raise self.gone()
         return found
 
