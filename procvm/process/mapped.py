@@ -146,8 +146,8 @@ class Mapped(ABC):
         An address without a symbol is ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted
         from the first mapping of that name; one without a name is the number. A symbol whose
         name alone does not lead back to it has its address in the file appended,
-        ``"prog!counter@0x4010"``; the resolver of an IFUNC is ``"libc.so.6!memcpy@ifunc-resolver"``.
-        Without pyelftools no symbol is named. The text is printable, whatever the target's
+        ``"prog!counter@0x4010"``, and the resolver of an IFUNC has its kind appended,
+        ``"libc.so.6!memcpy@ifunc-resolver"``. Without pyelftools no symbol is named. The text is printable, whatever the target's
         files are called; `address` takes it, unless a name has to be escaped or has signs of
         expressions in it.
 
