@@ -52,10 +52,11 @@ def encoded(name: str) -> bytes:
 
 
 class _Meant(NamedTuple):
-    """A symbol in a module."""
+    """A symbol in a module; `exact` if it was asked for by its address in the file."""
 
     module: Module
     symbol: Symbol
+    exact: bool = False
 
 
 @final
@@ -231,7 +232,7 @@ class Modules:
         Raises:
             NoSuchSymbolError: The dynamic linker did not choose the function yet.
         """
-        module, symbol = meant
+        module, symbol, exact = meant
         if symbol.resolves:
             chosen = self._chosen(now, meant)
             if chosen is None:
@@ -244,7 +245,8 @@ class Modules:
                     f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
                 )
             return chosen
-        return self._moved(now, module).get(symbol.value, module.bias + symbol.value)
+        own = module.bias + symbol.value
+        return own if exact else self._moved(now, module).get(symbol.value, own)
 
     def _moved(self, now: _Loaded, module: Module) -> dict[int, int]:
         """Returns, by a library's own addresses, where the program has the live copies.
@@ -283,7 +285,7 @@ class Modules:
 
     def _chosen(self, now: _Loaded, meant: _Meant) -> int | None:
         """Returns the function that a resolver chose, from the slots that hold its address."""
-        module, symbol = meant
+        module, symbol = meant.module, meant.symbol
         kinds = KINDS.get(module.machine)
         if kinds is None:
             return None
@@ -387,7 +389,7 @@ class Modules:
         The plain one does not where another symbol has it as well, or where the program
         has a copy that is used instead: the address in the file then is behind it.
         """
-        module, symbol = meant
+        module, symbol = meant.module, meant.symbol
         name = now.label(module) + b"!" + symbol.name
         found = self._reader.table_of(module).find(symbol.name)
         is_plain = len(found) == 1 and found[0].value == symbol.value
@@ -565,17 +567,23 @@ class _Search:
             self._bad.append(str(error))
             return []
         found = table.find(self._wanted)
+        exact = False
         if not found and _AT in self._wanted:
             plain, _, number = self._wanted.rpartition(_AT)
             with suppress(ValueError):
                 one = table.find_at(plain, int(number, 16))
                 found = [] if one is None else [one]
+                exact = True
         if not found and self._wanted in table.thread_local:
             self._thread_local.append(module)
         if not found and module.why:
             self._bad.append(module.why)
         # A file that claims to be loaded where no address is has no symbols.
-        return [_Meant(module, one) for one in found if 0 <= module.bias + one.value < ADDRESS_END]
+        return [
+            _Meant(module, one, exact)
+            for one in found
+            if 0 <= module.bias + one.value < ADDRESS_END
+        ]
 
     def reason(self) -> str:
         """Returns why the name may have no address, or nothing."""
