@@ -147,9 +147,9 @@ class Mapped(ABC):
         from the first mapping of that name; one without a name is the number. A symbol whose
         name alone does not lead back to it has its address in the file appended,
         ``"prog!counter@0x4010"``, and the resolver of an IFUNC has its kind appended,
-        ``"libc.so.6!memcpy@ifunc-resolver"``. Without pyelftools no symbol is named. The text is printable, whatever the target's
-        files are called; `address` takes it, unless a name has to be escaped or has signs of
-        expressions in it.
+        ``"libc.so.6!memcpy@ifunc-resolver"``. Without pyelftools no symbol is named. The text
+        is printable, whatever the target's files are called; `address` takes it, unless a
+        name has to be escaped or has signs of expressions in it.
 
         Raises:
             ProcessExitedError: It has ended.

@@ -129,6 +129,7 @@ class SlowFiles:
             self._hung.add(vma.dev)
         elif facts and stat.S_ISREG(facts[0]):
             dev, inode, changed_ns, size = facts[1:]
+            os.lseek(fd, 0, os.SEEK_SET)  # the helper shares the offset
             return _found(fd, path, (dev, inode, changed_ns, size), vma, "")
         os.close(fd)
         return None

@@ -7,7 +7,7 @@ makes the page resident there, and hangs where a process serves the file and doe
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
@@ -143,8 +143,8 @@ class ModuleReader:
         if first.kind is Kind.VDSO:
             return self._headers_in_memory(vmas)
         may_hang = self._subject.may_hang(first)
-        if may_hang and not any(vma.perms & Perms.EXEC for vma in vmas):
-            return None  # a data file: no reason to wait for its server
+        if may_hang and not self.may_wait(vmas):
+            return None
         found = self._headers_in_memory(vmas) if self._subject.is_kept else None
         if found is not None:
             return found
@@ -167,6 +167,13 @@ class ModuleReader:
                 continue
         return None
 
+    def may_wait(self, vmas: Iterable[Vma]) -> bool:
+        """Returns whether a file is worth waiting for a server that may not answer.
+
+        A program or library is mapped to be run; a data file has no names.
+        """
+        return any(vma.perms & Perms.EXEC and self._subject.may_hang(vma) for vma in vmas)
+
     def is_current(self, module: Module) -> bool:
         """Returns whether the file of a module still has the content that was read."""
         return not module.path or key_of(module.path) == module.key
@@ -178,7 +185,7 @@ class ModuleReader:
     # The file of a module
 
     @contextmanager
-    def file_of(self, module: Module) -> Iterator[tuple[Elf, MappedFile] | None]:
+    def file_of(self, module: Module) -> Generator[tuple[Elf, MappedFile] | None]:
         """Gives the file of a module, open, or None; `module.why` then says why.
 
         Raises:
@@ -255,7 +262,7 @@ class ModuleReader:
             return 0
 
     @contextmanager
-    def dynamic_of(self, module: Module) -> Iterator[tuple[Dynamic, Elf | None]]:
+    def dynamic_of(self, module: Module) -> Generator[tuple[Dynamic, Elf | None]]:
         """Gives the dynamic section of a module, and the file if it is read from that.
 
         Raises:

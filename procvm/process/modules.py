@@ -73,6 +73,7 @@ class _Loaded:
         others: The rest that is loaded: by dlopen or dlmopen, or by other means.
         settled: Whether the dynamic linker has loaded all that it is about to.
         groups: The ELF files by all mappings of each; none for one that is no ELF file.
+        unread: Why the headers of some files cannot be read.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class _Loaded:
         self.others = sorted(rest, key=lambda one: one.rank)
         self.settled = settled
         self.groups: dict[tuple[Vma, ...], list[Module]] = {}
+        self.unread: list[str] = []
         self._starts = [module.first.start for module in self.by_start]
         # Where the first mapping of a name begins; by the whole path, and by its last part
         # if no other file has the same.
@@ -190,7 +192,7 @@ class Modules:
         resolver = wanted.endswith(_RESOLVER)
         wanted = wanted.removesuffix(_RESOLVER)
         modules = self._called(now, file, name) if bang else [*now.scope, *now.others]
-        search = _Search(self._reader, wanted)
+        search = _Search(self._reader, wanted, () if bang else now.unread)
         if bang:
             best = search.all_of(modules, is_named=True)
         else:
@@ -290,8 +292,8 @@ class Modules:
         if kinds is None:
             return None
         for one in dict.fromkeys((module, *now.scope, *now.others)):
-            wanted = kinds.slots | ({kinds.irelative} if one is module else set())
-            for reloc, name, word in self._reader.relocations(one, frozenset(wanted)):
+            wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
+            for reloc, name, word in self._reader.relocations(one, wanted):
                 if reloc.kind == kinds.irelative:
                     if (word if reloc.addend is None else reloc.addend) != symbol.value:
                         continue
@@ -313,8 +315,12 @@ class Modules:
     def _called(self, now: _Loaded, file: str, name: str) -> list[Module]:
         found = self.called(now, encoded(file))
         if not found:
+            reason = _reasons(now.unread)
             raise NoSuchSymbolError(
-                f"no file that is called {printable(file)!r} is loaded", name=name
+                f"no file that is called {printable(file)!r} is loaded"
+                + (reason and f": {reason}"),
+                name=name,
+                reason=reason,
             )
         return found
 
@@ -420,6 +426,10 @@ class Modules:
         # As a whole: another thread may be looking at it.
         now = _Loaded(token, vmas, modules, scope, settled=settled or self._subject.is_kept)
         now.groups = groups
+        for vmas_of_one, found in groups.items():
+            if not found and self._reader.may_wait(vmas_of_one):
+                name = printable(vmas_of_one[0].name)
+                now.unread.append(f"the file {name} cannot be read: its server does not answer")
         self._now = now
         return now
 
@@ -528,10 +538,10 @@ class Modules:
 class _Search:
     """A search for one name, and why it may have found nothing."""
 
-    def __init__(self, reader: ModuleReader, wanted: bytes) -> None:
+    def __init__(self, reader: ModuleReader, wanted: bytes, unread: Iterable[str]) -> None:
         self._reader = reader
         self._wanted = wanted
-        self._bad: list[str] = []
+        self._bad = list(unread)
         self._thread_local: list[Module] = []
         self._locals: list[_Meant] = []
 
@@ -590,10 +600,12 @@ class _Search:
         if self._thread_local:
             file = printable(self._thread_local[0].name)
             return f"it is thread-local in {file}: each thread has its own, at its own address"
-        if self._bad:
-            shown = "; ".join(self._bad[:_NR_REASONS])
-            return f"the names of {len(self._bad)} files could not be read: {shown}"
-        return ""
+        return _reasons(self._bad)
+
+
+def _reasons(bad: list[str]) -> str:
+    shown = "; ".join(bad[:_NR_REASONS])
+    return f"the names of {len(bad)} files could not be read: {shown}" if bad else ""
 
 
 def _plus(offset: int) -> str:

@@ -19,7 +19,15 @@ def built(
     if shutil.which(compiler) is None:
         pytest.skip(f"not installed: {compiler}")
     (folder / (name + suffix)).write_text(source)
-    command = [compiler, "-O1", "-w", folder / (name + suffix), "-o", folder / name, *flags]
+    command: list[str | Path] = [
+        compiler,
+        "-O1",
+        "-w",
+        folder / (name + suffix),
+        "-o",
+        folder / name,
+        *flags,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode:
         missing = ("cannot find", "No such file", "not found", "invalid linker")

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 import procvm
 from procvm import AmbiguousSymbolError, NoSuchSymbolError, i32
+from procvm.elf.dynamic import Dynamic
+from procvm.elf.headers import Elf
+from procvm.linux.procfs import parse_auxv
 from tests.elf.cores import GDB, gdb
 from tests.elf.facets import Facets, library
 from tests.process.linked import TELL, WAIT, Told, built
@@ -49,10 +53,8 @@ LAYOUTS = [
 
 def levels(folder: Path, *flags: str) -> Path:
     built(folder, "liblevel.so", LEVELS, "-shared", "-fPIC", *flags)
-    return built(
-        *(folder, "reads", READS_LEVELS, "-fPIC", *flags),
-        *(f"-L{folder}", "-llevel", f"-Wl,-rpath,{folder}"),
-    )
+    more = (f"-L{folder}", "-llevel", f"-Wl,-rpath,{folder}")
+    return built(folder, "reads", READS_LEVELS, "-fPIC", *flags, *more)
 
 
 @pytest.mark.parametrize("flags", LAYOUTS, ids=" ".join)
@@ -113,7 +115,7 @@ def test_symbol_of_the_past_is_where_the_program_said(
         else:
             if shutil.which("gcore") is None:
                 pytest.skip("not installed: gcore")
-            command = ["gcore", "-o", tmp_path / "core", str(child.pid)]
+            command: list[str | Path] = ["gcore", "-o", tmp_path / "core", str(child.pid)]
             subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
             past = procvm.open_core(tmp_path / f"core.{child.pid}")
     with past:
@@ -166,10 +168,8 @@ def test_symbol_of_a_copied_variable_is_the_live_copy(
     other += "int mine = 2; int *mine_at(void) { return &mine; }"
     wide = {"-m32"} & set(flags)
     built(tmp_path, "libtold.so", other, "-shared", "-fPIC", f"-fuse-ld={linker}", *wide)
-    program = built(
-        *(tmp_path, "copies", source, f"-fuse-ld={linker}", *flags),
-        *(f"-L{tmp_path}", "-ltold", f"-Wl,-rpath,{tmp_path}"),
-    )
+    more = (f"-L{tmp_path}", "-ltold", f"-Wl,-rpath,{tmp_path}")
+    program = built(tmp_path, "copies", source, f"-fuse-ld={linker}", *flags, *more)
     with Told(program) as child, procvm.open(child.pid) as process:
         environ = child.at["&environ"]
         for name in ("environ", "libc.so.6!environ", "libc.so.6!__environ", "copies!environ"):
@@ -239,7 +239,7 @@ def test_symbol_of_an_ifunc_is_the_function_that_was_chosen(
     """The resolver is never passed off as the function; describe marks it and leads back."""
     source = f"""{TELL}
         void *chosen(void), *choosing(void); int call_pick(int); int pick(int);
-        int main(void) {{ TELL(chosen()); TELL(choosing()); TELL(call_pick(1)); TELL(pick(1)); {WAIT}
+        int main(void) {{ call_pick(1); TELL(chosen()); TELL(choosing()); TELL(pick(1)); {WAIT}
     """
     if "-static" in flags or "-static-pie" in flags:
         file = "uses"
@@ -288,29 +288,30 @@ def test_symbol_of_two_statics_is_ambiguous_and_each_can_be_chosen(tmp_path: Pat
     )
     source = f"""{TELL}
         static int counter = 1; int best = 3; int *second(void), *worse(void);
-        int main(void) {{ counter++; TELL(&counter); TELL(second()); TELL(&best); TELL(worse()); {WAIT}
+        int main(void) {{
+            counter++; TELL(&counter); TELL(second()); TELL(&best); TELL(worse()); {WAIT}
     """
-    with Told(built(tmp_path, "two", source, "second.c")) as child:
-        with procvm.open(child.pid) as process:
-            for name in ("counter", "two!counter"):
-                with pytest.raises(AmbiguousSymbolError) as caught:
-                    process.symbol(name)
-                error = caught.value
-                addresses = {one.address for one in error.candidates}
-                assert addresses == {child.at["&counter"], child.at["second()"]}
-                for one in error.candidates:
-                    assert process.symbol(one.name) == process.address(one.name) == one.address
-                    assert process.describe(one.address) == one.name
-                    assert one.name in str(error)
-                    assert f"{one.address:#x}" in str(error)
-                again = pickle.loads(pickle.dumps(error))
-                assert (again.name, again.candidates) == (name, error.candidates)
-            with pytest.raises(AmbiguousSymbolError):
-                process.address("counter+4")
-            assert process.symbol("best") == child.at["&best"]
-            said = process.describe(child.at["worse()"])
-            assert process.address(said) == child.at["worse()"]
-            assert said != "two!best"
+    program = built(tmp_path, "two", source, "second.c")
+    with Told(program) as child, procvm.open(child.pid) as process:
+        for name in ("counter", "two!counter"):
+            with pytest.raises(AmbiguousSymbolError) as caught:
+                process.symbol(name)
+            error = caught.value
+            addresses = {one.address for one in error.candidates}
+            assert addresses == {child.at["&counter"], child.at["second()"]}
+            for one in error.candidates:
+                assert process.symbol(one.name) == process.address(one.name) == one.address
+                assert process.describe(one.address) == one.name
+                assert one.name in str(error)
+                assert f"{one.address:#x}" in str(error)
+            again = pickle.loads(pickle.dumps(error))
+            assert (again.name, again.candidates) == (name, error.candidates)
+        with pytest.raises(AmbiguousSymbolError):
+            process.address("counter+4")
+        assert process.symbol("best") == child.at["&best"]
+        said = process.describe(child.at["worse()"])
+        assert process.address(said) == child.at["worse()"]
+        assert said != "two!best"
 
 
 def test_symbol_of_two_libraries_statics_is_ambiguous(tmp_path: Path) -> None:
@@ -325,17 +326,17 @@ def test_symbol_of_two_libraries_statics_is_ambiguous(tmp_path: Path) -> None:
             int main(void) {{ {use} TELL(inner_1()); TELL(inner_2()); {WAIT}
         """
         flags = (f"-L{tmp_path}", "-l:lib1.so", "-l:lib2.so", f"-Wl,-rpath,{tmp_path}")
-        with Told(built(tmp_path, "uses", source, *flags)) as child:
-            with procvm.open(child.pid) as process:
-                for k in (1, 2):
-                    assert process.symbol(f"lib{k}.so!inner") == child.at[f"inner_{k}()"]
-                if own:
-                    assert process.symbol("inner") == child.at["&inner"]
-                    continue
-                with pytest.raises(AmbiguousSymbolError) as caught:
-                    process.symbol("inner")
-                names = [one.name for one in caught.value.candidates]
-                assert sorted(names) == ["lib1.so!inner", "lib2.so!inner"]
+        program = built(tmp_path, "uses", source, *flags)
+        with Told(program) as child, procvm.open(child.pid) as process:
+            for k in (1, 2):
+                assert process.symbol(f"lib{k}.so!inner") == child.at[f"inner_{k}()"]
+            if own:
+                assert process.symbol("inner") == child.at["&inner"]
+                continue
+            with pytest.raises(AmbiguousSymbolError) as caught:
+                process.symbol("inner")
+            names = [one.name for one in caught.value.candidates]
+            assert sorted(names) == ["lib1.so!inner", "lib2.so!inner"]
 
 
 NAMESPACES = f"""#define _GNU_SOURCE
@@ -621,8 +622,6 @@ def test_symbol_and_describe_make_no_file_page_resident(tmp_path: Path) -> None:
 def test_parse_auxv_of_a_32_bit_program_has_half_as_wide_entries() -> None:
     """The same types and values, by the width of the entries."""
     pairs = ((33, 0xF7FC5000), (9, 0x565560A0), (25, 0xFFFFD10B), (0, 0))
-    from procvm.linux.procfs import parse_auxv
-
     for layout in ("=QQ", "=II"):
         data = b"".join(struct.pack(layout, *pair) for pair in pairs)
         assert parse_auxv(data) == dict(pairs)
@@ -630,11 +629,6 @@ def test_parse_auxv_of_a_32_bit_program_has_half_as_wide_entries() -> None:
 
 def test_symbols_of_a_file_are_as_pyelftools_has_their_relocations(tmp_path: Path) -> None:
     """The dynamic section read by hand: soname, what is needed, and every relocation."""
-    from elftools.elf.elffile import ELFFile
-
-    from procvm.elf.dynamic import Dynamic
-    from procvm.elf.headers import Elf
-
     flags = ("-shared", "-fPIC", "-Wl,-soname,libthis.so.7", "-lm", "-Wl,--no-as-needed")
     source = "extern char **environ; double cos(double); int *at; int here;\n"
     source += "double turn(double n) { return cos(n) + (environ != 0) + (at = &here, *at); }"
