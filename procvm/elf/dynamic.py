@@ -168,6 +168,13 @@ class Dynamic:
         raw = self._read(self.address(DT_SYMTAB) + index * n, n)
         return self.string(next(self._elf.symbols(raw))[0])
 
+    def may_name(self, name: bytes) -> bool:
+        """Returns whether the table of names has one, which a relocation may be for."""
+        n = self.tags.get(DT_STRSZ, 0)
+        if DT_STRTAB not in self.tags or n > _LONGEST_TABLE:
+            return False
+        return name + b"\0" in self._read(self.address(DT_STRTAB), n)
+
     def nr_symbols(self) -> int | None:
         """Returns the number of dynamic symbols, or None if no table says it.
 

@@ -169,6 +169,7 @@ class Mapped(ABC):
         Raises:
             InvalidArgsError: It can not be parsed.
             NoSuchSymbolError: There is no such name.
+            AmbiguousSymbolError: A name means several things.
             PageFaultError: A pointer could not be read.
             AccessDeniedError: A pointer is outside of user space.
             AddressOverflowError: A pointer ends beyond all addresses.

@@ -285,16 +285,26 @@ class ModuleReader:
                 module.names = b"", []
         return module.names
 
-    def relocations(self, module: Module, kinds: frozenset[int]) -> list[NamedReloc]:
-        """Returns the relocations of some types; those that cannot be read are left out."""
+    def relocations(
+        self, module: Module, kinds: frozenset[int], name: bytes = b""
+    ) -> list[NamedReloc]:
+        """Returns the relocations of some types; those that cannot be read are left out.
+
+        Args:
+            module: The file that has them.
+            kinds: Their types.
+            name: Of a symbol: a file that does not know it is not searched.
+        """
         found: list[NamedReloc] = []
         try:
             with self.dynamic_of(module) as (dynamic, elf):
                 # A static program lists them by its sections alone.
                 relocs = dynamic.relocations(kinds) if dynamic.tags else _listed(elf, kinds)
+                if name and dynamic.tags and not dynamic.may_name(name):
+                    relocs = iter(())
                 for one in islice(relocs, _NR_RELOCS):
-                    name = dynamic.symbol_name(one.symbol) if one.symbol else b""
-                    found.append(NamedReloc(one, name, _word(elf, module, one.offset)))
+                    of = dynamic.symbol_name(one.symbol) if one.symbol else b""
+                    found.append(NamedReloc(one, of, _word(elf, module, one.offset)))
         except UNREADABLE:
             pass
         return found

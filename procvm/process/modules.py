@@ -293,7 +293,8 @@ class Modules:
             return None
         for one in dict.fromkeys((module, *now.scope, *now.others)):
             wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
-            for reloc, name, word in self._reader.relocations(one, wanted):
+            needed = b"" if one is module else symbol.name
+            for reloc, name, word in self._reader.relocations(one, wanted, needed):
                 if reloc.kind == kinds.irelative:
                     if (word if reloc.addend is None else reloc.addend) != symbol.value:
                         continue
