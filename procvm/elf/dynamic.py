@@ -10,11 +10,12 @@ from procvm.address import page_end
 from procvm.elf.headers import PT_DYNAMIC, Elf, Segment
 from procvm.errors import MalformedError
 
-__all__ = ["KINDS", "Dynamic", "Kinds", "Reloc"]
+__all__ = ["DT_DEBUG", "KINDS", "Dynamic", "Kinds", "Reloc", "relocations_listed"]
 
 _LONGEST_DYNAMIC = 1 << 16
 _LONGEST_NAME = 4096
 _LONGEST_TABLE = 1 << 25
+_SHT_RELA, _SHT_REL = 4, 9
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB = 1, 2, 4, 5, 6
 DT_RELA, DT_RELASZ, DT_STRSZ, DT_SONAME, DT_REL, DT_RELSZ = 7, 8, 10, 14, 17, 18
@@ -209,6 +210,14 @@ def relocations_in(
             if info & ((1 << shift) - 1) == kind:
                 yield Reloc(offset, kind, info >> shift, addend[0] if addend else None)
             k = low.find(kind & 0xFF, k + 1)
+
+
+def relocations_listed(elf: Elf | None, kinds: frozenset[int]) -> Iterator[Reloc]:
+    """Yields the relocations that sections list and that are applied in memory."""
+    for section in elf.sections() if elf is not None else ():
+        if elf is not None and section.type in (_SHT_RELA, _SHT_REL) and section.vaddr:
+            table = elf.read(section.offset, min(section.size, 1 << 20))
+            yield from relocations_in(elf, table, kinds, addends=section.type == _SHT_RELA)
 
 
 _NR_BUCKETS = 1 << 20

@@ -8,11 +8,13 @@ from itertools import accumulate
 from typing import NamedTuple, final
 
 from procvm.elf.dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSYM, Dynamic
-from procvm.elf.headers import PT_LOAD, Elf, Section, Segment, string_at
-from procvm.errors import MalformedError
+from procvm.elf.headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
+from procvm.errors import MalformedError, UnsupportedError
+from procvm.escape import printable
 
-__all__ = ["Symbol", "SymbolTable", "symbols_in_memory", "symbols_of"]
+__all__ = ["Symbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]
 
+_DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
 _SHT_SYMTAB, _SHT_DYNSYM, _SHT_GNU_VERSYM = 2, 11, 0x6FFFFFFF
 _HIDDEN = 0x8000  # the bit of a version that is not linked with any more
 _NAME_LEN = 1 << 16
@@ -176,6 +178,19 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
                     _versions(elf, sections, section) if wanted == _SHT_DYNSYM else b"",
                 )
     return None
+
+
+def debug_symbols_of(build_id: bytes, elf: Elf) -> SymbolTable | None:
+    """Returns the symbols of the file that was split off as the program was stripped."""
+    name = build_id.hex()
+    if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
+        return None
+    try:
+        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
+            debug = Elf(stream, printable(stream.name))
+            return symbols_of(debug) if build_id_of(debug) == build_id else None
+    except (OSError, MalformedError, UnsupportedError):
+        return None
 
 
 _NAMES_LEN = 1 << 20

@@ -16,6 +16,8 @@ import select
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from typing import TypeVar
 
 from procvm.elf.core import MACHINES
 from procvm.errors import (
@@ -36,6 +38,8 @@ from procvm.process.facts import Facts, read_facts
 from procvm.process.pages import PageCache
 
 __all__ = ["Image", "ended", "open_image"]
+
+T = TypeVar("T")
 
 _LOOKS = 4
 _TRIES = 100
@@ -147,12 +151,7 @@ class Image:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        files = self.open_files()
-        try:
-            found = read_maps(files.maps.number)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise errno_error(code, "reading the mappings", pid=self.pid) from None
+        found = self._from_maps(read_maps)
         if not found:
             raise self.gone()
         return found
@@ -165,15 +164,18 @@ class Image:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        files = self.open_files()
-        try:
-            found = read_named(files.maps.number, known)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise errno_error(code, "reading the mappings", pid=self.pid) from None
+        found = self._from_maps(lambda number: read_named(number, known))
         if not found[0]:
             raise self.gone()
         return found
+
+    def _from_maps(self, read: Callable[[int], T]) -> T:
+        files = self.open_files()
+        try:
+            return read(files.maps.number)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise errno_error(code, "reading the mappings", pid=self.pid) from None
 
     def facts(self) -> Facts:
         """Returns what is known of the process beside its memory.

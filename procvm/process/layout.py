@@ -14,7 +14,10 @@ from procvm.perms import Perms
 from procvm.process.mappedfile import FileKey
 from procvm.process.maps import Vma
 
-__all__ = ["Module", "instances_of", "name_of"]
+__all__ = ["AT_SIGN", "Module", "instances_of", "name_of"]
+
+AT_SIGN = b"@0x"
+"""Before the address that tells one of several things of a name."""
 
 _NR_GUESSES = 16
 _NR_LOADS = 64

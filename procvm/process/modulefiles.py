@@ -13,10 +13,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
 
 from procvm.address import page_end
-from procvm.elf.dynamic import DT_DEBUG, Dynamic, Reloc, relocations_in
+from procvm.elf.dynamic import DT_DEBUG, Dynamic, Reloc, relocations_listed
 from procvm.elf.headers import PT_LOAD, PT_NOTE, Elf, Segment, build_id_in, build_id_of
-from procvm.elf.symbols import SymbolTable, symbols_in_memory, symbols_of
-from procvm.errors import AccessDeniedError, MalformedError, PageFaultError, UnsupportedError
+from procvm.elf.symbols import SymbolTable, debug_symbols_of, symbols_in_memory, symbols_of
+from procvm.errors import MalformedError, PageFaultError, UnsupportedError, VmError
 from procvm.escape import printable
 from procvm.mm.file import VmFile
 from procvm.perms import Perms
@@ -29,14 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["UNREADABLE", "ModuleReader", "NamedReloc"]
 
-UNREADABLE = (MalformedError, UnsupportedError, PageFaultError, AccessDeniedError)
+UNREADABLE = (MalformedError, UnsupportedError, VmError)
 """What reading a target's ELF file may raise for the state of that file."""
 
 _MAGIC = b"\x7fELF"
-_DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
 _NR_TABLES = 256
 _NR_RELOCS = 1 << 16
-_SHT_RELA, _SHT_REL = 4, 9
 _NO_SYMBOLS = SymbolTable([])
 # By build and by file: by the build alone, which a file just says, one target could
 # make up symbols for all others.
@@ -227,7 +225,7 @@ class ModuleReader:
             tags = self._dynamic_in_memory(module)
             if tags.rows and not tags.is_of_one_build_with(_dynamic_of(elf, module.segments)):
                 return f"{other}: their dynamic sections differ"
-        except (PageFaultError, AccessDeniedError):
+        except VmError:
             pass
         return ""
 
@@ -299,7 +297,9 @@ class ModuleReader:
         try:
             with self.dynamic_of(module) as (dynamic, elf):
                 # A static program lists them by its sections alone.
-                relocs = dynamic.relocations(kinds) if dynamic.tags else _listed(elf, kinds)
+                relocs = (
+                    dynamic.relocations(kinds) if dynamic.tags else relocations_listed(elf, kinds)
+                )
                 if name and dynamic.tags and not dynamic.may_name(name):
                     relocs = iter(())
                 for one in islice(relocs, _NR_RELOCS):
@@ -333,7 +333,7 @@ class ModuleReader:
             if table is not None:
                 _tables.move_to_end(key)
                 return table
-            table = _debug_table(build_id, elf) or symbols_of(elf)
+            table = debug_symbols_of(build_id, elf) or symbols_of(elf)
             if table is None:
 
                 def read(vaddr: int, n: int) -> bytes:
@@ -354,7 +354,7 @@ class ModuleReader:
             if module.first.kind is Kind.VDSO:
                 table = symbols_of(self._image(module.first, module.first.end))
             table = table or symbols_in_memory(_elf_of(module), module.segments, module.bias, read)
-        except (PageFaultError, AccessDeniedError):
+        except VmError:
             table = None  # it was not kept
         return table or _NO_SYMBOLS
 
@@ -395,14 +395,6 @@ def _dynamic_of(elf: Elf, segments: list[Segment]) -> Dynamic:
     return Dynamic(elf, segments, 0, lambda vaddr, n: elf.at(segments, vaddr, n))
 
 
-def _listed(elf: Elf | None, kinds: frozenset[int]) -> Iterator[Reloc]:
-    """Yields the relocations that sections list and that are applied in memory."""
-    for section in elf.sections() if elf is not None else ():
-        if elf is not None and section.type in (_SHT_RELA, _SHT_REL) and section.vaddr:
-            table = elf.read(section.offset, min(section.size, 1 << 20))
-            yield from relocations_in(elf, table, kinds, addends=section.type == _SHT_RELA)
-
-
 def _word(elf: Elf | None, module: Module, vaddr: int) -> int:
     """Returns the word that the file has at an address; 0 where it has none."""
     if elf is None:
@@ -411,19 +403,6 @@ def _word(elf: Elf | None, module: Module, vaddr: int) -> int:
         return int.from_bytes(elf.at(module.segments, vaddr, elf.bits // 8), "little")
     except MalformedError:
         return 0
-
-
-def _debug_table(build_id: bytes, elf: Elf) -> SymbolTable | None:
-    """Returns the symbols of the file that was split off as the program was stripped."""
-    name = build_id.hex()
-    if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
-        return None
-    try:
-        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
-            debug = Elf(stream, printable(stream.name))
-            return symbols_of(debug) if build_id_of(debug) == build_id else None
-    except (OSError, MalformedError, UnsupportedError):
-        return None
 
 
 def _called(vma: Vma) -> str:
