@@ -19,7 +19,8 @@
     │  ├─ StopTimeoutError       (TimeoutError)
     │  └─ WaitTimeoutError       (TimeoutError)
     ├─ SharedMemoryError
-    ├─ NoSuchSymbolError        (LookupError)       .name
+    ├─ NoSuchSymbolError        (LookupError)       .name .reason
+    ├─ AmbiguousSymbolError     (LookupError)       .name .candidates
     ├─ MalformedError           (ValueError)
     ├─ UnsupportedError         (NotImplementedError)
     └─ ClosedError              (ValueError)
@@ -33,12 +34,14 @@ panics there.
 from __future__ import annotations
 
 import errno as _errno
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
     "AccessDeniedError",
     "AddressOverflowError",
     "AlreadyTracedError",
+    "AmbiguousSymbolError",
+    "Candidate",
     "ClosedError",
     "InvalidArgsError",
     "MalformedError",
@@ -266,17 +269,50 @@ class SharedMemoryError(ProcvmError):
 
 
 class NoSuchSymbolError(ProcvmError, LookupError):
-    """No file that the process has mapped defines the symbol.
+    """No file that the process has loaded gives the symbol an address.
 
     Attributes:
-        name: What was asked for.
+        name: The symbol that was asked for.
+        reason: Why it may have none, in a sentence: it is thread-local, or a file's
+            names cannot be known. Empty where nothing but its absence is known.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name")
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "reason")
 
-    def __init__(self, message: str, *, name: str, copied_len: int = 0) -> None:
+    def __init__(self, message: str, *, name: str, reason: str = "", copied_len: int = 0) -> None:
         super().__init__(message, copied_len=copied_len)
         self.name = name
+        self.reason = reason
+
+
+class Candidate(NamedTuple):
+    """One of several things that a name may mean.
+
+    Attributes:
+        name: A name that means this one alone; `symbol` and the commands take it.
+        address: Its address.
+    """
+
+    name: str
+    address: int
+
+
+class AmbiguousSymbolError(ProcvmError, LookupError):
+    """A name has several addresses, and nothing says which one is meant.
+
+    Attributes:
+        name: The symbol that was asked for.
+        candidates: All that it may mean, each with a name of its own.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "candidates")
+
+    def __init__(
+        self, message: str, *, name: str, candidates: tuple[Candidate, ...], copied_len: int = 0
+    ) -> None:
+        super().__init__(message, copied_len=copied_len)
+        self.name = name
+        self.candidates = candidates
 
 
 class MalformedError(ProcvmError, ValueError):

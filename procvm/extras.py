@@ -8,7 +8,7 @@ from typing import Any
 
 from procvm.errors import UnsupportedError
 
-__all__ = ["numpy_or_none", "required"]
+__all__ = ["is_installed", "numpy_or_none", "required"]
 
 _EXTRA_OF = {"elftools": "symbols", "numpy": "numpy", "yara_x": "yara"}
 _PACKAGE_OF = {"elftools": "pyelftools"}
@@ -25,6 +25,11 @@ def _module(name: str) -> Any:
 def numpy_or_none() -> Any:
     """Returns numpy, or None where it is not installed."""
     return _module("numpy")
+
+
+def is_installed(name: str) -> bool:
+    """Returns whether a module of an extra can be imported."""
+    return _module(name) is not None
 
 
 def required(name: str, what: str) -> Any:

@@ -16,6 +16,8 @@ from procvm.errors import (
     AccessDeniedError,
     AddressOverflowError,
     AlreadyTracedError,
+    AmbiguousSymbolError,
+    Candidate,
     ClosedError,
     InvalidArgsError,
     MalformedError,
@@ -53,6 +55,7 @@ TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     StopTimeoutError: (ProcessError, TimeoutError),
     SharedMemoryError: (ProcvmError,),
     NoSuchSymbolError: (ProcvmError, LookupError),
+    AmbiguousSymbolError: (ProcvmError, LookupError),
     MalformedError: (ProcvmError, ValueError),
     UnsupportedError: (ProcvmError, NotImplementedError),
     ClosedError: (ProcvmError, ValueError),
@@ -92,6 +95,8 @@ VALUES: dict[str, Any] = {
     "errno": errno.EIO,
     "tracer_pid": 99,
     "name": "g_counter",
+    "reason": "it is thread-local",
+    "candidates": (Candidate("a!g_counter", 0x10), Candidate("b!g_counter", 0x20)),
 }
 
 
@@ -127,7 +132,7 @@ def test_an_error_is_public(kind: type[ProcvmError]) -> None:
 def test_every_error_that_there_is_is_public() -> None:
     """No class of the tree hides: each is in `procvm.errors.__all__` and in `procvm.__all__`."""
     names = {kind.__name__ for kind in every_class()}
-    assert names == set(errors.__all__)
+    assert names | {"Candidate"} == set(errors.__all__)
     assert names <= set(procvm.__all__)
     assert {kind.__name__ for kind in TREE} <= names
 
@@ -169,7 +174,9 @@ def test_copied_len_is_zero_unless_said_otherwise(kind: type[ProcvmError]) -> No
     """Without a count nothing took effect, and the text does not speak of it."""
     names = inspect.signature(kind).parameters
     needed = {
-        name: VALUES[name] for name in ("address", "name", "pid", "tracer_pid") if name in names
+        name: VALUES[name]
+        for name in ("address", "name", "pid", "tracer_pid", "candidates")
+        if name in names
     }
     error = kind("what happened", **needed)
     assert error.copied_len == 0

@@ -22,10 +22,10 @@ def ranges_in(process: Mapped, within: str | None, perms: str) -> Maps:
     """
 
     def find() -> Maps:
-        name = None if within is None else os.fsencode(within)
-        found = process.maps().filter(perms=perms, name=name)
-        if within is not None and not len(process.maps().filter(name=name)):
+        every = process.maps() if within is None else process.mappings_of(os.fsencode(within))
+        if within is not None and not every:
             raise ValueError(f"no mapping is called {within}")
+        found = every.filter(perms=perms)
         end = process.vm.end
         return Maps([vma for vma in found if vma.end <= end])
 

@@ -11,7 +11,7 @@ import click
 
 import procvm
 from procvm.cli.param import Param
-from procvm.errors import InvalidArgsError, NoSuchProcessError, UnsupportedError
+from procvm.errors import InvalidArgsError, NoSuchProcessError
 from procvm.escape import printable
 from procvm.linux import procfs
 from procvm.process.mapped import Mapped
@@ -166,11 +166,8 @@ def address_in(process: Mapped, text: str) -> int:
 
 
 def name_of(process: Mapped, address: int) -> str:
-    """Returns what an address is, for people; the number where names need a missing package."""
-    try:
-        return process.describe(address)
-    except UnsupportedError:
-        return hex(address)
+    """Returns what an address is, for people."""
+    return process.describe(address)
 
 
 def said_of(name: str, act: Callable[[], T]) -> T:

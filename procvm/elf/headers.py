@@ -9,13 +9,15 @@ read, so that a malformed one costs neither time nor memory.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, final
 
-from procvm.errors import MalformedError, UnsupportedError
+from procvm.address import page_end
+from procvm.errors import MalformedError, PageFaultError, UnsupportedError
 from procvm.extras import required
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ __all__ = [
     "NT_GNU_BUILD_ID",
     "PN_XNUM",
     "PT_DYNAMIC",
+    "PT_INTERP",
     "PT_LOAD",
     "PT_NOTE",
     "Elf",
@@ -33,11 +36,12 @@ __all__ = [
     "Section",
     "Segment",
     "Stream",
+    "build_id_in",
     "build_id_of",
     "turned",
 ]
 
-PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
 ET_CORE = 4
 PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3
@@ -127,6 +131,8 @@ class Elf:
         kind: One of ET_*.
         machine: Its number, one of EM_*.
         size: Bytes of the file.
+        header: Its first 64 bytes, or as many as there are.
+        entry: Where a program begins to run, as the file says it.
     """
 
     def __init__(self, stream: Stream, what: str) -> None:
@@ -147,6 +153,8 @@ class Elf:
             header = library.ELFFile(io.BytesIO(_alone(head))).header
         except (library.ELFError, ValueError) as error:
             raise self.malformed(f"no ELF header ({error})") from None
+        self.header = bytes(head)
+        self.entry = int(header["e_entry"])
         ident = header["e_ident"]
         self.bits = 64 if ident["EI_CLASS"] == "ELFCLASS64" else 32
         if (ident["EI_DATA"] == "ELFDATA2LSB") != (sys.byteorder == "little"):
@@ -176,7 +184,12 @@ class Elf:
         done = 0
         self._stream.seek(offset)
         while done < n:
-            part = self._stream.read(n - done)
+            try:
+                part = self._stream.read(n - done)
+            except PageFaultError:
+                raise  # memory as a file, which has an error of its own
+            except OSError as error:
+                raise self.malformed(f"{os.strerror(error.errno or 0)} at {offset:#x}") from None
             if not part:
                 raise self.malformed(f"it ends at {offset + done:#x}, before its tables do")
             parts.append(part)
@@ -220,6 +233,22 @@ class Elf:
             if len(rows) == _ROWS and found[-1].type == _PT_NULL:
                 raise self.malformed("a program header of nothing")
         return found
+
+    def at(self, segments: list[Segment], vaddr: int, n: int) -> bytes:
+        """Returns `n` bytes that the file has for an address it is loaded at.
+
+        Memory beyond the bytes of the file, such as .bss, is zeros up to the end of its page.
+
+        Raises:
+            MalformedError: No segment has them.
+        """
+        for one in segments:
+            end = page_end(max(one.vaddr + one.memsz, 1) - 1)
+            if one.type == PT_LOAD and one.vaddr <= vaddr and vaddr + n <= end:
+                kept = min(max(one.vaddr + one.filesz - vaddr, 0), n)
+                data = self.read(one.offset + vaddr - one.vaddr, kept) if kept else b""
+                return data if kept == n else data + bytes(n - kept)
+        raise self.malformed(f"no segment has {n:#x} bytes at {vaddr:#x}")
 
     def sections(self) -> list[Section]:
         """Returns the section headers; none of a file that was stripped of them.
@@ -311,10 +340,16 @@ def string_at(strings: bytes, at: int, most: int) -> bytes:
 
 
 def build_id_of(elf: Elf) -> bytes:
-    """Returns what says which build a file is of, or nothing."""
+    """Returns the build ID of a file, or nothing."""
     for segment in elf.segments():
-        if segment.type == PT_NOTE:
-            for note in elf.notes(segment):
-                if note.owner == b"GNU" and note.type == NT_GNU_BUILD_ID:
-                    return bytes(note.desc)
+        if segment.type == PT_NOTE and (found := build_id_in(elf, segment)):
+            return found
+    return b""
+
+
+def build_id_in(elf: Elf, part: Segment) -> bytes:
+    """Returns the build ID that is in a segment of notes, or nothing."""
+    for note in elf.notes(part):
+        if note.owner == b"GNU" and note.type == NT_GNU_BUILD_ID:
+            return bytes(note.desc)
     return b""

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-import struct
-from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple, final
 
-from procvm.address import page_end
-from procvm.elf.headers import PT_DYNAMIC, Elf, Section, Segment, string_at
-from procvm.errors import MalformedError
+from procvm.elf.dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSYM, Dynamic
+from procvm.elf.headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
+from procvm.errors import MalformedError, UnsupportedError
+from procvm.escape import printable
 
-__all__ = ["Symbol", "SymbolTable", "symbols_in_memory", "symbols_of"]
+__all__ = ["Symbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]
 
+_DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
 _SHT_SYMTAB, _SHT_DYNSYM, _SHT_GNU_VERSYM = 2, 11, 0x6FFFFFFF
-_HIDDEN = 0x8000  # of a version that is not linked with any more
-_AT = b"@0x"
+_HIDDEN = 0x8000  # the bit of a version that is not linked with any more
 _NAME_LEN = 1 << 16
 _LONGEST_TABLE = 1 << 26
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
-_STT_TLS = 6
-# What has an address: no type, an object, a function, and one that chooses itself.
-_ADDRESSED = frozenset({0, 1, 2, 10})
-# A global name before a weak one before a local one.
-_RANK = {1: 0, 2: 1, 10: 0, 0: 2}
+_STT_TLS, _STT_GNU_IFUNC = 6, 10
+# No type, an object, a function, and a resolver function: these have an address.
+_ADDRESSED = frozenset({0, 1, 2, _STT_GNU_IFUNC})
+_WEAK, _OLD, _LOCAL = 1, 2, 4
+# By binding; STB_GNU_UNIQUE is global.
+_RANK = {1: 0, 2: _WEAK, 10: 0, 0: _LOCAL}
+_NR_RIVALS = 256
+"""How many addresses of one name are kept: some C++ programs have thousands of a static."""
 
 
 class Symbol(NamedTuple):
-    """A name and what it is of.
+    """A name and the address it stands for.
 
     Attributes:
         name: Any bytes.
-        value: Its address, where the file says it is loaded.
-        size: Bytes of it; 0 if nobody said.
-        end: Up to where it may reach if nobody said: the end of its section.
-        rank: 0 for global, 1 for weak, 2 for local.
+        value: Its address, as the file says it.
+        size: Bytes of it; 0 if the file does not say.
+        end: Up to where it may reach if the file does not say: the end of its section.
+        rank: 0 for a name that other files link with; weak adds 1, a version that is not
+            linked with any more 2, a name of the file alone 4.
+        resolves: Whether the address is that of a resolver (STT_GNU_IFUNC), which the
+            dynamic linker calls to find the function itself.
     """
 
     name: bytes
@@ -45,6 +49,12 @@ class Symbol(NamedTuple):
     size: int
     end: int
     rank: int
+    resolves: bool = False
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether other files can link with it."""
+        return self.rank < _LOCAL
 
 
 @final
@@ -57,9 +67,19 @@ class SymbolTable:
 
     def __init__(self, symbols: Iterable[Symbol], thread_local: Iterable[bytes] = ()) -> None:
         self._symbols = list(symbols)
-        # The better one comes last, and stays.
-        ordered = sorted(self._symbols, key=lambda symbol: -symbol.rank)
-        self._by_name = {symbol.name: symbol.value for symbol in ordered}
+        self._by_name: dict[bytes, Symbol] = {}
+        self._rivals: dict[bytes, list[Symbol]] = {}
+        for symbol in self._symbols:
+            known = self._by_name.setdefault(symbol.name, symbol)
+            if known is symbol or symbol.rank > known.rank:
+                continue
+            if symbol.rank < known.rank:
+                self._by_name[symbol.name] = symbol
+                self._rivals.pop(symbol.name, None)
+            elif symbol.value != known.value:
+                rivals = self._rivals.setdefault(symbol.name, [known])
+                if len(rivals) < _NR_RIVALS:
+                    rivals.append(symbol)
         self.thread_local = frozenset(thread_local)
         self._starts: list[int] | None = None
         self._reach: list[int] = []
@@ -67,57 +87,71 @@ class SymbolTable:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def find(self, name: bytes) -> int | None:
-        """Returns the address of a name, or None; also of one as `at` tells it."""
-        value = self._by_name.get(name)
-        if value is None and _AT in name:
-            plain, _, number = name.rpartition(_AT)
-            with suppress(ValueError):
-                wanted = int(number, 16)
-                if any(one.value == wanted and one.name == plain for one in self._symbols):
-                    return wanted
-        return value
+    def find(self, name: bytes) -> list[Symbol]:
+        """Returns what a name means: one symbol, none, or several of equal right.
 
-    def at(self, value: int) -> tuple[bytes, int] | None:
-        """Returns what an address lies in, and how far; None if in nothing that has a name.
-
-        Of those that do, the one that begins last; of several names of one thing
-        the plainest. A name without a size reaches up to the next one in its section.
-        A name that is another thing's as well has behind it which one is meant.
+        A name that other files link with is preferred to one of the file alone.
         """
-        if self._starts is None:
-            self._sort()
-        starts = self._starts or []
+        known = self._by_name.get(name)
+        if known is None:
+            return []
+        rivals = self._rivals.get(name)
+        if rivals is None:
+            return [known]
+        return list({symbol.value: symbol for symbol in rivals}.values())
+
+    def find_at(self, name: bytes, value: int) -> Symbol | None:
+        """Returns the symbol of a name that has exactly this address, or None."""
+        found = (one for one in self._symbols if one.value == value and one.name == name)
+        return next(found, None)
+
+    def named_at(self, value: int) -> list[Symbol]:
+        """Returns all symbols that begin at an address."""
+        starts = self._sorted()
+        k = bisect_right(starts, value)
+        found: list[Symbol] = []
+        while k and starts[k - 1] == value:
+            k -= 1
+            found.append(self._symbols[k])
+        return found
+
+    def at(self, value: int) -> Symbol | None:
+        """Returns the symbol that an address lies in; None if it lies in none.
+
+        Among those that do, the one that begins last; among several at one address
+        the plainest. A symbol without a size reaches up to the next one in its section.
+        """
+        starts = self._sorted()
         k = bisect_right(starts, value) - 1
         first = k
         while k >= 0 and (self._reach[k] > value or starts[k] == starts[first]):
             symbol = self._symbols[k]
             nearest = not symbol.size and symbol.value == starts[first]
             if value < (symbol.end if nearest else symbol.value + symbol.size):
-                name = symbol.name
-                if self._by_name[name] != symbol.value:
-                    name += _AT + b"%x" % symbol.value
-                return name, value - symbol.value
+                return symbol
             k -= 1
         return None
 
-    def _sort(self) -> None:
-        # Of those at one address the last is looked at first: the one with the fewest
-        # underscores before it, as malloc and not __libc_malloc.
-        self._symbols.sort(
-            key=lambda symbol: (
-                symbol.value,
-                symbol.size > 0,
-                symbol.name[:2].count(b"_") * -1,
-                -symbol.rank,
-                -len(symbol.name),
-                symbol.name,
+    def _sorted(self) -> list[int]:
+        if self._starts is None:
+            # The last one at an address is looked at first: a size before none, and the
+            # fewest underscores in front, as malloc and not __libc_malloc.
+            self._symbols.sort(
+                key=lambda symbol: (
+                    symbol.value,
+                    symbol.size > 0,
+                    symbol.resolves,
+                    symbol.name[:2].count(b"_") * -1,
+                    -symbol.rank,
+                    -len(symbol.name),
+                    symbol.name,
+                )
             )
-        )
-        self._starts = [symbol.value for symbol in self._symbols]
-        # How far anything reaches that begins there or before: who looks back can stop.
-        ends = (symbol.value + symbol.size for symbol in self._symbols)
-        self._reach = list(accumulate(ends, max))
+            # How far anything reaches that begins there or before: a look back can stop.
+            ends = (symbol.value + symbol.size for symbol in self._symbols)
+            self._reach = list(accumulate(ends, max))
+            self._starts = [symbol.value for symbol in self._symbols]
+        return self._starts
 
 
 def symbols_of(elf: Elf) -> SymbolTable | None:
@@ -140,13 +174,32 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
                     elf,
                     elf.read(section.offset, section.size),
                     elf.read(strings.offset, strings.size),
-                    [one.vaddr + one.size for one in sections],
+                    _end_in(sections),
                     _versions(elf, sections, section) if wanted == _SHT_DYNSYM else b"",
                 )
     return None
 
 
+def debug_symbols_of(build_id: bytes, elf: Elf) -> SymbolTable | None:
+    """Returns the symbols of the file that was split off as the program was stripped."""
+    name = build_id.hex()
+    if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
+        return None
+    try:
+        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
+            debug = Elf(stream, printable(stream.name))
+            return symbols_of(debug) if build_id_of(debug) == build_id else None
+    except (OSError, MalformedError, UnsupportedError):
+        return None
+
+
 _NAMES_LEN = 1 << 20
+
+
+def _end_in(sections: list[Section]) -> Callable[[int, int], int]:
+    """Returns what gives the end of a symbol without a size: its section's."""
+    ends = [one.vaddr + one.size for one in sections]
+    return lambda section, value: ends[section] if section < len(ends) else value
 
 
 def _versions(elf: Elf, sections: list[Section], symbols: Section) -> bytes:
@@ -159,11 +212,15 @@ def _versions(elf: Elf, sections: list[Section], symbols: Section) -> bytes:
 
 
 def _table(
-    elf: Elf, table: bytes, strings: bytes, ends: Sequence[int] = (), versions: bytes = b""
+    elf: Elf,
+    table: bytes,
+    strings: bytes,
+    end_of: Callable[[int, int], int],
+    versions: bytes = b"",
 ) -> SymbolTable:
     found: list[Symbol] = []
     thread_local: list[bytes] = []
-    # Names may have their ends in common, but not that many of them.
+    # Strings share their ends in a good file; crafted ones would take gigabytes without a limit.
     budget = 8 * len(strings) + _NAMES_LEN
     hidden = memoryview(versions[: len(versions) // 2 * 2]).cast("H")
     for index, (at, info, section, value, size) in enumerate(elf.symbols(table)):
@@ -176,22 +233,18 @@ def _table(
         budget -= len(name)
         if budget < 0:
             raise elf.malformed("its names are longer than the table that they are in")
-        # Versions stand behind some names: of one that has several, the one that is linked
-        # with now is marked by two signs; or by what another table lacks.
+        # .symtab appends the version: two signs mark the one that is linked with now.
         name, sign, version = name.partition(b"@")
-        rank = _RANK.get(info >> 4, 2) + (bool(sign) and not version.startswith(b"@"))
-        rank += index < len(hidden) and bool(hidden[index] & _HIDDEN)
+        rank = _RANK.get(info >> 4, _LOCAL)
+        is_old = bool(sign) and not version.startswith(b"@")
+        if is_old or (index < len(hidden) and hidden[index] & _HIDDEN):
+            rank |= _OLD
         if kind == _STT_TLS:
             thread_local.append(name)
         else:
-            end = ends[section] if section < len(ends) else value + size
-            found.append(Symbol(name, value, size, end, rank))
+            end = value + size if size else end_of(section, value)
+            found.append(Symbol(name, value, size, end, rank, kind == _STT_GNU_IFUNC))
     return SymbolTable(found, thread_local)
-
-
-_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 4, 5, 6, 10, 0x6FFFFEF5
-_LONGEST_DYNAMIC = 1 << 16
-_NR_BUCKETS = 1 << 20
 
 
 def symbols_in_memory(
@@ -200,10 +253,10 @@ def symbols_in_memory(
     """Returns the symbols that the dynamic linker of a process uses, from its memory.
 
     Args:
-        elf: Its header; of the file nothing else needs to be there.
+        elf: Its header; nothing else of the file needs to be there.
         segments: Its program headers.
         bias: What is added to the file's addresses.
-        read: Of an address and a length, the bytes there.
+        read: Takes an address and a length, returns the bytes there.
 
     Returns:
         None if it is not dynamic.
@@ -211,52 +264,24 @@ def symbols_in_memory(
     Raises:
         MalformedError: The tables are none.
     """
-    dynamic = next((segment for segment in segments if segment.type == PT_DYNAMIC), None)
-    if dynamic is None or elf.bits != 64:
+    dynamic = Dynamic(elf, segments, bias, read)
+    if not {DT_SYMTAB, DT_STRTAB, DT_STRSZ} <= dynamic.tags.keys():
         return None
-    words = read(bias + dynamic.vaddr, min(dynamic.memsz, _LONGEST_DYNAMIC) // 16 * 16)
-    tags: dict[int, int] = {}
-    for tag, value in struct.iter_unpack("=QQ", words):
-        if tag == 0:
-            break
-        tags[tag] = value
-    if not {_DT_SYMTAB, _DT_STRTAB, _DT_STRSZ} <= tags.keys():
+    count = dynamic.nr_symbols()
+    if count is None:
         return None
-
-    def address(tag: int) -> int:
-        # The dynamic linker makes them addresses in place; that of some systems does not.
-        return tags[tag] if tags[tag] >= bias else tags[tag] + bias
-
-    if _DT_HASH in tags:
-        count = struct.unpack("=I", read(address(_DT_HASH) + 4, 4))[0]
-    elif _DT_GNU_HASH in tags:
-        count = _count_by_gnu_hash(address(_DT_GNU_HASH), read)
-    else:
-        return None
-    if max(count * elf.symbol_len, tags[_DT_STRSZ]) > _LONGEST_TABLE:
+    strings_len = dynamic.tags[DT_STRSZ]
+    if max(count * elf.symbol_len, strings_len) > _LONGEST_TABLE:
         raise MalformedError(f"{elf.what} is malformed: it has {count} symbols")
-    strings = read(address(_DT_STRTAB), tags[_DT_STRSZ])
-    return _table(elf, read(address(_DT_SYMTAB), count * elf.symbol_len), strings)
 
+    def end_of(_: int, value: int) -> int:
+        # Without section headers the segment is all that bounds a symbol without a size.
+        ends = (one.vaddr + one.memsz for one in segments if one.type == PT_LOAD)
+        return min((end for end in ends if end > value), default=value)
 
-def _count_by_gnu_hash(table: int, read: Callable[[int, int], bytes]) -> int:
-    """Returns how many symbols a DT_GNU_HASH table is about: its last chain has the last one."""
-    first: int
-    nr_buckets, first, nr_bloom, _ = struct.unpack("=IIII", read(table, 16))
-    buckets_at = table + 16 + 8 * nr_bloom
-    if nr_buckets > _NR_BUCKETS:
-        raise MalformedError(f"a symbol table of {nr_buckets} buckets")
-    buckets = array("I", read(buckets_at, 4 * nr_buckets))
-    last = max(buckets, default=0)
-    if last < first:
-        return first
-    at = buckets_at + 4 * (nr_buckets + last - first)
-    index = last
-    while index - last < _LONGEST_TABLE // 24:
-        # Up to the end of a page: behind it there may be nothing.
-        for word in array("I", read(at, page_end(at) - at & ~3 or 4)):
-            index += 1
-            at += 4
-            if word & 1:
-                return index
-    raise MalformedError("a symbol table whose last chain does not end")
+    strings = read(dynamic.address(DT_STRTAB), strings_len)
+    table = read(dynamic.address(DT_SYMTAB), count * elf.symbol_len)
+    versions = b""
+    if DT_VERSYM in dynamic.tags:
+        versions = read(dynamic.address(DT_VERSYM), 2 * count)
+    return _table(elf, table, strings, end_of, versions)

@@ -19,12 +19,14 @@ class Mount(NamedTuple):
         point: Its place; a str as of `os.fsdecode`.
         kind: Of the file system: ``proc``, ``cgroup2``.
         options: Those of the file system, not those of the mount.
+        dev: Major and minor number of its device, as /proc/PID/maps has them.
     """
 
     root: str
     point: str
     kind: str
     options: list[str]
+    dev: tuple[int, int] = (0, 0)
 
 
 def parse_mountinfo(data: bytes) -> list[Mount]:
@@ -35,7 +37,9 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
         left, right = place.split(b" "), rest.split(b" ")
         if dash and len(left) >= 6 and len(right) >= 3:
             options = [os.fsdecode(option) for option in right[2].split(b",")]
-            found.append(Mount(_text(left[3]), _text(left[4]), _text(right[0]), options))
+            major, _, minor = left[2].partition(b":")
+            dev = int(major), int(minor)
+            found.append(Mount(_text(left[3]), _text(left[4]), _text(right[0]), options, dev))
     return found
 
 
@@ -44,6 +48,6 @@ def _text(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
-def read_mounts() -> list[Mount]:
-    """Returns what is mounted for the tool; nothing if /proc does not tell."""
-    return parse_mountinfo(procfs.read_bytes("/proc/self/mountinfo") or b"")
+def read_mounts(pid: int | str = "self") -> list[Mount]:
+    """Returns what is mounted for the tool or a process; nothing if /proc does not tell."""
+    return parse_mountinfo(procfs.read_bytes(f"/proc/{pid}/mountinfo") or b"")

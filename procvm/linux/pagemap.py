@@ -11,7 +11,7 @@ from array import array
 
 from procvm.address import PAGE_SIZE
 
-__all__ = ["is_copied", "touched"]
+__all__ = ["is_copied", "is_own", "touched"]
 
 _SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg), Linux 6.7
 # size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
@@ -99,6 +99,23 @@ def is_copied(pagemap_fd: int, number: int) -> bool:
     """
     data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
     return int.from_bytes(data, sys.byteorder) & (_HERE | _OF_FILE) == _HERE
+
+
+def is_own(pagemap_fd: int, number: int) -> bool:
+    """Returns whether a page of a private mapping was written, and so differs from the file.
+
+    It may be in swap. Without that case a swapped page would pass for the file's.
+
+    Args:
+        pagemap_fd: The pagemap.
+        number: The page's address / page size.
+
+    Raises:
+        OSError: The address space cannot be looked at.
+    """
+    data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
+    entry = int.from_bytes(data, sys.byteorder)
+    return bool(entry & _THERE) and not entry & _OF_FILE
 
 
 def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:

@@ -33,13 +33,22 @@ __all__ = [
 ]
 
 AT_ENTRY = 9
+_NR_AUXV_TYPES = 1 << 16
 AT_RANDOM = 25
 
 
 def parse_auxv(data: bytes) -> dict[int, int]:
-    """Parses /proc/PID/auxv; what is cut off at the end is left out."""
-    word = struct.Struct("@NN")
-    return dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
+    """Parses /proc/PID/auxv; what is cut off at the end is left out.
+
+    The entries of a 32-bit program are half as wide: read as wide ones their types
+    would be numbers beyond every type that there is.
+    """
+    for layout in ("@NN", "=II"):
+        word = struct.Struct(layout)
+        found = dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
+        if all(kind < _NR_AUXV_TYPES for kind in found):
+            return found
+    return {}
 
 
 def token_address(path: str) -> int | None:

@@ -24,6 +24,7 @@ __all__ = [
     "parse_maps",
     "prepared_query",
     "read_maps",
+    "read_named",
     "vma_at",
 ]
 
@@ -230,8 +231,45 @@ def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
             break
     else:
         entries = _without_contradictions(entries)
-    if exact_names and any(b"\n" in entry.name for entry in entries):
-        entries = [_with_exact_name(maps_fd, entry) for entry in entries]
+    return _with_exact_names(maps_fd, entries) if exact_names else entries
+
+
+def read_named(maps_fd: int, known: bytes) -> tuple[bytes, list[VmaEntry]]:
+    """Returns the text of maps, and the mappings of it that have a name.
+
+    A process may have 65,530 mappings, nearly all without a name. To read their text
+    takes a quarter of the time that parsing it takes.
+
+    Args:
+        maps_fd: /proc/PID/maps, open.
+        known: A text that an earlier call returned. Where it is still the same the
+            mappings are not parsed again.
+
+    Returns:
+        An empty text if the address space is gone; no mappings if the text is `known`.
+
+    Raises:
+        OSError: As read.
+    """
+    text, entries = b"", list[VmaEntry]()
+    for _ in range(_TRIES):
+        text = _read_all(maps_fd)
+        if text == known:
+            return text, []
+        # The fields before the name have neither sign, and every name has one of them.
+        named = [line for line in text.split(b"\n") if b"/" in line or b"[" in line]
+        entries = [_parse_line(line) for line in named]
+        if _in_order(entries):
+            break
+    else:
+        # A torn listing: the next call has to read it again.
+        text, entries = text + b"\n", _without_contradictions(entries)
+    return text, _with_exact_names(maps_fd, entries)
+
+
+def _with_exact_names(maps_fd: int, entries: list[VmaEntry]) -> list[VmaEntry]:
+    if any(b"\n" in entry.name for entry in entries):
+        return [_with_exact_name(maps_fd, entry) for entry in entries]
     return entries
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
+from procvm.errors import AccessDeniedError, InvalidArgsError, PageFaultError
 from procvm.linux import procfs
 
-__all__ = ["Facts", "Thread", "read_facts"]
+if TYPE_CHECKING:
+    from procvm.mm.space import VmSpace
+
+__all__ = ["Facts", "Thread", "names_of_program", "read_facts"]
+
+_AT_EXECFN = 31
 
 
 class Thread(NamedTuple):
@@ -82,6 +90,17 @@ def read_facts(pid: int, machine: int) -> Facts | None:
         auxv=_of_any_thread(pid, "auxv"),
         machine=machine,
     )
+
+
+def names_of_program(facts: Facts, argv0: bytes, vm: VmSpace) -> set[bytes]:
+    """Returns what a program was started as: paths, their last parts, and its comm."""
+    names = {facts.name, argv0}
+    # The path that was given to exec, of a symlink too.
+    path = procfs.parse_auxv(facts.auxv).get(_AT_EXECFN, 0)
+    if path:
+        with suppress(PageFaultError, AccessDeniedError, InvalidArgsError):
+            names.add(vm.forced().read_cstring(path, 4096))
+    return {name for each in names for name in (each, os.path.basename(each)) if name}
 
 
 def _of_any_thread(pid: int, name: str, most: int = -1) -> bytes:

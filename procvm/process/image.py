@@ -14,6 +14,8 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from procvm import forks
 from procvm.elf.core import MACHINES
@@ -29,12 +31,14 @@ from procvm.linux import access, procfs
 from procvm.linux.fds import Fd
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
-from procvm.linux.procmap import VmaEntry, read_maps
+from procvm.linux.procmap import VmaEntry, read_maps, read_named
 from procvm.linux.procmem import ProcMem
 from procvm.process.facts import Facts, read_facts
 from procvm.process.pages import PageCache
 
 __all__ = ["Image", "ended", "open_image"]
+
+T = TypeVar("T")
 
 _LOOKS = 4
 _TRIES = 100
@@ -146,15 +150,31 @@ class Image:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        files = self.open_files()
-        try:
-            found = read_maps(files.maps.number)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise errno_error(code, "reading the mappings", pid=self.pid) from None
+        found = self._from_maps(read_maps)
         if not found:
             raise self.gone()
         return found
+
+    def named_entries(self, known: bytes) -> tuple[bytes, list[VmaEntry]]:
+        """Returns the text of maps and its mappings that have a name; see `read_named`.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        found = self._from_maps(lambda number: read_named(number, known))
+        if not found[0]:
+            raise self.gone()
+        return found
+
+    def _from_maps(self, read: Callable[[int], T]) -> T:
+        files = self.open_files()
+        try:
+            return read(files.maps.number)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise errno_error(code, "reading the mappings", pid=self.pid) from None
 
     def facts(self) -> Facts:
         """Returns what is known of the process beside its memory.

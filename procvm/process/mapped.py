@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -11,8 +12,9 @@ from procvm.address import as_address
 from procvm.errors import InvalidArgsError, NoSuchSymbolError
 from procvm.escape import printable
 from procvm.pod import usize
+from procvm.process.mappedfile import MappedFile
 from procvm.process.maps import Maps, Vma
-from procvm.process.modules import MappedFile, Modules, encoded
+from procvm.process.modules import Modules, encoded
 
 if TYPE_CHECKING:
     from procvm.mm.space import VmSpace
@@ -29,6 +31,8 @@ class Mapped(ABC):
     """Memory with mappings, some of which are files that name addresses."""
 
     _modules: Modules | None = None
+    is_kept = False
+    """Whether the memory was kept at one time and does not change any more."""
 
     @property
     @abstractmethod
@@ -56,6 +60,56 @@ class Mapped(ABC):
     def program_address(self) -> int:
         """Returns an address in the executable; 0 if that is not known."""
 
+    @abstractmethod
+    def program_names(self) -> set[bytes]:
+        """Returns what the program was started as: paths, their last parts, and its comm."""
+
+    def listing(self, known: object) -> tuple[object, list[Vma] | None]:
+        """Returns the mappings that have a name, and a token for what is mapped now.
+
+        Args:
+            known: A token that an earlier call returned; if nothing has changed since,
+                None is returned in place of the mappings.
+        """
+        maps = self.maps()
+        return maps, None if maps is known else [vma for vma in maps if vma.name]
+
+    def holds_page(self, vma: Vma, address: int) -> bool:
+        """Returns whether reading a page of a file mapping can give other than the file."""
+        del vma, address
+        return True
+
+    def may_hang(self, vma: Vma) -> bool:
+        """Returns whether a process serves the file of a mapping, and may never answer."""
+        del vma
+        return False
+
+    def is_link(self, name: bytes, vma: Vma) -> bool:
+        """Returns whether a path, or a name beside a mapping's file, leads to that file."""
+        path = vma.plain_name
+        if not path.startswith(b"/") or self.may_hang(vma):
+            return False
+        other = os.path.join(os.path.dirname(path), name)
+        return self._same_file(other, path)
+
+    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
+        try:
+            return os.path.samefile(root + path, root + other)
+        except (OSError, ValueError):
+            return False
+
+    def mappings_of(self, name: str | bytes) -> Maps:
+        """Returns the mappings that a name stands for.
+
+        Args:
+            name: What a mapping is called, whole or by the last part of its path; or a
+                file's soname, what the dynamic linker calls it, or what the program was
+                started as.
+        """
+        wanted = encoded(name) if isinstance(name, str) else name
+        found = self.maps().filter(name=wanted)
+        return found if found else Maps(self._known().mappings_of(wanted))
+
     def _known(self) -> Modules:
         if self._modules is None:
             self._modules = Modules(self)
@@ -64,15 +118,22 @@ class Mapped(ABC):
     def symbol(self, name: str) -> int:
         """Returns the address of a symbol.
 
-        It is looked for in the symbol tables of the files that are mapped, in the
-        executable first; in those of a file that was deleted too, and where no file
-        can be had in what the dynamic linker uses, in memory.
+        A symbol alone means what the program itself uses: its own first, its statics too,
+        then what the dynamic linker finds first, preloaded libraries before others. With a
+        file it is that file's; for a variable that the program has a copy of (a copy
+        relocation) the copy, which the file uses as well. The names are those of the symbol
+        tables of the loaded files, deleted ones too; where no file can be had, those that
+        the dynamic linker uses, in memory.
 
         Args:
-            name: A symbol, or a file and a symbol: ``"libc.so.6!environ"``.
+            name: A symbol, or a file and a symbol: ``"libc.so.6!environ"``. The file may be
+                named by its path, the last part of that, its soname, or a link to it.
 
         Raises:
-            NoSuchSymbolError: None has it.
+            NoSuchSymbolError: No file has it, or it has no single address: it is
+                thread-local, or an IFUNC that the program did not use yet.
+            AmbiguousSymbolError: Several statics have this name, or several files that
+                dlopen loaded, or the file is loaded several times.
             MalformedError: The file that was named is no good ELF file.
             UnsupportedError: pyelftools is not installed.
             ProcessExitedError: It has ended.
@@ -82,13 +143,15 @@ class Mapped(ABC):
     def describe(self, address: int) -> str:
         """Returns what an address is, for people: ``"libc.so.6!malloc+0x12"``.
 
-        Of what has no symbol ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted from the
-        first mapping of that name; of what has no name either the number. Printable,
-        whatever the target's files are called; `address` takes it, if they are called
-        nothing that has to be escaped, or has signs of expressions in it.
+        An address without a symbol is ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted
+        from the first mapping of that name; one without a name is the number. A symbol whose
+        name alone does not lead back to it has its address in the file appended,
+        ``"prog!counter@0x4010"``, and the resolver of an IFUNC has its kind appended,
+        ``"libc.so.6!memcpy@ifunc-resolver"``. Without pyelftools no symbol is named. The text
+        is printable, whatever the target's files are called; `address` takes it, unless a
+        name has to be escaped or has signs of expressions in it.
 
         Raises:
-            UnsupportedError: pyelftools is not installed.
             ProcessExitedError: It has ended.
         """
         return self._known().describe(as_address(address))
@@ -106,6 +169,7 @@ class Mapped(ABC):
         Raises:
             InvalidArgsError: It can not be parsed.
             NoSuchSymbolError: There is no such name.
+            AmbiguousSymbolError: A name means several things.
             PageFaultError: A pointer could not be read.
             AccessDeniedError: A pointer is outside of user space.
             AddressOverflowError: A pointer ends beyond all addresses.
@@ -161,14 +225,18 @@ class Mapped(ABC):
 
     def _area(self, name: str) -> int | None:
         """Returns where the first mapping of a name begins, or None."""
-        vmas = self.maps().filter(name=encoded(name))
-        return vmas[0].start if vmas else None
+        return self._known().area(encoded(name))
 
     def _symbol(self, name: str) -> int:
         try:
             return self.symbol(name)
         except NoSuchSymbolError as error:
             if "!" in name:
+                raise
+            vmas = self._known().mappings_of(encoded(name))
+            if vmas:
+                return vmas[0].start
+            if error.reason:
                 raise
             raise NoSuchSymbolError(
                 f"nothing is called {printable(name)!r}: no mapping and no symbol; a number is "

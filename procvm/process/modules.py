@@ -3,78 +3,33 @@
 from __future__ import annotations
 
 import os
-import stat
-from bisect import bisect_right
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
 
-from procvm.address import ADDRESS_END
-from procvm.elf.headers import PT_LOAD, Elf, Segment, build_id_of
-from procvm.elf.symbols import SymbolTable, symbols_in_memory, symbols_of
+from procvm.elf.dynamic import KINDS
+from procvm.elf.symbols import Symbol
 from procvm.errors import (
-    AccessDeniedError,
+    AmbiguousSymbolError,
+    Candidate,
     MalformedError,
     NoSuchSymbolError,
-    PageFaultError,
     UnsupportedError,
 )
 from procvm.escape import printable
-from procvm.extras import required
-from procvm.mm.file import VmFile
-from procvm.perms import Perms
+from procvm.extras import is_installed, required
+from procvm.process.layout import AT_SIGN, Module
+from procvm.process.loaded import LIBRARY, Finder, Loaded
+from procvm.process.lookup import Meant, Search, reasons
 from procvm.process.maps import Kind, Vma
+from procvm.process.modulefiles import UNREADABLE, ModuleReader
 
 if TYPE_CHECKING:
     from procvm.process.mapped import Mapped
 
-__all__ = ["MappedFile", "Modules", "encoded", "open_mapped"]
+__all__ = ["Modules", "encoded"]
 
-_MAGIC = b"\x7fELF"
-_DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
-_NR_TABLES = 256
-_NO_SYMBOLS = SymbolTable([])
-# By build and by file: by the build alone, which a file just says, one target could
-# make up symbols for all others.
-_tables: OrderedDict[tuple[Any, ...], SymbolTable] = OrderedDict()
-
-
-class MappedFile(NamedTuple):
-    """A file that may be the one that was mapped.
-
-    Attributes:
-        stream: The file, open.
-        exact: Whether it is known to be; else its build has to be compared.
-    """
-
-    stream: BinaryIO
-    exact: bool
-
-
-@final
-class Module:
-    """An ELF file where it is loaded.
-
-    Attributes:
-        name: The last part of its path, or what the mapping is called.
-        first: The mapping of its beginning.
-        end: One past its last address, memory that is not of the file included.
-        bias: What is added to the addresses that the file says.
-        is_loaded: Whether it may run there; a file that is merely read is not.
-    """
-
-    def __init__(self, vmas: list[Vma], segments: list[Segment]) -> None:
-        self.first = vmas[0]
-        loads = [segment for segment in segments if segment.type == PT_LOAD]
-        begin = loads[0]
-        self.bias = self.first.start - self.first.offset + begin.offset - begin.vaddr
-        last = max(load.vaddr + load.memsz for load in loads)
-        self.end = max(self.bias + last, self.first.end)
-        may_run = any(load.flags & 1 for load in loads)
-        # A core file may not tell what was allowed.
-        self.is_loaded = not may_run or any(vma.perms & Perms.EXEC or not vma.perms for vma in vmas)
-        self.segments = segments
-        self.name = name_of(self.first)
-        self.table: SymbolTable | None = None
+_RESOLVER = b"@ifunc-resolver"
+_NR_SHOWN = 8
 
 
 def encoded(name: str) -> bytes:
@@ -89,68 +44,16 @@ def encoded(name: str) -> bytes:
         raise NoSuchSymbolError(f"nothing is called {printable(name)!r}", name=name) from None
 
 
-def name_of(vma: Vma) -> bytes:
-    """Returns what a mapping is called in an expression: its name's last part, as a file's."""
-    name = vma.plain_name
-    return name.rpartition(b"/")[2] if name.startswith(b"/") else name
-
-
-@final
-class _Loaded:
-    """What is mapped at one time.
-
-    Attributes:
-        vmas: The mappings.
-        in_order: The files that are loaded, as they are searched.
-        by_start: All of them, by their addresses.
-    """
-
-    def __init__(self, vmas: list[Vma], in_order: list[Module], modules: list[Module]) -> None:
-        self.vmas = vmas
-        self.in_order = in_order
-        self.by_start = sorted(modules, key=lambda one: one.first.start)
-        self._starts = [module.first.start for module in self.by_start]
-        # Where what is called so begins; by the whole path, and by its last part if no other
-        # file has the same.
-        self._first: dict[bytes, int] = {}
-        last_part: dict[bytes, bytes] = {}
-        self._shared: set[bytes] = set()
-        for vma in vmas:
-            name = vma.plain_name
-            if name:
-                self._first.setdefault(name, vma.start)
-                short = name_of(vma)
-                self._first.setdefault(short, vma.start)
-                if last_part.setdefault(short, name) != name:
-                    self._shared.add(short)
-
-    def label(self, vma: Vma) -> bytes:
-        """Returns what a mapping is called: as shortly as tells it from the others."""
-        short = name_of(vma)
-        return vma.plain_name if short in self._shared else short
-
-    def first_of(self, label: bytes) -> int | None:
-        """Returns where the first mapping begins that is called so, or None."""
-        return self._first.get(label)
-
-    def __contains__(self, vma: Vma) -> bool:
-        k = bisect_right(self.vmas, vma)
-        return k > 0 and self.vmas[k - 1] == vma
-
-    def module_at(self, address: int) -> Module | None:
-        """Returns the file whose addresses these are, or None."""
-        k = bisect_right(self._starts, address) - 1
-        return self.by_start[k] if k >= 0 and address < self.by_start[k].end else None
-
-
 @final
 class Modules:
     """The ELF files of one process, looked at when they are asked for."""
 
     def __init__(self, subject: Mapped) -> None:
-        required("elftools.elf.elffile", "looking symbols up")
         self._subject = subject
-        self._now = _Loaded([], [], [])
+        self._reader = ModuleReader(subject)
+        self._finder = Finder(subject, self._reader)
+        self._now = Loaded(None, [], [], [], settled=False)
+        # Names that lead to what stays loaded as long as the program runs.
         self._found: dict[str, tuple[int, Vma]] = {}
 
     def address_of(self, name: str) -> int:
@@ -158,212 +61,243 @@ class Modules:
         known = self._found.get(name)
         if known is not None:
             address, first = known
-            # As long as the same file begins at the same place: it may have been unloaded.
             if self._subject.find_vma(first.start) == first:
                 return address
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
             raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
-        self._found[name] = found = self._look_up(name)
-        return found[0]
+        required(LIBRARY, "looking symbols up")
+        now = self._refresh()
+        address, module = self._look_up(now, name)
+        if now.settled and module in now.scope:
+            self._found[name] = address, module.first
+        return address
 
-    def _look_up(self, name: str) -> tuple[int, Vma]:
-        """Returns the address of a symbol, and the mapping that its file begins in."""
+    # A name
+
+    def _look_up(self, now: Loaded, name: str) -> tuple[int, Module]:
+        """Returns the address of a symbol, and the file that it is a name of."""
         file, bang, symbol = name.rpartition("!")
         wanted = encoded(symbol)
-        modules = self._refresh().in_order
+        resolver = wanted.endswith(_RESOLVER)
+        wanted = wanted.removesuffix(_RESOLVER)
+        modules = self._called(now, file, name) if bang else [*now.scope, *now.others]
+        search = Search(self._reader, wanted, () if bang else now.unread)
         if bang:
-            named = encoded(file)
-            modules = [one for one in modules if named in (one.name, one.first.plain_name)]
-            if not modules:
-                raise NoSuchSymbolError(
-                    f"no file that is called {printable(file)!r} is loaded", name=name
+            best = search.all_of(modules, is_named=True)
+        else:
+            best = search.in_scope(now.scope) or search.all_of(now.others)
+        if resolver:
+            best = [one for one in best if one.symbol.resolves]
+        if not best:
+            where = printable(file) if bang else f"the {len(modules)} files that are loaded"
+            reason = search.reason()
+            raise NoSuchSymbolError(
+                f"no symbol {printable(symbol)!r} in {where}" + (reason and f": {reason}"),
+                name=name,
+                reason=reason,
+            )
+        address_of = self._resolver if resolver else self._address
+        by_address = {address_of(now, meant, name): meant for meant in best}
+        if len(by_address) == 1:
+            ((address, meant),) = by_address.items()
+            return address, meant.module
+        candidates = tuple(
+            Candidate(printable(self._name(now, meant)), address)
+            for address, meant in sorted(by_address.items())
+        )
+        shown = ", ".join(f"{one.name} ({one.address:#x})" for one in candidates[:_NR_SHOWN])
+        more = f" and {len(candidates) - _NR_SHOWN} more" if len(candidates) > _NR_SHOWN else ""
+        raise AmbiguousSymbolError(
+            f"{printable(name)!r} has {len(candidates)} addresses; give one of {shown}{more}",
+            name=name,
+            candidates=candidates,
+        )
+
+    def _resolver(self, now: Loaded, meant: Meant, name: str) -> int:
+        del now, name
+        return meant.module.bias + meant.symbol.value
+
+    def _address(self, now: Loaded, meant: Meant, name: str) -> int:
+        """Returns where a symbol is for the program.
+
+        Raises:
+            NoSuchSymbolError: The dynamic linker did not choose the function yet.
+        """
+        module, symbol, exact = meant
+        if symbol.resolves:
+            chosen = self._chosen(now, meant)
+            if chosen is None:
+                reason = (
+                    "it is an IFUNC: a resolver picks the function when it is first used, and no "
+                    "loaded file holds its choice; the resolver is "
+                    f"{printable(self._name(now, meant))}"
                 )
-        bad: list[str] = []
-        in_threads = False
-        for module in modules:
-            try:
-                table = self._table(module)
-            except (MalformedError, UnsupportedError) as error:
-                if bang:
-                    raise
-                bad.append(str(error))
-                continue
-            value = table.find(wanted)
-            # Of a file that says it is loaded where nothing can be nothing is found.
-            if value is not None and 0 <= module.bias + value < ADDRESS_END:
-                return module.bias + value, module.first
-            in_threads |= wanted in table.thread_local
-        why = f"; {len(bad)} files could not be read: {bad[0]}" if bad else ""
-        if in_threads:
-            why = ": it is a variable of each thread, which has no one address"
-        where = printable(file) if bang else f"the {len(modules)} files that are loaded"
-        raise NoSuchSymbolError(f"no symbol {printable(symbol)!r} in {where}{why}", name=name)
+                raise NoSuchSymbolError(
+                    f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
+                )
+            return chosen
+        own = module.bias + symbol.value
+        return own if exact else self._moved(now, module).get(symbol.value, own)
+
+    def _moved(self, now: Loaded, module: Module) -> dict[int, int]:
+        """Returns, by a library's own addresses, where the program has the live copies.
+
+        The linker copies a variable of a library into a program that names it (a copy
+        relocation), and the library then uses that copy.
+        """
+        if module not in now.scope[1:]:
+            return {}
+        if module.moved is None:
+            module.moved = {}
+            for name, address in self._copies(now.scope[0]).items():
+                # The copy is of the first library that defines the name.
+                for one in now.scope[1:]:
+                    found = self._exported(one, name)
+                    if found is not None:
+                        if one is module:
+                            module.moved[found.value] = address
+                        break
+        return module.moved
+
+    def _copies(self, program: Module) -> dict[bytes, int]:
+        if program.copies is None:
+            kinds = KINDS.get(program.machine)
+            program.copies = {}
+            for one in self._reader.relocations(program, frozenset({kinds.copy} if kinds else ())):
+                program.copies[one.name] = program.bias + one.reloc.offset
+        return program.copies
+
+    def _exported(self, module: Module, name: bytes) -> Symbol | None:
+        try:
+            found = self._reader.table_of(module).find(name)
+        except (MalformedError, UnsupportedError):
+            return None
+        return found[0] if found and found[0].is_exported else None
+
+    def _chosen(self, now: Loaded, meant: Meant) -> int | None:
+        """Returns the function that a resolver chose, from the slots that hold its address."""
+        module, symbol = meant.module, meant.symbol
+        kinds = KINDS.get(module.machine)
+        if kinds is None:
+            return None
+        for one in dict.fromkeys((module, *now.scope, *now.others)):
+            wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
+            needed = b"" if one is module else symbol.name
+            for reloc, name, word in self._reader.relocations(one, wanted, needed):
+                if reloc.kind == kinds.irelative:
+                    if (word if reloc.addend is None else reloc.addend) != symbol.value:
+                        continue
+                elif name != symbol.name:
+                    continue
+                try:
+                    raw = self._reader.read(one.bias + reloc.offset, one.word_len, one)
+                except UNREADABLE:
+                    continue
+                value = int.from_bytes(raw, "little")
+                # A slot that is not bound yet leads back into the file's own table of jumps.
+                unbound = value in (word, one.bias + word, module.bias + symbol.value)
+                if not unbound and module.first.start <= value < module.end:
+                    return value
+        return None
+
+    # The files of a name
+
+    def _called(self, now: Loaded, file: str, name: str) -> list[Module]:
+        found = self.called(now, encoded(file))
+        if not found:
+            reason = reasons(now.unread)
+            raise NoSuchSymbolError(
+                f"no file that is called {printable(file)!r} is loaded"
+                + (reason and f": {reason}"),
+                name=name,
+                reason=reason,
+            )
+        return found
+
+    def called(self, now: Loaded, name: bytes) -> list[Module]:
+        """Returns the files that a name stands for.
+
+        It may be a path or its last part; what the dynamic linker calls the file, or its
+        soname; what the program was started as; or a link to the file beside it.
+        """
+        found = now.called(name)
+        if found or not name:
+            return found
+        every = [*now.scope, *now.others]
+        tests: tuple[Callable[[Module], bool], ...] = (
+            lambda one: name in (one.link_name, os.path.basename(one.link_name)),
+            lambda one: name == self._reader.names_of(one)[0],
+        )
+        for test in tests:
+            found = [one for one in every if test(one)]
+            if found:
+                best = min(one.rank for one in found)
+                return [one for one in found if one.rank == best]
+        if every and name in self._subject.program_names():
+            return every[:1]
+        return [one for one in every if self._subject.is_link(name, one.first)]
+
+    def mappings_of(self, name: bytes) -> list[Vma]:
+        """Returns the mappings of the files that a name stands for, sorted."""
+        if not is_installed(LIBRARY):
+            return []
+        return sorted(vma for one in self.called(self._refresh(), name) for vma in one.vmas)
+
+    def area(self, name: bytes) -> int | None:
+        """Returns where the first mapping of a name begins, or None."""
+        return self._refresh().first_of(name)
+
+    # An address
 
     def describe(self, address: int) -> str:
         """Returns what an address is; see `Mapped.describe`."""
         vma = self._subject.find_vma(address)
         if vma is None:
             return f"{address:#x}"
-        now = self._now if vma in self._now else self._refresh()
-        module = now.module_at(address)
+        now = self._now
+        module = now.module_at(address) if vma in now else None
+        if vma not in now or not (
+            module is None or module in now.scope or self._reader.is_current(module)
+        ):
+            now = self._refresh()
+            module = now.module_at(address)
+            if not vma.name:
+                now.seen.add(vma)
         if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
-            called = now.label(module.first)
             try:
-                found = self._table(module).at(address - module.bias)
+                found = self._reader.table_of(module).at(address - module.bias)
             except (MalformedError, UnsupportedError):
                 found = None  # what the file is called is known all the same
-            # Of a file that is loaded twice a name is that of the first one.
-            if found is not None and now.first_of(called) == module.first.start:
-                return f"{printable(called)}!{printable(found[0])}{_plus(found[1])}"
+            if found is not None and module.is_loaded:
+                offset = address - module.bias - found.value
+                return printable(self._name(now, Meant(module, found))) + _plus(offset)
             vma = module.first
-        called = now.label(vma)
+        called = now.area(vma)
         first = now.first_of(called)
         if not called or first is None or first > address:
             return f"{address:#x}"
         return f"{printable(called)}{_plus(address - first)}"
 
-    def _refresh(self) -> _Loaded:
-        """Looks at what is mapped now, and returns it; tables that are known stay."""
-        before = self._now
-        vmas = list(self._subject.maps())
-        if vmas == before.vmas:
-            return before
-        known = {(one.first, one.end): one for one in before.by_start}
-        by_file: dict[tuple[Any, ...], list[list[Vma]]] = {}
-        for vma in vmas:
-            # Never what is shared: a look would make a page of it that was not there.
-            if vma.perms & Perms.SHARED:
-                continue
-            if vma.kind is Kind.FILE or vma.name == b"[vdso]":
-                instances = by_file.setdefault((vma.dev, vma.inode, vma.name), [])
-                if vma.offset == 0 or vma.kind is Kind.VDSO:
-                    instances.append([vma])
-                elif instances:
-                    instances[-1].append(vma)
-        modules: list[Module] = []
-        for instances in by_file.values():
-            for instance in instances:
-                segments = self._segments(instance[0])
-                if any(segment.type == PT_LOAD for segment in segments):
-                    module = Module(instance, segments)
-                    modules.append(known.get((module.first, module.end), module))
-        in_order = [one for one in self._in_order(modules) if one.is_loaded]
-        # As a whole, for whoever looks at it in another thread.
-        self._now = _Loaded(vmas, in_order, modules)
-        return self._now
+    def _name(self, now: Loaded, meant: Meant) -> bytes:
+        """Returns a name of a symbol that leads back to it.
 
-    def _in_order(self, modules: list[Module]) -> list[Module]:
-        program = self._subject.program_address()
-        return sorted(
-            modules,
-            key=lambda one: (not one.first.start <= program < one.end, one.first.start),
-        )
+        The plain one does not where another symbol has it as well, or where the program
+        has a copy that is used instead: the address in the file then is behind it.
+        """
+        module, symbol = meant.module, meant.symbol
+        name = now.label(module) + b"!" + symbol.name
+        found = self._reader.table_of(module).find(symbol.name)
+        is_plain = len(found) == 1 and found[0].value == symbol.value
+        if not is_plain or symbol.value in self._moved(now, module):
+            name += AT_SIGN + b"%x" % symbol.value
+        return name + _RESOLVER if symbol.resolves else name
 
-    def _segments(self, vma: Vma) -> list[Segment]:
-        """Returns the program headers of the file that a mapping begins; none if it is no ELF."""
-        try:
-            if self._read(vma.start, len(_MAGIC)) != _MAGIC:
-                return []
-            return self._image(vma).segments()
-        except (PageFaultError, AccessDeniedError):
-            pass  # of a snapshot that has not this page, or a page that may not be read
-        except (MalformedError, UnsupportedError):
-            return []
-        file = self._subject.mapped_file(vma)
-        if file is None:
-            return []
-        with file.stream as stream:
-            try:
-                return Elf(stream, what(vma)).segments() if file.exact else []
-            except (MalformedError, UnsupportedError):
-                return []
-
-    def _read(self, address: int, n: int) -> bytes:
-        return self._subject.vm.forced().read_bytes(address, n)
-
-    def _image(self, vma: Vma) -> Elf:
-        """Returns the file's headers as they stand in memory."""
-        memory = self._subject.vm.forced().memory
-        return Elf(VmFile(memory, vma.start, vma.end), what(vma))
-
-    def _table(self, module: Module) -> SymbolTable:
-        if module.table is None:
-            module.table = self._table_of_file(module) or self._table_in_memory(module)
-        return module.table
-
-    def _table_of_file(self, module: Module) -> SymbolTable | None:
-        file = self._subject.mapped_file(module.first)
-        if file is None:
-            return None
-        with file.stream as stream:
-            elf = Elf(stream, what(module.first))
-            build_id = build_id_of(elf)
-            # A number that a file had may be another file's by now, and a file be written anew.
-            in_memory = self._build_id(module)
-            same = build_id == in_memory if in_memory else file.exact
-            if not same or elf.segments() != module.segments:
-                return None
-            facts = os.fstat(stream.fileno())
-            key = (build_id, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
-            table = _tables.get(key)
-            if table is not None:
-                _tables.move_to_end(key)
-            else:
-                table = _debug_table(build_id, elf) or symbols_of(elf) or _NO_SYMBOLS
-                _tables[key] = table
-                if len(_tables) > _NR_TABLES:
-                    _tables.popitem(last=False)
-        return table
-
-    def _build_id(self, module: Module) -> bytes:
-        """Returns the build that is in memory, or nothing."""
-        try:
-            return build_id_of(self._image(module.first))
-        except (MalformedError, UnsupportedError, PageFaultError):
-            return b""
-
-    def _table_in_memory(self, module: Module) -> SymbolTable:
-        try:
-            elf = self._image(module.first)
-            table = symbols_of(elf) if module.first.kind is Kind.VDSO else None
-            table = table or symbols_in_memory(elf, module.segments, module.bias, self._read)
-        except PageFaultError:
-            table = None  # it was not kept
-        return table or _NO_SYMBOLS
-
-
-def _debug_table(build_id: bytes, elf: Elf) -> SymbolTable | None:
-    """Returns the symbols of the file that was split off as the program was stripped."""
-    name = build_id.hex()
-    if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
-        return None
-    try:
-        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
-            debug = Elf(stream, printable(stream.name))
-            return symbols_of(debug) if build_id_of(debug) == build_id else None
-    except (OSError, MalformedError, UnsupportedError):
-        return None
-
-
-def what(vma: Vma) -> str:
-    """Returns what errors call the file of a mapping."""
-    return printable(vma.name)
+    def _refresh(self) -> Loaded:
+        """Looks at what is mapped now, and returns it; what is known of a file stays."""
+        # As a whole: another thread may be looking at it.
+        self._now = now = self._finder.look(self._now)
+        return now
 
 
 def _plus(offset: int) -> str:
     return f"+{offset:#x}" if offset else ""
-
-
-def open_mapped(path: str, vma: Vma) -> MappedFile | None:
-    """Opens what may be the file of a mapping, or returns None if it can not be."""
-    try:
-        # Before it is opened: of a device that does something.
-        if not path.startswith("/") or not stat.S_ISREG(os.stat(path).st_mode):
-            return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError):
-        return None
-    facts = os.fstat(fd)
-    stream = open(fd, "rb", buffering=0)  # noqa: SIM115 (the caller's to close)
-    dev = (os.major(facts.st_dev), os.minor(facts.st_dev))
-    return MappedFile(stream, facts.st_ino == vma.inode and dev == vma.dev)

@@ -7,26 +7,28 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Literal
 
-from procvm.address import as_address, as_int, as_timeout
+from procvm.address import PAGE_SIZE, as_address, as_int, as_timeout
 from procvm.closing import Closing
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
+from procvm.linux import procfs
 from procvm.linux.libc import errno_error
+from procvm.linux.pagemap import is_own
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.linux.procmap import entry_at
 from procvm.mm.space import VmSpace
 from procvm.newfile import new_file
 from procvm.own.buffers import Buffer
 from procvm.process.atomic import Holder
-from procvm.process.facts import Facts
+from procvm.process.facts import Facts, names_of_program
 from procvm.process.image import Image, ended, open_image
 from procvm.process.mapped import Mapped
+from procvm.process.mappedfile import MappedFile, SlowFiles, open_mapped
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
-from procvm.process.modules import MappedFile, open_mapped
 from procvm.process.patch import Patch, Unchanged
 from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 
@@ -44,6 +46,7 @@ class Process(Mapped, Closing):
         self._image = image
         self._memory = ProcessMemory(image, holder)
         self._vm = VmSpace(self._memory)
+        self._slow = SlowFiles(image.pid)
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"
@@ -150,6 +153,7 @@ class Process(Mapped, Closing):
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""
         self._image.open_files()
+        is_slow = self.may_hang(vma)
         best: MappedFile | None = None
         for path in (
             # Of any user, if we may do that; of the others by their names.
@@ -157,7 +161,7 @@ class Process(Mapped, Closing):
             f"/proc/{self.pid}/root{os.fsdecode(vma.plain_name)}",
             f"/proc/{self.pid}/exe",
         ):
-            found = open_mapped(path, vma)
+            found = self._slow.copy(path, vma) if is_slow else open_mapped(path, vma)
             if found is None:
                 continue
             # On some file systems no number of a device or file is what maps says.
@@ -172,6 +176,33 @@ class Process(Mapped, Closing):
     def program_address(self) -> int:
         """Returns where the program began to run; 0 if that is not known."""
         return parse_auxv(self._image.facts().auxv).get(AT_ENTRY, 0)
+
+    def program_names(self) -> set[bytes]:
+        """Returns what the program was started as: paths, their last parts, and its comm."""
+        facts = self._image.facts()
+        line = procfs.read_bytes(f"/proc/{self.pid}/cmdline") or b""
+        return names_of_program(facts, line.partition(b"\0")[0], self._vm)
+
+    def listing(self, known: object) -> tuple[object, list[Vma] | None]:
+        """Returns the mappings that have a name, and the text of maps as the token."""
+        text, entries = self._image.named_entries(known if isinstance(known, bytes) else b"")
+        return text, None if text == known else [vma_of(entry) for entry in entries]
+
+    def holds_page(self, vma: Vma, address: int) -> bool:
+        """Returns whether a page of a private file mapping was written."""
+        pagemap = self._image.open_pagemap()
+        if pagemap is not None:
+            with suppress(OSError):
+                return is_own(pagemap.number, address // PAGE_SIZE)
+        return not self.may_hang(vma)
+
+    def may_hang(self, vma: Vma) -> bool:
+        """Returns whether a process serves the file of a mapping (FUSE)."""
+        return self._slow.is_slow(vma)
+
+    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
+        root = os.fsencode(f"/proc/{self.pid}/root")
+        return not self._slow.is_slow_path(path) and super()._same_file(path, other, root)
 
     def patch(self, address: int, data: Buffer, *, expect: Buffer | None = None) -> Patch:
         """Returns a change of its memory that is undone: ``with process.patch(...):``.

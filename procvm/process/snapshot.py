@@ -19,11 +19,11 @@ from procvm.newfile import new_file
 from procvm.own.buffers import Pin, Scratch, pin
 from procvm.process.coredump import CoreWriter
 from procvm.process.diff import Run, compared, differences, looks
-from procvm.process.facts import Facts, Thread
+from procvm.process.facts import Facts, Thread, names_of_program
 from procvm.process.kept import KeptMemory, Piece
 from procvm.process.mapped import Mapped
+from procvm.process.mappedfile import MappedFile, SlowFiles, open_mapped
 from procvm.process.maps import Maps, Vma
-from procvm.process.modules import MappedFile, open_mapped
 
 __all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
 
@@ -40,6 +40,8 @@ class Snapshot(VmSpace, Mapped, Closing):
     our own memory, or in the core file that it was opened from, until it is closed.
     """
 
+    is_kept = True
+
     def __init__(
         self, memory: KeptMemory, maps: Maps, facts: Facts, origin: VmSpace | None
     ) -> None:
@@ -48,6 +50,7 @@ class Snapshot(VmSpace, Mapped, Closing):
         self._maps = maps
         self._facts = facts
         self._origin = origin
+        self._slow = SlowFiles()
 
     def __repr__(self) -> str:
         what = "closed" if self._kept.closed else f"{self.kept_len} bytes kept"
@@ -92,7 +95,17 @@ class Snapshot(VmSpace, Mapped, Closing):
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens what is at its path now: the same file, or one of the same build, or neither."""
-        return open_mapped(os.fsdecode(vma.plain_name), vma)
+        path = os.fsdecode(vma.plain_name)
+        return self._slow.copy(path, vma) if self.may_hang(vma) else open_mapped(path, vma)
+
+    def may_hang(self, vma: Vma) -> bool:
+        """Returns whether a process serves the file of a mapping (FUSE)."""
+        return self._slow.is_slow(vma)
+
+    def program_names(self) -> set[bytes]:
+        """Returns what the program was started as: paths, their last parts, and its comm."""
+        self._kept.pieces()
+        return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self)
 
     def program_address(self) -> int:
         """Returns where the program began to run; 0 if that is not known."""

@@ -552,12 +552,7 @@ def _place(vma: Vma, address: int) -> str:
 
 
 def _described(process: procvm.Process, address: int) -> str:
-    try:
-        found = process.describe(address)
-    except UnsupportedError:
-        # Without pyelftools there are no symbols, and the mapping has to do.
-        vma = process.find_vma(address)
-        return "" if vma is None else _place(vma, address)
+    found = process.describe(address)
     return "" if found == f"{address:#x}" else found
 
 

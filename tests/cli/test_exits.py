@@ -34,6 +34,7 @@ CODES = {
     "WaitTimeoutError": 1,
     "SharedMemoryError": 3,
     "NoSuchSymbolError": 1,
+    "AmbiguousSymbolError": 2,
     "MalformedError": 2,
     "UnsupportedError": 2,
     "ClosedError": 4,

@@ -14,9 +14,9 @@ def test_lines_of_mountinfo() -> None:
         b"nonsense\n\n"
     )
     assert parse_mountinfo(data) == [
-        Mount("/", "/proc", "proc", ["rw", "hidepid=invisible", "gid=5"]),
-        Mount("/a b", "/mnt/x\\\ty", "cgroup", ["rw", "freezer"]),
-        Mount("/", "/plain", "tmpfs", ["rw"]),
+        Mount("/", "/proc", "proc", ["rw", "hidepid=invisible", "gid=5"], (0, 21)),
+        Mount("/a b", "/mnt/x\\\ty", "cgroup", ["rw", "freezer"], (0, 30)),
+        Mount("/", "/plain", "tmpfs", ["rw"], (0, 31)),
     ]
 
 

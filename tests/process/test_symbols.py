@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import procvm
 from procvm import NoSuchSymbolError
 from procvm.escape import printable
-from procvm.process import modules
+from procvm.process import modulefiles
 from tests.build import compiled
 from tests.elf.cores import GDB, gdb
 from tests.elf.facets import Facets, library, program
@@ -92,7 +92,8 @@ def symbols_by_pyelftools(path: str | bytes | Path) -> dict[str, list[Named]]:
                 symbol["st_size"],
                 info["type"],
                 info["bind"],
-                isinstance(version, int) and bool(version & 0x8000),
+                (isinstance(version, int) and bool(version & 0x8000))
+                or ("@" in symbol.name and "@@" not in symbol.name),
             )
             found.setdefault(symbol.name.partition("@")[0], []).append(named)
     return found
@@ -106,6 +107,20 @@ def bias_of(process: procvm.Process, path: str | bytes) -> int:
         head = next(part for part in elf.iter_segments() if part["p_type"] == "PT_LOAD")
         assert first.offset == head["p_offset"] == 0
         return int(first.start - head["p_vaddr"])
+
+
+def copies_of(process: procvm.Process, path: str) -> dict[str, int]:
+    """Returns where a program has its copies of libraries' variables, by pyelftools."""
+    with open(path, "rb") as file:
+        elf: Any = ELFFile(file)
+        table: Any = elf.get_section_by_name(".rela.dyn")
+        names: Any = elf.get_section_by_name(".dynsym")
+        bias = bias_of(process, path)
+        return {
+            names.get_symbol(one["r_info_sym"]).name: bias + one["r_offset"]
+            for one in table.iter_relocations()
+            if one["r_info_type"] == 5  # R_X86_64_COPY
+        }
 
 
 ADDRESSED = ("STT_FUNC", "STT_OBJECT", "STT_NOTYPE", "STT_LOOS")
@@ -123,15 +138,33 @@ def test_every_symbol_is_where_pyelftools_says(
         pytest.skip(f"not loaded here: {of}")
     path = found[0].name.decode()
     bias = bias_of(process, path)
+    every = symbols_by_pyelftools(path)
+    copied: dict[int, int] = {}
+    if of == "libc.so.6":
+        copies = copies_of(process, program())
+        copied = {every[name][0].value: address for name, address in copies.items()}
+        assert facets.at["environ"] in copied.values()
     count = 0
-    for name, all_of in symbols_by_pyelftools(path).items():
+    for name, all_of in every.items():
         kinds = {one.kind for one in all_of}
         usual = [one for one in all_of if not one.hidden] or all_of
-        best = [one for one in usual if one.bind == "STB_GLOBAL"] or usual
+        best = next(
+            [one for one in usual if one.bind in binds]
+            for binds in (("STB_GLOBAL", "STB_LOOS"), ("STB_WEAK",), ("STB_LOCAL",))
+            if any(one.bind in binds for one in usual)
+        )
         if len({one.value for one in best}) > 1:
-            assert process.symbol(f"{of}!{name}") - bias in {one.value for one in all_of}
+            if not kinds <= {"STT_FUNC", "STT_OBJECT", "STT_NOTYPE"}:
+                continue
+            with pytest.raises(procvm.AmbiguousSymbolError) as caught:
+                process.symbol(f"{of}!{name}")
+            places = {one.address - bias for one in caught.value.candidates}
+            assert places == {one.value for one in best}, name
+            for one in caught.value.candidates:
+                assert process.symbol(one.name) == one.address
         elif kinds <= {"STT_FUNC", "STT_OBJECT"}:
-            assert process.symbol(f"{of}!{name}") == bias + best[0].value, name
+            there = copied.get(best[0].value, bias + best[0].value)
+            assert process.symbol(f"{of}!{name}") == there, name
             count += 1
     assert count > 20
 
@@ -256,12 +289,12 @@ def test_the_executable_is_asked_first_and_a_global_name_before_a_weak_one(
     """Of a name that several files have the program's is meant; of two in one file the global."""
     facets.open(library(tmp_path / "libone.so", "answer", value=3))
     facets.open(library(tmp_path / "libtwo.so", "g"))
-    assert process.symbol("part_common") in {
-        process.symbol("libone.so!part_common"),
-        process.symbol("libtwo.so!part_common"),
-    }
+    both = {process.symbol("libone.so!part_common"), process.symbol("libtwo.so!part_common")}
+    with pytest.raises(procvm.AmbiguousSymbolError) as caught:
+        process.symbol("part_common")
+    assert {one.address for one in caught.value.candidates} == both
     assert process.symbol("environ") == facets.at["environ"]
-    assert process.symbol("libc.so.6!environ") != facets.at["environ"]
+    assert process.symbol("libc.so.6!environ") == facets.at["environ"]
 
 
 @pytest.mark.parametrize("stripped", [False, True])
@@ -371,7 +404,7 @@ def test_the_past_has_the_same_names(tmp_path: Path, kind: str, file: str) -> No
     with Facets(program=path) as child:
         at = child.at
         past = the_past(child, tmp_path, kind)
-    modules._tables.clear()
+    modulefiles._tables.clear()
     if file != "there":
         kept = tmp_path / "kept"
         path.rename(kept)  # no other file gets its number
@@ -398,7 +431,7 @@ def test_another_build_with_the_number_of_the_old_file_is_not_used(
     with Facets(program=path) as child:
         at = child.at
         past = the_past(child, tmp_path, kind)
-    modules._tables.clear()
+    modulefiles._tables.clear()
     path.write_bytes(Path(program("-O0")).read_bytes())
     with past:
         assert past.symbol("answer_of") == at["answer_of"]
@@ -504,7 +537,11 @@ def test_without_pyelftools_it_is_said_what_to_install(facets: Facets) -> None:
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 2
-    assert all("pip install 'procvm[symbols]'" in line for line in lines), lines
+    assert "pip install 'procvm[symbols]'" in lines[0]
+    with procvm.open(facets.pid) as process:
+        vmas = process.maps()
+        program = vmas.filter(name=vmas[1].name)[0]
+    assert lines[1] == f"{Path(program.name.decode()).name}+{vmas[1].start - program.start:#x}"
 
 
 # What an address is
@@ -546,8 +583,11 @@ def test_describe_is_as_the_file_has_it(facets: Facets, process: procvm.Process)
         name, _, offset = rest.partition("+")
         there = address - int(offset or "0", 16)
         named += 1
-        # Of several things of one name it is said which one is meant.
+        # A resolver is told from the function that it picks, and a static from others of its name.
+        name, marked, _ = name.partition("@ifunc-resolver")
         name = re.sub("@0x[0-9a-f]+$", "", name)
+        kinds = {one.kind for one in symbols[name] if one.value == there - bias}
+        assert ("STT_LOOS" in kinds) == bool(marked), said
         if covering:
             assert (there, name) in covering, said
             assert there == max(covering)[0], said
