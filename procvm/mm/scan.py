@@ -13,7 +13,6 @@ from procvm.mm.needle import NOTHING, Values, condition_of
 from procvm.mm.search import (
     Task,
     add_range,
-    clipped,
     leave_room,
     nr_threads,
     read_pieces,
@@ -21,6 +20,7 @@ from procvm.mm.search import (
     take_room,
     tasks_of,
 )
+from procvm.mm.walk import clipped
 from procvm.own.buffers import view_of
 
 __all__ = ["CHUNK_LEN", "Change", "Scan"]

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
+from weakref import WeakMethod
 
 from procvm.address import as_address, as_int
 from procvm.closing import Closing
@@ -43,6 +44,7 @@ class Process(Mapped, Closing):
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
         self._image = image
         self._memory = ProcessMemory(image, holder)
+        self._memory.holding = WeakMethod(self._hold)
         self._vm = VmSpace(self._memory)
 
     def __repr__(self) -> str:

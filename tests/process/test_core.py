@@ -910,7 +910,10 @@ def test_a_core_that_is_cut_off_while_it_is_open(
             os.truncate(path, path.read_bytes().index(data[:PAGE]) + there)
             process.vm.write_bytes(base, changed)
             assert kept.diff(process.vm) == [Run(base, data[:there], changed[:there])]
-            assert kept.restore(process.vm) == there
+            with pytest.raises(PageFaultError, match="the file of the core file") as caught:
+                kept.restore(process.vm)
+            assert caught.value.copied_len == there
+            assert caught.value.address == base + there
         assert process.vm.read_bytes(base, 2 * PAGE) == data[:there] + changed[there:]
 
 
