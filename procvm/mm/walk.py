@@ -88,16 +88,16 @@ def parts(
         progress: Is called with (bytes done, bytes in all), after each part of data.
     """
     pairs = list(wanted)
-    total, done, told = sum(end - start for start, end in pairs), 0, 0
+    total, done, due = sum(end - start for start, end in pairs), 0, 0
     for start, end in pairs:
         for part in _in_parts(memory.layout(start, end), step):
             # Zeros and holes take no time: they are told together with the data before them.
-            if progress is not None and part.extents and done > told:
-                progress(done, total)
-                told = done
+            if progress is not None and part.extents and due:
+                progress(due, total)
             yield part
             done += part.end - part.start
-    if progress is not None and done > told:
+            due = done if part.extents else due
+    if progress is not None and total:
         progress(done, total)
 
 
