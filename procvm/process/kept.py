@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import pread
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from procvm.own.buffers import Pin, copy, fill_zeros
 from procvm.pod import Pod
 from procvm.process.extents import read_file
 
-__all__ = ["FilePart", "KeptMemory", "Piece"]
+__all__ = ["FilePart", "Gap", "KeptMemory", "Piece"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,14 @@ class Piece(NamedTuple):
         return Pin(own.address + first, end - start, own.view[first : end - self.start])
 
 
+class Gap(NamedTuple):
+    """Bytes that were not kept, and why."""
+
+    start: int
+    end: int
+    why: str
+
+
 class KeptMemory(UserMemory):
     """Pieces of a user space that was, each readable as it was then and none writable."""
 
@@ -66,8 +74,10 @@ class KeptMemory(UserMemory):
         *,
         forced: bool = False,
         what: str = "snapshot",
+        gaps: Sequence[Gap] = (),
     ) -> None:
         self._what = what
+        self._gaps = gaps
         self._pieces = pieces
         self._starts = [piece.start for piece in pieces]
         # Of what was mapped what was kept: nothing else is worth a look.
@@ -113,7 +123,13 @@ class KeptMemory(UserMemory):
     def forced(self) -> KeptMemory:
         """Returns the same: all that was kept can be read."""
         other = KeptMemory(
-            self._pieces, self._regions, self._end, self._pid, forced=True, what=self._what
+            self._pieces,
+            self._regions,
+            self._end,
+            self._pid,
+            forced=True,
+            what=self._what,
+            gaps=self._gaps,
         )
         other._origin = self
         other._starts = self._starts  # emptied with the pieces
@@ -163,9 +179,12 @@ class KeptMemory(UserMemory):
             at = address + done
             k = bisect_right(self._starts, at) - 1
             if k < 0 or at >= pieces[k].end:
+                k = bisect_right(self._gaps, at, key=lambda gap: gap.start) - 1
+                why = "nothing was mapped there, or it could not be read, or it was not asked for"
+                if k >= 0 and at < self._gaps[k].end:
+                    why = self._gaps[k].why
                 raise PageFaultError(
-                    f"the {self._what} of process {self._pid} has no byte at {at:#x}: nothing was "
-                    "mapped there, or it could not be read, or it was not asked for",
+                    f"the {self._what} of process {self._pid} has no byte at {at:#x}: {why}",
                     address=at,
                     pid=self._pid,
                     copied_len=done,

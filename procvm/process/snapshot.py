@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, final
 
 from procvm.address import as_address, as_int
 from procvm.closing import Closing
+from procvm.elf.core import fault_address_of, native_registers
 from procvm.errors import NotStoppedError, NotTracedError
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.mm.extent import Content
@@ -20,7 +20,8 @@ from procvm.mm.walk import Part, parts, read_extents
 from procvm.newfile import new_file
 from procvm.own.buffers import Scratch, pin
 from procvm.process.coredump import CoreWriter
-from procvm.process.diff import Run, differences, part_of
+from procvm.process.corepages import FileFinder
+from procvm.process.diff import Run, differences, part_of, without
 from procvm.process.facts import Facts, Thread
 from procvm.process.kept import KeptMemory, Piece
 from procvm.process.mapped import Mapped
@@ -44,13 +45,21 @@ class Snapshot(VmSpace, Mapped, Closing):
     """
 
     def __init__(
-        self, memory: KeptMemory, maps: Maps, facts: Facts, origin: VmSpace | None
+        self,
+        memory: KeptMemory,
+        maps: Maps,
+        facts: Facts,
+        origin: VmSpace | None,
+        finder: FileFinder | None = None,
+        undumped: Iterable[tuple[int, int]] = (),
     ) -> None:
         super().__init__(memory)
         self._kept = memory
         self._maps = maps
         self._facts = facts
         self._origin = origin
+        self._finder = finder or FileFinder(b"", None, None)
+        self._undumped = list(undumped)
 
     def __repr__(self) -> str:
         what = "closed" if self._kept.closed else f"{self.kept_len} bytes kept"
@@ -95,11 +104,31 @@ class Snapshot(VmSpace, Mapped, Closing):
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens what is at its path now: the same file, or one of the same build, or neither."""
-        return open_mapped(os.fsdecode(vma.plain_name), vma)
+        opened = (open_mapped(path, vma) for path in self._finder.paths(vma.plain_name))
+        return next((file for file in opened if file is not None), None)
 
     def program_address(self) -> int:
         """Returns where the program began to run; 0 if that is not known."""
         return parse_auxv(self._facts.auxv).get(AT_ENTRY, 0)
+
+    @property
+    def address_size(self) -> int:
+        """Bytes that a pointer of the program has: 4 or 8."""
+        return self._facts.address_size
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that a core file was written for; None if there was none."""
+        return self._facts.signo or None
+
+    @property
+    def fault_address(self) -> int | None:
+        """The address whose access raised `signal`; None if the kernel did not tell one.
+
+        It tells none for a signal that a process sent, and none on x86-64 for an address
+        that is not canonical.
+        """
+        return fault_address_of(self._facts.siginfo, bits=8 * self.address_size)
 
     def threads(self) -> list[Thread]:
         """Returns the threads whose registers are known: of a `Tracee`, and of a core file."""
@@ -166,7 +195,13 @@ class Snapshot(VmSpace, Mapped, Closing):
             )
         return restore(self._kept, space.forced().memory)
 
-    def save(self, path: Any, *, progress: Callable[[int, int], object] | None = None) -> int:
+    def save(
+        self,
+        path: Any,
+        *,
+        dontdump: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
         """Writes an ELF core file, which debuggers open, and `procvm.open_core`.
 
         It is in place whole or not at all, and its owner's alone (mode 0600). Memory
@@ -174,6 +209,7 @@ class Snapshot(VmSpace, Mapped, Closing):
 
         Args:
             path: Where to; a file or link that is there is replaced.
+            dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
             progress: Is called with (bytes done, bytes in all).
 
         Returns:
@@ -183,7 +219,7 @@ class Snapshot(VmSpace, Mapped, Closing):
             OSError: The file's own: no room, no such folder.
             ClosedError: It was closed.
         """
-        kept = self.kept_ranges()
+        kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
         with new_file(path) as fd:
             return write_core(fd, self, self._maps, self._facts, kept, progress=progress)
 
@@ -198,18 +234,20 @@ def take_snapshot(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
+    exclude: Iterable[Any] | None = None,
+    undumped: Iterable[tuple[int, int]] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Snapshot:
     """Keeps what can be read of a space; see `Process.snapshot`."""
     memory = vm.memory
     pieces: list[Piece] = []
-    for part in parts(memory, vm.ranges(ranges, "r"), _PART_LEN, progress):
+    for part in parts(memory, _wanted(vm, ranges, exclude), _PART_LEN, progress):
         if part.content is Content.ZEROS:
             pieces.append(Piece(part.start, part.end, None))
         elif part.extents:
             pieces.extend(_kept(memory, part))
     kept = KeptMemory(pieces, regions_of(maps), memory.end, facts.pid)
-    return Snapshot(kept, maps, facts, vm)
+    return Snapshot(kept, maps, _native(facts), vm, undumped=undumped)
 
 
 def write_core(
@@ -219,6 +257,7 @@ def write_core(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
+    exclude: Iterable[Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> int:
     """Streams what can be read of a space to an open file; see `Process.save`."""
@@ -226,15 +265,28 @@ def write_core(
     done = 0
     writer = CoreWriter(fd)
     room = Scratch(_STREAM_LEN)
-    for part in parts(memory, vm.ranges(ranges, "r"), _STREAM_LEN, progress):
+    for part in parts(memory, _wanted(vm, ranges, exclude), _STREAM_LEN, progress):
         if part.content is Content.ZEROS:
             writer.zeros(part.start, part.end)
         for start, end, content, _ in read_extents(memory, part.extents, part.start, room.address):
             if content is Content.DATA:
                 writer.data(start, room.view[start - part.start : end - part.start])
                 done += end - start
-    writer.finish(facts, maps, memory.end)
+    writer.finish(_native(facts), maps, memory.end)
     return done
+
+
+def _wanted(
+    vm: VmSpace, ranges: Iterable[Any] | None, exclude: Iterable[Any] | None
+) -> list[tuple[int, int]]:
+    wanted = vm.ranges(ranges, "r")
+    return wanted if exclude is None else list(without(wanted, ranges_of(exclude)))
+
+
+def _native(facts: Facts) -> Facts:
+    """Returns facts whose registers are named as the machine of the program names them."""
+    named = {tid: native_registers(facts.machine, one) for tid, one in facts.registers.items()}
+    return facts._replace(registers=named)
 
 
 def regions_of(maps: Maps) -> list[Region]:
