@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from bisect import bisect_right
 from typing import Any, cast
 
 from procvm.elf import core
-from procvm.elf.headers import ET_CORE, PT_LOAD, PT_NOTE, Elf, Segment, turned
+from procvm.elf.headers import ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE, Elf, Segment, turned
 from procvm.errors import MalformedError, UnsupportedError
 from procvm.escape import printable
 from procvm.linux import procfs
@@ -26,6 +27,7 @@ _AT_EXECFN, _AT_SYSINFO_EHDR = 31, 33
 _NO_DEV = (0, 0)
 _AUXV_LEN = 1 << 14
 _SIGINFO_LEN = 1 << 10
+_EHDR_LEN = 64
 
 
 def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
@@ -59,7 +61,11 @@ def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
         if elf.kind != ET_CORE:
             raise elf.malformed(f"an ELF file of type {elf.kind}, which is no core file")
         bits = elf.bits
+        _refuse_cut_off(elf, os.pread(file.number, _EHDR_LEN, 0))
         segments = elf.segments()
+        for part in segments:
+            if part.type == PT_NOTE and part.offset + part.filesz > elf.size:
+                raise elf.malformed(_cut_off(elf, "notes", part.offset + part.filesz))
         end = procfs.user_space_end()
         try:
             found = core.by_kind(
@@ -109,6 +115,22 @@ def _refuse_compressed(head: bytes, what: str) -> None:
                 f"{what} is compressed with {name}, and a core file is read in place: "
                 "decompress it first"
             )
+
+
+def _refuse_cut_off(elf: Elf, head: bytes) -> None:
+    """Raises MalformedError if the file ends before its program headers do."""
+    at, layout = (32, "=Q") if elf.bits == 64 else (28, "=I")
+    count_at = 54 if elf.bits == 64 else 42
+    if len(head) < count_at + 4:
+        return
+    (begin,) = struct.unpack_from(layout, head, at)
+    size, count = struct.unpack_from("=HH", head, count_at)
+    if count != PN_XNUM and begin + size * count > elf.size:
+        raise elf.malformed(_cut_off(elf, "program headers", begin + size * count))
+
+
+def _cut_off(elf: Elf, what: str, end: int) -> str:
+    return f"it is cut off: it has {elf.size} bytes, and its {what} end at {end}"
 
 
 def _text_of(path: Any, what: str) -> str | None:

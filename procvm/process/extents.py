@@ -88,11 +88,12 @@ class _Pages:
         file = self._objects.open(vma)
         if file is None:
             yield from self._without_object(vma, at, end)
-        elif shared:
+        elif self._pagemap is None and shared:
             yield from self._object(vma, file, at, end)
         elif self._pagemap is None:
             yield Extent(at, end, Content.DATA)
         else:
+            # Copies of a private mapping, and guard pages of either, which fault.
             for first, last in touched(self._pagemap.number, at, end):
                 yield from self._object(vma, file, at, first)
                 at = max(at, first)

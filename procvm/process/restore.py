@@ -110,8 +110,9 @@ class _Restore:
             add_range(self.gone, at, end)
 
     def _unread(self, start: int, end: int) -> None:
+        byte = Scratch(1)
         try:
-            self._kept.read(start, Scratch(1).address, 1)
+            self._kept.read(start, byte.address, 1)
         except PageFaultError as error:
             self.lost = self.lost or error
         add_range(self.gone, start, end)
@@ -148,7 +149,8 @@ class _Restore:
         if self._lasts is None or self._lasts():
             return
         # A target that has ended is not held either, and says so when it is read.
-        self._memory.read(self._kept.pieces()[0].start, Scratch(1).address, 1)
+        byte = Scratch(1)
+        self._memory.read(self._kept.pieces()[0].start, byte.address, 1)
         raise NotStoppedError(
             f"the hold on process {self._memory.pid} ended before all was restored; what was not "
             "restored is as the target has it: give attach a longest_hold that is long enough",
