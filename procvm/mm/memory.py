@@ -226,6 +226,10 @@ class UserMemory(Memory):
             copied_len=copied_len,
         )
 
+    def lasting(self) -> Callable[[], bool] | None:
+        """Returns a function that says whether the hold of now lasts; None if there is none."""
+        return None
+
     @contextmanager
     def held(self) -> Generator[Callable[[], bool] | None]:
         """Holds the target still while the ``with`` lasts, where its owner can.

@@ -99,13 +99,14 @@ class ProcessMemory(UserMemory):
         """Holds the target still, if it was attached to; see `UserMemory.held`."""
         hold = None if self.holding is None else self.holding()
         if hold is None or self._holder is None:
-            yield self._lasting()
+            yield self.lasting()
             return
         with hold():
             # A hold that was over at once is one that does not last, not none.
-            yield self._lasting() or (lambda: False)
+            yield self.lasting() or (lambda: False)
 
-    def _lasting(self) -> Callable[[], bool] | None:
+    def lasting(self) -> Callable[[], bool] | None:
+        """Returns a function that says whether the hold of now lasts; None if there is none."""
         pages = self.image.pages
         return pages.lasts if pages is not None and pages.lasts() else None
 

@@ -170,6 +170,32 @@ def test_restore_in_a_hold_that_ends_meanwhile_stops_and_says_how_much(
         assert playground.peek(at, 7 * PAGE) == data
 
 
+def test_patch_in_a_hold_that_ends_meanwhile_is_undone_and_says_so(
+    playground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No site is written over a running target after the one that was under way."""
+    at = playground.layout("rw rw rw")
+    data = playground.peek(at, 3 * PAGE)
+    pid = playground.pid
+    writes: list[int] = []
+    with procvm.attach(pid, longest_hold=0.3) as tracee:
+        patch = tracee.patch(at, b"one").also(at + PAGE, b"two").also(at + 2 * PAGE, b"six")
+        write_bytes = VmSpace.write_bytes
+
+        def slow(space: VmSpace, address: int, new: bytes) -> None:
+            writes.append(address - at)
+            if len(writes) == 2:
+                assert eventually(lambda: state_of(pid) != "t")
+            write_bytes(space, address, new)
+
+        monkeypatch.setattr(VmSpace, "write_bytes", slow)
+        with pytest.raises(procvm.NotStoppedError, match="longest_hold"), patch:
+            raise AssertionError("it was put in place")
+        # Two sites, and the same two undone.
+        assert writes == [0, PAGE, PAGE, 0]
+        assert playground.peek(at, 3 * PAGE) == data
+
+
 def test_restore_of_a_target_that_is_killed_says_that_it_has_ended() -> None:
     with Work("mixed", 2) as work, procvm.attach(work.pid) as tracee:
         vma = tracee.maps().filter(perms="rw")[0]
