@@ -13,19 +13,24 @@ from typing import NamedTuple
 from procvm.elf.headers import Note
 
 __all__ = [
+    "EM_386",
     "MACHINES",
     "MAPS_OWNER",
+    "NARROW_MACHINES",
     "NT_AUXV",
     "NT_FILE",
     "NT_MAPS",
     "NT_PRPSINFO",
     "NT_PRSTATUS",
+    "NT_SIGINFO",
     "UNKNOWN_REGISTERS",
     "FileNote",
     "MapsNote",
     "Prpsinfo",
     "Prstatus",
     "by_kind",
+    "fault_address_of",
+    "native_registers",
     "pack_file_note",
     "pack_maps_note",
     "pack_note",
@@ -40,14 +45,25 @@ __all__ = [
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
 
+NT_SIGINFO = 0x53494749
+
 MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243}
 """ELF's numbers of machines, by the names of uname."""
+
+EM_386 = 3
+NARROW_MACHINES = {62: EM_386, 183: 40}
+"""The number that a 32-bit program of a machine has."""
 
 _X86_64 = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
     "fs_base gs_base ds es fs gs"
 )
-_REGISTERS = {62: _X86_64.split(), 183: [*(f"x{k}" for k in range(31)), "sp", "pc", "pstate"]}
+_I386 = "ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs eflags esp ss"
+_REGISTERS = {
+    62: _X86_64.split(),
+    EM_386: _I386.split(),
+    183: [*(f"x{k}" for k in range(31)), "sp", "pc", "pstate"],
+}
 
 
 def register_names(machine: int) -> Sequence[str]:
@@ -57,6 +73,18 @@ def register_names(machine: int) -> Sequence[str]:
 
 UNKNOWN_REGISTERS = {"cs": 0x33, "ss": 0x2B}
 """What stands for registers that are not known: debuggers tell by these that it has 64 bits."""
+
+
+def native_registers(machine: int, values: Mapping[str, int]) -> Mapping[str, int]:
+    """Returns registers by the names of a machine.
+
+    ptrace gives a 64-bit tool those of a 32-bit target of x86 by their 64-bit names.
+    """
+    if machine != EM_386 or "rip" not in values:
+        return values
+    wide = {name: name if name in values else f"r{name[1:]}" for name in _REGISTERS[EM_386]}
+    wide["orig_eax"] = "orig_rax"
+    return {name: values.get(source, 0) & 0xFFFFFFFF for name, source in wide.items()}
 
 
 class Prstatus(NamedTuple):
@@ -73,15 +101,31 @@ class Prstatus(NamedTuple):
     registers: Mapping[str, int]
 
 
-# si_signo si_code si_errno, cursig, sigpend sighold, pid ppid pgrp sid, four times;
-# the registers, and whether there are others, follow.
-_PRSTATUS = struct.Struct("=iiih2xQQiiii64x")
-# state sname zomb nice, flag, uid gid pid ppid pgrp sid, name, arguments
-_PRPSINFO = struct.Struct("=bcbb4xQIIiiii16s80s")
-_TID_AT = 32
+class _Layout(NamedTuple):
+    """How the notes of a class are laid out."""
+
+    prstatus: struct.Struct
+    """si_signo si_code si_errno, cursig, sigpend sighold, pid ppid pgrp sid, four times; the
+    registers, and whether there are others, follow."""
+    prpsinfo: struct.Struct
+    """state sname zomb nice, flag, uid gid pid ppid pgrp sid, name, arguments"""
+    tid_at: int
+    word: str
+    flag_len: int
+    fault_at: int
+    """Where siginfo_t has the address of a fault."""
+
+
+_LAYOUTS = {
+    64: _Layout(
+        struct.Struct("=iiih2xQQiiii64x"), struct.Struct("=bcbb4xQIIiiii16s80s"), 32, "Q", 8, 16
+    ),
+    32: _Layout(
+        struct.Struct("=iiih2xIIiiii32x"), struct.Struct("=bcbbIHHiiii16s80s"), 24, "I", 4, 12
+    ),
+}
 _WORD = struct.Struct("=Q")
-_FILE_HEAD = struct.Struct("=QQ")
-_FILE_ENTRY = struct.Struct("=QQQ")
+_MOST_UID16 = 0xFFFE  # overflowuid, as the kernel writes it
 
 
 class Prpsinfo(NamedTuple):
@@ -129,73 +173,106 @@ def pack_note(owner: bytes, kind: int, desc: bytes) -> bytes:
 
 
 def pack_prstatus(
-    machine: int, thread: Prstatus, *, ppid: int = 0, pgrp: int = 0, sid: int = 0
+    machine: int,
+    thread: Prstatus,
+    *,
+    ppid: int = 0,
+    pgrp: int = 0,
+    sid: int = 0,
+    bits: int = 64,
 ) -> bytes:
     """Returns the bytes of NT_PRSTATUS."""
-    head = _PRSTATUS.pack(thread.signo, 0, 0, thread.signo, 0, 0, thread.tid, ppid, pgrp, sid)
-    words = (thread.registers.get(name, 0) for name in register_names(machine))
-    return head + b"".join(map(_WORD.pack, words)) + _WORD.pack(0)
+    layout = _LAYOUTS[bits]
+    head = layout.prstatus.pack(thread.signo, 0, 0, thread.signo, 0, 0, thread.tid, ppid, pgrp, sid)
+    words = [thread.registers.get(name, 0) for name in register_names(machine)]
+    tail = bytes(layout.flag_len)
+    return head + struct.pack(f"={len(words)}{layout.word}", *words) + tail
 
 
-def parse_prstatus(machine: int, desc: memoryview) -> Prstatus:
+def parse_prstatus(machine: int, desc: memoryview, *, bits: int = 64) -> Prstatus:
     """Parses NT_PRSTATUS.
 
     Raises:
         ValueError: It is too short.
     """
+    layout = _LAYOUTS[bits]
     names = register_names(machine)
-    if len(desc) < _PRSTATUS.size + _WORD.size * len(names):
+    words = struct.Struct(f"={len(names)}{layout.word}")
+    if len(desc) < layout.prstatus.size + words.size:
         raise ValueError(f"a thread of {len(desc)} bytes")
-    _, _, _, signo, _, _, tid, *_ = _PRSTATUS.unpack_from(desc)
-    words = struct.unpack_from(f"={len(names)}Q", desc, _PRSTATUS.size)
-    return Prstatus(tid, signo, dict(zip(names, words, strict=True)))
+    _, _, _, signo, _, _, tid, *_ = layout.prstatus.unpack_from(desc)
+    values = words.unpack_from(desc, layout.prstatus.size)
+    return Prstatus(tid, signo, dict(zip(names, values, strict=True)))
 
 
-def pack_prpsinfo(info: Prpsinfo) -> bytes:
+def pack_prpsinfo(info: Prpsinfo, *, bits: int = 64) -> bytes:
     """Returns the bytes of NT_PRPSINFO."""
     state = info.state.encode("ascii", "replace")[:1] or b"?"
     number = max("RSDTZW".find(info.state), 0)
-    ids = info[2:8]
-    return _PRPSINFO.pack(
-        number, state, info.state == "Z", info.nice, 0, *ids, info.name[:15], info.args[:79]
-    )
+    ids = list(info[2:8])
+    if bits == 32:
+        ids[:2] = (min(one, _MOST_UID16) for one in ids[:2])
+    head = (number, state, info.state == "Z", info.nice, 0)
+    return _LAYOUTS[bits].prpsinfo.pack(*head, *ids, info.name[:15], info.args[:79])
 
 
-def parse_prpsinfo(desc: memoryview) -> Prpsinfo:
+def parse_prpsinfo(desc: memoryview, *, bits: int = 64) -> Prpsinfo:
     """Parses NT_PRPSINFO.
 
     Raises:
         ValueError: It is too short.
     """
-    if len(desc) < _PRPSINFO.size:
+    layout = _LAYOUTS[bits].prpsinfo
+    if len(desc) < layout.size:
         raise ValueError(f"a process of {len(desc)} bytes")
-    _, state, _, nice, _, *ids, name, args = _PRPSINFO.unpack_from(desc)
+    _, state, _, nice, _, *ids, name, args = layout.unpack_from(desc)
     uid, gid, pid, ppid, pgrp, sid = ids
     texts = name.partition(b"\0")[0], args.partition(b"\0")[0]
     return Prpsinfo(state.decode("latin-1"), nice, uid, gid, pid, ppid, pgrp, sid, *texts)
 
 
-def pack_file_note(files: Iterable[FileNote], page_size: int) -> bytes:
+_ADDRESS_SIGNALS = frozenset({4, 5, 7, 8, 11})  # SIGILL SIGTRAP SIGBUS SIGFPE SIGSEGV
+_SI_KERNEL = 0x80
+
+
+def fault_address_of(siginfo: bytes, *, bits: int = 64) -> int | None:
+    """Returns the address of a fault that a siginfo_t tells, or None if it tells none.
+
+    The kernel tells none for a signal that a process sent (si_code <= 0), and for a general
+    protection fault (SI_KERNEL), where the address field is 0.
+    """
+    at, word = _LAYOUTS[bits].fault_at, struct.Struct("=" + _LAYOUTS[bits].word)
+    if len(siginfo) < at + word.size:
+        return None
+    signo, _, code = struct.unpack_from("=iii", siginfo)
+    if signo not in _ADDRESS_SIGNALS or code <= 0 or code == _SI_KERNEL:
+        return None
+    return int(word.unpack_from(siginfo, at)[0])
+
+
+def pack_file_note(files: Iterable[FileNote], page_size: int, *, bits: int = 64) -> bytes:
     """Returns the bytes of NT_FILE."""
     entries = list(files)
-    parts = [_FILE_HEAD.pack(len(entries), page_size)]
-    parts += [_FILE_ENTRY.pack(file.start, file.end, file.offset // page_size) for file in entries]
+    word = _LAYOUTS[bits].word
+    row = struct.Struct(f"=3{word}")
+    parts = [struct.pack(f"=2{word}", len(entries), page_size)]
+    parts += [row.pack(file.start, file.end, file.offset // page_size) for file in entries]
     parts += [file.name + b"\0" for file in entries]
     return b"".join(parts)
 
 
-def parse_file_note(desc: memoryview) -> list[FileNote]:
+def parse_file_note(desc: memoryview, *, bits: int = 64) -> list[FileNote]:
     """Parses NT_FILE.
 
     Raises:
         ValueError: It is too short for what it says.
     """
-    if len(desc) < _FILE_HEAD.size:
+    head, entry = (struct.Struct(f"={k}{_LAYOUTS[bits].word}") for k in (2, 3))
+    if len(desc) < head.size:
         raise ValueError(f"mapped files in {len(desc)} bytes")
-    count, unit = _FILE_HEAD.unpack_from(desc)
+    count, unit = head.unpack_from(desc)
     found: list[FileNote] = []
-    rows = desc[_FILE_HEAD.size :]
-    for (start, end, pages), name in _named(rows, count, _FILE_ENTRY, "mapped files"):
+    for (start, end, pages), name in _named(desc[head.size :], count, entry, "mapped files"):
         if pages * unit > _LAST_OFFSET:
             raise ValueError(f"a mapped file from {pages:#x} x {unit:#x} on at {start:#x}")
         found.append(FileNote(start, end, pages * unit, name))
@@ -278,7 +355,7 @@ def parse_maps_note(desc: memoryview) -> list[MapsNote]:
 _ALL_PERMS = 15
 
 
-def by_kind(notes: Iterable[Note]) -> dict[tuple[bytes, int], list[memoryview]]:
+def by_kind(notes: Iterable[Note], *, bits: int = 64) -> dict[tuple[bytes, int], list[memoryview]]:
     """Returns the bytes of the notes of each owner and type, in their order.
 
     Raises:
@@ -289,7 +366,8 @@ def by_kind(notes: Iterable[Note]) -> dict[tuple[bytes, int], list[memoryview]]:
     for owner, kind, desc in notes:
         if kind == NT_PRSTATUS and owner == b"CORE":
             # Here, so that nobody looks at more of a file that is made up than it takes.
-            tid = bytes(desc[_TID_AT : _TID_AT + 4])
+            at = _LAYOUTS[bits].tid_at
+            tid = bytes(desc[at : at + 4])
             if tid in tids:
                 raise ValueError(f"two threads of the number {int.from_bytes(tid, 'little')}")
             tids.add(tid)

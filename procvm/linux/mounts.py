@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from procvm.linux import procfs
 
-__all__ = ["Mount", "parse_mountinfo", "read_mounts"]
+__all__ = ["Mount", "kinds_by_device", "parse_mountinfo", "read_mounts"]
 
 
 class Mount(NamedTuple):
@@ -40,6 +40,18 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
             major, _, minor = left[2].partition(b":")
             dev = int(major), int(minor)
             found.append(Mount(_text(left[3]), _text(left[4]), _text(right[0]), options, dev))
+    return found
+
+
+def kinds_by_device(data: bytes) -> dict[tuple[int, int], str]:
+    """Returns the kind of the file system of each device in /proc/PID/mountinfo."""
+    found: dict[tuple[int, int], str] = {}
+    for line in data.split(b"\n"):
+        place, dash, rest = line.partition(b" - ")
+        left, kind = place.split(b" "), rest.partition(b" ")[0]
+        major, colon, minor = left[2].partition(b":") if dash and len(left) >= 6 else (b"",) * 3
+        if colon and major.isdigit() and minor.isdigit():
+            found[int(major), int(minor)] = _text(kind)
     return found
 
 

@@ -13,11 +13,13 @@ from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
+    "address_size_of",
     "children",
     "has_memory",
     "parse_auxv",
     "parse_stat",
     "parse_status",
+    "parse_undumped",
     "pids",
     "read_bytes",
     "read_stat",
@@ -33,22 +35,36 @@ __all__ = [
 ]
 
 AT_ENTRY = 9
-_NR_AUXV_TYPES = 1 << 16
 AT_RANDOM = 25
 
 
 def parse_auxv(data: bytes) -> dict[int, int]:
-    """Parses /proc/PID/auxv; what is cut off at the end is left out.
+    """Parses /proc/PID/auxv; what is cut off at the end is left out."""
+    word = struct.Struct("=II" if address_size_of(data) == 4 else "=QQ")
+    return dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
 
-    The entries of a 32-bit program are half as wide: read as wide ones their types
-    would be numbers beyond every type that there is.
+
+def address_size_of(auxv: bytes) -> int:
+    """Returns how many bytes a pointer of the program has, told by its auxiliary vector.
+
+    The first entry is a number below 100 and a value that is not 0, each as wide as a pointer.
     """
-    for layout in ("@NN", "=II"):
-        word = struct.Struct(layout)
-        found = dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
-        if all(kind < _NR_AUXV_TYPES for kind in found):
-            return found
-    return {}
+    return 4 if any(auxv[4:8]) else 8
+
+
+_AREA = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) |^VmFlags:(.*)$", re.MULTILINE)
+
+
+def parse_undumped(smaps: bytes) -> list[tuple[int, int]]:
+    """Returns the mappings of /proc/PID/smaps that are marked MADV_DONTDUMP, as (start, end)."""
+    found: list[tuple[int, int]] = []
+    start = end = 0
+    for match in _AREA.finditer(smaps):
+        if match[3] is None:
+            start, end = int(match[1], 16), int(match[2], 16)
+        elif b"dd" in match[3].split():
+            found.append((start, end))
+    return found
 
 
 def token_address(path: str) -> int | None:

@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from procvm.own.buffers import Scratch
@@ -20,6 +21,7 @@ __all__ = [
     "QUERY",
     "VmaEntry",
     "VmaRange",
+    "entries_between",
     "entry_at",
     "parse_maps",
     "prepared_query",
@@ -144,6 +146,30 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
     text = bytes(room.view[: size - 1]) if size else b""
     _questions.append((query, room))
     return VmaEntry(start, end, flags & _PERMS_MASK, offset, (major, minor), inode, text)
+
+
+def entries_between(maps_fd: int, start: int, end: int) -> Iterator[VmaEntry]:
+    """Yields the lines of the mappings that reach into a range, as they are when asked for.
+
+    Raises:
+        OSError: As `vma_at`.
+
+    Source:
+        PROCMAP_QUERY; before Linux 6.11 one reading of the text of /proc/PID/maps.
+    """
+    if prepared_query(maps_fd, 0) is None:
+        listed = read_maps(maps_fd, exact_names=False)
+        if not listed:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        yield from (one for one in listed if one.end > start and one.start < end)
+        return
+    at = start
+    while at < end:
+        entry = entry_at(maps_fd, at, or_next=True)
+        if entry is None or entry.start >= end:
+            return
+        yield entry
+        at = entry.end
 
 
 # Questions that are not being asked just now, by any thread or signal handler.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import SharedMemoryError
+from procvm.linux.objects import open_object
 from procvm.linux.procmap import VmaEntry
 from procvm.own.buffers import Pin, pin
 
@@ -29,42 +29,15 @@ def map_page(pid: int, entry: VmaEntry, address: int, *, writable: bool) -> Pin:
     """
     offset = entry.offset + (address - entry.start) // PAGE_SIZE * PAGE_SIZE
     prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-    for path in _links(pid, entry):
-        try:
-            fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            status = os.fstat(fd)
-            same = (
-                status.st_ino == entry.inode
-                and (
-                    os.major(status.st_dev),
-                    os.minor(status.st_dev),
-                )
-                == entry.dev
-            )
-            # A page behind the end of the object would kill us with SIGBUS.
-            if same and offset + PAGE_SIZE <= -(-status.st_size // PAGE_SIZE) * PAGE_SIZE:
-                page = mmap.mmap(fd, PAGE_SIZE, mmap.MAP_SHARED, prot, offset=offset)
+    for fd in open_object(pid, entry, writable=writable):
+        # A page behind the end of the object would kill us with SIGBUS.
+        size = os.fstat(fd.number).st_size
+        if offset + PAGE_SIZE <= -(-size // PAGE_SIZE) * PAGE_SIZE:
+            with contextlib.suppress(OSError, ValueError):
+                page = mmap.mmap(fd.number, PAGE_SIZE, mmap.MAP_SHARED, prot, offset=offset)
                 return pin(page, writable=writable)
-        except (OSError, ValueError):
-            continue
-        finally:
-            os.close(fd)
     raise SharedMemoryError(
         f"the memory at {address:#x} of process {pid} is shared, so that holding the process does "
         "not keep others from writing it, and the object behind it can not be mapped here: run "
         "the tool with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
     )
-
-
-def _links(pid: int, entry: VmaEntry) -> Iterator[str]:
-    """Yields the paths in /proc that may lead to the object."""
-    yield f"/proc/{pid}/map_files/{entry.start:x}-{entry.end:x}"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            path = f"/proc/{pid}/fd/{name}"
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ino == entry.inode:
-                    yield path

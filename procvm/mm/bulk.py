@@ -10,9 +10,11 @@ from typing import Any
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import ProcvmError
-from procvm.mm.memory import Memory
+from procvm.mm.extent import Content
+from procvm.mm.memory import Memory, UserMemory
+from procvm.mm.walk import Part, parts
 from procvm.newfile import new_file
-from procvm.own.buffers import Scratch
+from procvm.own.buffers import Scratch, fill_zeros
 
 __all__ = ["copy_to", "read_by_threads"]
 
@@ -87,7 +89,7 @@ def _give_up(gate: threading.Condition, waiting: set[int], nr_begun: Callable[[]
 
 
 def copy_to(
-    memory: Memory,
+    memory: UserMemory,
     dest: Any,
     ranges: list[tuple[int, int]],
     progress: Callable[[int, int], object] | None,
@@ -99,22 +101,37 @@ def copy_to(
     total = sum(end - start for start, end in ranges)
     room = Scratch(min(_CHUNK_LEN, total))
     done = 0
-    for start, end in ranges:
-        at = start
-        while at < end:
-            n = min(end - at, _CHUNK_LEN)
-            try:
-                memory.read(at, room.address, n)
-            except ProcvmError as error:
-                _write(dest, room.view[: error.copied_len])
-                error.copied_len += done
-                raise
+    for part in parts(memory, ranges, _CHUNK_LEN):
+        if part.content is Content.HOLE:
+            raise memory.hole(part.start, done)
+        try:
+            _read_part(memory, part, room)
+        except ProcvmError as error:
+            _write(dest, room.view[: error.copied_len])
+            error.copied_len += done
+            raise
+        # Zeros are one part, however long they are.
+        for at in range(part.start, part.end, _CHUNK_LEN):
+            n = min(part.end - at, _CHUNK_LEN)
             _write(dest, room.view[:n])
-            at += n
             done += n
             if progress is not None:
                 progress(done, total)
     return done
+
+
+def _read_part(memory: UserMemory, part: Part, room: Scratch) -> None:
+    """Reads a part of a walk, or fills the room with zeros where it is zeros."""
+    if part.content is Content.ZEROS:
+        fill_zeros(room.address, len(room.view))
+    for extent in part.extents:
+        before = extent.start - part.start
+        try:
+            source = extent.source or memory
+            source.read(extent.start, room.address + before, extent.end - extent.start)
+        except ProcvmError as error:
+            error.copied_len += before
+            raise
 
 
 def _write(file: Any, data: memoryview) -> None:

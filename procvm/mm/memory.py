@@ -8,10 +8,12 @@ are the same to a cursor. Whoever adds a kind of memory implements `read` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, TypeVar
 
 from procvm.errors import PageFaultError, ProcvmError, UnsupportedError
+from procvm.mm.extent import Content, Extent
 from procvm.own.buffers import address_of, address_of_bytes
 from procvm.pod import Pod, PodAtomic, PodOnce
 
@@ -205,10 +207,33 @@ class UserMemory(Memory):
         """Returns what is mapped, sorted and disjoint; None if that is not known."""
         return None
 
-    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Returns runs of a range that are all zeros since nobody ever wrote them.
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        """Yields what a range holds, without reading it: extents that cover it, in order.
 
-        They are left out by whoever reads everything: reading such a page costs
-        the target a part of a page table. Not all of them need to be told.
+        Whoever reads much goes by it (`procvm.mm.walk`): a read of a page that exists
+        nowhere would allocate it in the target, which in a small memory cgroup is killed
+        for that. The default is that all of it is data.
         """
-        return []
+        if start < end:
+            yield Extent(start, end, Content.DATA)
+
+    def hole(self, address: int, copied_len: int) -> ProcvmError:
+        """Returns the error of a byte that the layout leaves out."""
+        return PageFaultError(
+            f"nothing can be read at {address:#x}",
+            address=address,
+            pid=self.pid,
+            copied_len=copied_len,
+        )
+
+    def lasting(self) -> Callable[[], bool] | None:
+        """Returns a function that says whether the hold of now lasts; None if there is none."""
+        return None
+
+    @contextmanager
+    def held(self) -> Generator[Callable[[], bool] | None]:
+        """Holds the target still while the ``with`` lasts, where its owner can.
+
+        Gives a function that says whether the hold lasts, or None where nothing is held.
+        """
+        yield None

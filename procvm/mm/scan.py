@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple, final
 
 from procvm.extras import required
 from procvm.mm.element import Element
+from procvm.mm.extent import Content
 from procvm.mm.gather import gather
 from procvm.mm.memory import UserMemory
 from procvm.mm.needle import NOTHING, Values, condition_of
 from procvm.mm.search import (
     Task,
     add_range,
-    clipped,
     leave_room,
     nr_threads,
     read_pieces,
@@ -21,6 +21,7 @@ from procvm.mm.search import (
     take_room,
     tasks_of,
 )
+from procvm.mm.walk import clipped
 from procvm.own.buffers import view_of
 
 __all__ = ["CHUNK_LEN", "Change", "Scan"]
@@ -291,7 +292,11 @@ class _Again:
         np, size = self._np, self._dtype.itemsize
         low = block.start + int(slots[0]) * self._align
         high = block.start + int(slots[-1]) * self._align + size
-        if len(slots) * _PAGE < high - low:
+        # Single reads through the target would allocate the pages that exist nowhere.
+        if len(slots) * _PAGE < high - low and all(
+            extent.content is Content.DATA and extent.source is None
+            for extent in self._memory.layout(low, high)
+        ):
             addresses = slots.astype(np.uint64) * np.uint64(self._align) + np.uint64(block.start)
             values, read = gather(self._memory, addresses, self._dtype, "mask")
             return values, read

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 from array import array
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
-from procvm.address import as_address, as_len, page_end
-from procvm.errors import PageFaultError, UnsupportedError
+from procvm.address import as_address, as_len
+from procvm.errors import UnsupportedError
+from procvm.mm.extent import Content
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.needle import Hit, Needle, Several
+from procvm.mm.walk import clipped, read_extents
 from procvm.own.buffers import Scratch, fill_zeros
-from procvm.perms import READ, SHARED, Perms, needed
+from procvm.perms import SHARED, Perms, needed
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -30,8 +31,6 @@ __all__ = [
     "Search",
     "Task",
     "add_range",
-    "behind_hole",
-    "clipped",
     "leave_room",
     "nr_threads",
     "pairs_of",
@@ -53,7 +52,6 @@ R = TypeVar("R")
 Progress = Callable[[int, int], object]
 
 _MOST_THREADS = 8
-_PAGES_TO_TRY = 16
 _NEAR = 1 << 16
 _LONG_HOLE = 1 << 24
 
@@ -138,30 +136,16 @@ def read_pieces(
     Returns:
         The runs that stand in the room, and those that could not be read.
     """
-    untouched = memory.untouched(low, high)
     pieces: list[tuple[int, int]] = []
     skipped: list[tuple[int, int]] = []
-    at = low
-    for first, last in [*untouched, (high, high)]:
-        while at < first:
-            # SAFETY: the room has `high - low` bytes.
-            try:
-                memory.read(at, room.address + at - low, first - at)
-            except PageFaultError as error:
-                bad = at + error.copied_len
-                if bad > at:
-                    add_range(pieces, at, bad)
-                at = min(behind_hole(memory, bad, first), first)
-                add_range(skipped, bad, at)
-                continue
-            add_range(pieces, at, first)
-            at = first
-        if first < last:
-            # Never written, and so zeros: a read would cost the target page tables.
-            # SAFETY: as above.
-            fill_zeros(room.address + first - low, last - first)
-            add_range(pieces, first, last)
-            at = last
+    # SAFETY: the room has `high - low` bytes.
+    for start, end, content, _ in read_extents(memory, memory.layout(low, high), low, room.address):
+        if content is Content.HOLE:
+            add_range(skipped, start, end)
+            continue
+        if content is Content.ZEROS:
+            fill_zeros(room.address + start - low, end - start)
+        add_range(pieces, start, end)
     return pieces, skipped
 
 
@@ -171,49 +155,6 @@ def add_range(ranges: list[tuple[int, int]], start: int, end: int) -> None:
         ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
     else:
         ranges.append((start, end))
-
-
-def clipped(ranges: Iterable[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """Returns what of the ranges is between two addresses."""
-    inside = [(max(low, start), min(high, end)) for low, high in ranges]
-    return [(low, high) for low, high in inside if low < high]
-
-
-def common(start: int, end: int, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yields what a range has in common with others, which are sorted and disjoint."""
-    for k in range(bisect_right(ranges, start, key=lambda one: one[1]), len(ranges)):
-        low, high = ranges[k]
-        if low >= end:
-            break
-        yield max(low, start), min(high, end)
-
-
-def behind_hole(memory: UserMemory, bad: int, end: int) -> int:
-    """Returns the next address that can be read, or `end`."""
-    byte = Scratch(1)
-    at = page_end(bad)
-    tries = 0
-    while at < end:
-        if tries == _PAGES_TO_TRY:
-            # A long one, maybe a range where nothing is mapped at all.
-            regions = memory.regions()
-            if regions is None:
-                regions = [Region(at, end, READ)]
-            any_will_do = memory.is_forced
-            here = [r for r in regions if r.end > at and (any_will_do or r.flags & READ)]
-            if here and here[0].start > at:
-                at = min(here[0].start, end)
-                continue
-            if not here:
-                return end
-        try:
-            memory.read(at, byte.address, 1)
-        except PageFaultError:
-            at = page_end(at)
-            tries += 1
-            continue
-        return at
-    return end
 
 
 def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
@@ -271,52 +212,41 @@ def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, i
     )
 
 
-def _without_holes(
-    memory: UserMemory, ranges: list[tuple[int, int]]
-) -> Iterator[tuple[int, int, bool]]:
-    """Yields the ranges cut at long holes, and these, as (start, end, whether it is a hole)."""
-    for low, high in ranges:
-        at = low
-        end_of_last = low
-        for region in (memory.regions() or ()) if high - low > _LONG_HOLE else ():
-            start = min(region.start, high)
-            if start - end_of_last > _LONG_HOLE:
-                if at < end_of_last:
-                    yield at, end_of_last, False
-                yield end_of_last, start, True
-                at = start
-            end_of_last = max(end_of_last, min(region.end, high))
-        if high - end_of_last > _LONG_HOLE and end_of_last > low:
-            if at < end_of_last:
-                yield at, end_of_last, False
-            yield end_of_last, high, True
-            at = high
-        if at < high:
-            yield at, high, False
-
-
 def tasks_of(
     memory: UserMemory, needle: Needle, ranges: list[tuple[int, int]], chunk_len: int
 ) -> Iterator[tuple[Task | None, int]]:
     """Yields pieces of work and the bytes that each brings the search on; some bring nothing."""
     sparse = not needle.found_in_zeros()
-    for low, high, is_hole in _without_holes(memory, ranges):
-        if is_hole:
-            yield Task(memory, needle, low, high, low, low), high - low
-            continue
-        at = low
-        # Where nothing was ever written nothing is found: those places are passed over.
-        for first, last in [*(memory.untouched(low, high) if sparse else ()), (high, high)]:
-            # A hit may begin in zeros and end in what comes behind them.
-            first_left = min(first + needle.before, high)
-            while at < first_left:
-                end = min(at + chunk_len, first_left)
-                yield Task(memory, needle, at, end, low, high), end - at
-                at = end
-            over = max(at, last - needle.after) if last < high else last
-            if last - first >= _NEAR and over > at:
+    for low, high in ranges:
+        at = first = low
+        for start, end, content in (*_passed_over(memory, low, high, sparse), (high, high, None)):
+            is_hole = content is Content.HOLE
+            # No hit reaches into a hole; one may begin in zeros and end in what comes after.
+            last = start if is_hole else high
+            left = start if is_hole else min(start + needle.before, high)
+            while at < left:
+                step = min(at + chunk_len, left)
+                yield Task(memory, needle, at, step, first, last), step - at
+                at = step
+            if is_hole:
+                yield Task(memory, needle, start, end, start, start), end - start
+                at = first = end
+                continue
+            over = max(at, end - needle.after) if end < high else end
+            if over > at:
                 yield None, over - at
                 at = over
+
+
+def _passed_over(
+    memory: UserMemory, low: int, high: int, sparse: bool
+) -> Iterator[tuple[int, int, Content]]:
+    """Yields what of a range no piece of work looks at: long holes, and zeros that hold no hit."""
+    for start, end, content, _ in memory.layout(low, high):
+        n = end - start
+        is_long_hole = content is Content.HOLE and n > _LONG_HOLE
+        if is_long_hole or (sparse and content is Content.ZEROS and n >= _NEAR):
+            yield start, end, content
 
 
 @final

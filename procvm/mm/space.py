@@ -525,8 +525,11 @@ class VmSpace(VmIo, VmIoFill):
             try:
                 part = self.read_bytes(at, n)
             except ProcvmError as error:
-                error.copied_len += done
-                raise
+                # The segment of a core file may end within a page, after the NUL.
+                part = self.read_bytes(at, error.copied_len)
+                if b"\0" not in part:
+                    error.copied_len += done
+                    raise
             end = part.find(b"\0")
             if end >= 0:
                 parts.append(part[:end])

@@ -8,6 +8,7 @@ is copied by something that knows no holes.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from bisect import bisect_right
@@ -20,6 +21,7 @@ from procvm.elf.core import (
     NT_FILE,
     NT_PRPSINFO,
     NT_PRSTATUS,
+    NT_SIGINFO,
     UNKNOWN_REGISTERS,
     FileNote,
     MapsNote,
@@ -38,10 +40,50 @@ from procvm.process.maps import Kind, Maps
 __all__ = ["CoreWriter"]
 
 _HOLE_LEN = 1 << 30
-_EHDR = struct.Struct("=16sHHIQQQIHHHHHH")
-_PHDR = struct.Struct("=IIQQQQQQ")
-_SHDR = struct.Struct("=IIQQQQIIQQ")
-_IDENT = b"\x7fELF\x02\x01\x01"  # of 64 bits, least byte first, of version 1
+
+
+class _Formats(NamedTuple):
+    """The headers of a class.
+
+    Attributes:
+        ident: What the file begins with: the class, least byte first, version 1.
+        header: The file's header.
+        segment: A program header.
+        section: A section header.
+        end: One past the largest offset in the file.
+    """
+
+    ident: bytes
+    header: struct.Struct
+    segment: struct.Struct
+    section: struct.Struct
+    end: int
+
+    def segment_of(self, kind: int, load: _Load, align: int) -> bytes:
+        """Returns a program header."""
+        addresses = load.offset, load.start, 0, load.kept_len, load.end - load.start
+        if self.end == _WIDE_END:
+            return self.segment.pack(kind, load.flags, *addresses, align)
+        return self.segment.pack(kind, *addresses, load.flags, align)
+
+
+_WIDE_END = 1 << 64
+_FORMATS = {
+    8: _Formats(
+        b"\x7fELF\x02\x01\x01",
+        struct.Struct("=16sHHIQQQIHHHHHH"),
+        struct.Struct("=IIQQQQQQ"),
+        struct.Struct("=IIQQQQIIQQ"),
+        _WIDE_END,
+    ),
+    4: _Formats(
+        b"\x7fELF\x01\x01\x01",
+        struct.Struct("=16sHHIIIIIHHHHHH"),
+        struct.Struct("=8I"),
+        struct.Struct("=10I"),
+        1 << 32,
+    ),
+}
 
 
 class _Run(NamedTuple):
@@ -96,38 +138,39 @@ class CoreWriter:
             end: One past the last address of user space.
 
         Raises:
-            OSError: As write.
+            OSError: As write; EFBIG if it is too large for the core file of a 32-bit process.
         """
+        formats = _FORMATS[facts.address_size]
         notes = b"".join(_notes(facts, maps))
         notes_at = self._at = self._at + 7 & ~7
         self._write(notes)
         headers_at = self._at = self._at + 7 & ~7
         loads = list(self._loads(maps, end))
         extended = len(loads) + 1 >= PN_XNUM
-        behind = headers_at + _PHDR.size * (len(loads) + 1) + _SHDR.size * extended
+        behind = headers_at + formats.segment.size * (len(loads) + 1)
+        behind += formats.section.size * extended
         hole_at = -(-behind // PAGE_SIZE) * PAGE_SIZE
         longest = 0
-        rows = [_PHDR.pack(PT_NOTE, 0, notes_at, 0, 0, len(notes), 0, 4)]
-        for load in loads:
-            offset = load.offset
-            if offset < 0:
-                offset = hole_at + load.start % PAGE_SIZE
+        if hole_at + PAGE_SIZE > formats.end:
+            raise OSError(errno.EFBIG, "more than the core file of a 32-bit process can hold")
+        rows = [formats.segment_of(PT_NOTE, _Load(0, 0, 0, notes_at, len(notes)), 4)]
+        for one in loads:
+            load = one
+            if load.offset < 0:
+                load = load._replace(offset=hole_at + load.start % PAGE_SIZE)
                 longest = max(longest, load.kept_len + PAGE_SIZE)
-            n = load.end - load.start
-            align = PAGE_SIZE
-            rows.append(
-                _PHDR.pack(PT_LOAD, load.flags, offset, load.start, 0, load.kept_len, n, align)
-            )
+            rows.append(formats.segment_of(PT_LOAD, load, PAGE_SIZE))
         self._write(b"".join(rows))
         if extended:
-            self._write(_SHDR.pack(0, 0, 0, 0, 0, 1, 0, len(rows), 0, 0))
+            self._write(formats.section.pack(0, 0, 0, 0, 0, 1, 0, len(rows), 0, 0))
         os.ftruncate(self._fd, hole_at + longest if longest else self._at)
         self._at = 0
         self._write(
-            _EHDR.pack(
-                *(_IDENT, ET_CORE, facts.machine, 1, 0, headers_at),
-                *(behind - _SHDR.size if extended else 0, 0, _EHDR.size, _PHDR.size),
-                *(PN_XNUM if extended else len(rows), _SHDR.size if extended else 0),
+            formats.header.pack(
+                *(formats.ident, ET_CORE, facts.machine, 1, 0, headers_at),
+                *(behind - formats.section.size if extended else 0, 0),
+                *(formats.header.size, formats.segment.size),
+                *(PN_XNUM if extended else len(rows), formats.section.size if extended else 0),
                 *(int(extended), 0),
             )
         )
@@ -171,17 +214,23 @@ class _Load(NamedTuple):
 
 def _notes(facts: Facts, maps: Maps) -> Iterator[bytes]:
     ids = {"ppid": facts.ppid, "pgrp": facts.pgrp, "sid": facts.sid}
+    bits = 8 * facts.address_size
+    unknown = UNKNOWN_REGISTERS if bits == 64 else {}
     # Debuggers take the first thread for the one to begin with, and want one.
     tids = list(facts.registers) or [facts.pid]
     for k, tid in enumerate(tids):
-        thread = Prstatus(tid, 0, facts.registers.get(tid, UNKNOWN_REGISTERS))
-        yield pack_note(b"CORE", NT_PRSTATUS, pack_prstatus(facts.machine, thread, **ids))
+        signo = facts.signo if k == 0 else 0
+        thread = Prstatus(tid, signo, facts.registers.get(tid, unknown))
+        desc = pack_prstatus(facts.machine, thread, bits=bits, **ids)
+        yield pack_note(b"CORE", NT_PRSTATUS, desc)
         if k == 0:
             info = Prpsinfo(
                 *(facts.state, facts.nice, facts.uid, facts.gid, facts.pid, facts.ppid),
                 *(facts.pgrp, facts.sid, facts.name, facts.args),
             )
-            yield pack_note(b"CORE", NT_PRPSINFO, pack_prpsinfo(info))
+            yield pack_note(b"CORE", NT_PRPSINFO, pack_prpsinfo(info, bits=bits))
+            if facts.siginfo:
+                yield pack_note(b"CORE", NT_SIGINFO, facts.siginfo)
             if facts.auxv:
                 yield pack_note(b"CORE", NT_AUXV, facts.auxv)
             files = [
@@ -189,6 +238,6 @@ def _notes(facts: Facts, maps: Maps) -> Iterator[bytes]:
                 for vma in maps
                 if vma.kind is Kind.FILE
             ]
-            yield pack_note(b"CORE", NT_FILE, pack_file_note(files, PAGE_SIZE))
+            yield pack_note(b"CORE", NT_FILE, pack_file_note(files, PAGE_SIZE, bits=bits))
             rows = [MapsNote(vma.start, vma.end, int(vma.perms), *vma[3:]) for vma in maps]
             yield pack_maps_note(rows)

@@ -9,13 +9,24 @@ from typing import Any, NamedTuple
 from procvm.address import PAGE_SIZE
 from procvm.errors import PageFaultError
 from procvm.extras import numpy_or_none
+from procvm.mm.extent import Content, Source
 from procvm.mm.memory import UserMemory
-from procvm.mm.search import behind_hole, clipped, common
+from procvm.mm.walk import behind_hole, parts
 from procvm.own.buffers import Pin, Scratch
 from procvm.own.find import same
-from procvm.process.kept import KeptMemory, Piece
+from procvm.process.kept import KeptMemory
 
-__all__ = ["Run", "compared", "differences", "looks", "without"]
+__all__ = [
+    "Run",
+    "compared",
+    "differences",
+    "looks",
+    "pairs_in",
+    "part_of",
+    "runs_of",
+    "without",
+    "zeros",
+]
 
 _COMPARE_LEN = 1 << 21
 _BLOCK_LEN = 1 << 16
@@ -58,69 +69,89 @@ def differences(
 def looks(
     kept: KeptMemory, where: list[tuple[int, int]] | None
 ) -> Iterator[tuple[int, int, Pin | None]]:
-    """Yields (start, end, bytes) of what was kept, a few MiB at a time; no bytes for zeros."""
-    for piece in kept.pieces():
-        everything = [(piece.start, piece.end)]
-        wanted = everything if where is None else common(piece.start, piece.end, where)
-        for start, end in wanted:
-            at = start
-            while at < end:
-                step = min(end - at, _COMPARE_LEN)
-                yield at, at + step, _bytes_of(kept, piece, at, step)
-                at += step
+    """Yields (start, end, bytes) of what was kept: data a few MiB at a time, zeros whole.
+
+    No bytes stand for zeros, which may be terabytes.
+    """
+    pieces = kept.pieces()
+    if where is None:
+        where = [(pieces[0].start, pieces[-1].end)] if pieces else []
+    for part in parts(kept, where, _COMPARE_LEN):
+        if part.content is Content.ZEROS:
+            yield part.start, part.end, None
+        for start, end, _, _ in part.extents:
+            yield start, end, _bytes_of(kept, start, end)
 
 
-def _bytes_of(kept: KeptMemory, piece: Piece, at: int, n: int) -> Pin | None:
-    if piece.own is None:
-        return None
-    found = piece.in_memory(at, at + n)
-    if found is not None:
-        return found
-    if kept.untouched(at, at + n) == [(at, at + n)]:
-        return None
-    return _read(kept, Scratch(n), at, n)[0]
+def _bytes_of(memory: KeptMemory, start: int, end: int) -> Pin:
+    """Returns the bytes of a range, as far as they can be read, in place if they are our own."""
+    n = end - start
+    return _in_place(memory, start, end) or _read(memory, Scratch(n), start, n)[0]
 
 
-def _read(memory: UserMemory, room: Scratch, at: int, n: int) -> tuple[Pin, bool]:
+def _read(source: Source, room: Scratch, at: int, n: int) -> tuple[Pin, bool]:
     """Reads what is there of a range; returns it, and whether that is all."""
     try:
-        memory.read(at, room.address, n)
+        source.read(at, room.address, n)
     except PageFaultError as error:
         return Pin(room.address, error.copied_len, room.view[: error.copied_len]), False
     return Pin(room.address, n, room.view[:n]), True
+
+
+def pairs_in(
+    start: int, end: int, old: Pin | None, other: UserMemory
+) -> Iterator[tuple[int, int, Pin | None, Pin | None]]:
+    """Yields (start, end, old, new) of what both have of a look; None stands for zeros."""
+    if old is not None:
+        end = start + old.n  # of a file that was cut off, what is there
+    room: Scratch | None = None
+    for part in parts(other, [(start, end)], _COMPARE_LEN):
+        if part.content is Content.ZEROS:
+            was = part_of(old, part.start - start, part.end - part.start) if old else None
+            yield part.start, part.end, was, None
+        for low, high, _, source in part.extents:
+            at = low
+            while at < high:
+                new, whole = _in_place(other, at, high), True
+                if new is None:
+                    room = room or Scratch(min(end - start, _COMPARE_LEN))
+                    new, whole = _read(source or other, room, at, high - at)
+                if new.n:
+                    yield at, at + new.n, part_of(old, at - start, new.n) if old else None, new
+                if whole:
+                    break
+                # A file that was made shorter has nothing after its end.
+                at = high if source else min(behind_hole(other, at + new.n, high), high)
+
+
+def _in_place(memory: UserMemory, start: int, end: int) -> Pin | None:
+    """Returns the bytes of a range if they are kept in our own memory."""
+    if isinstance(memory, KeptMemory):
+        for piece in memory.between(start, end):
+            return piece.in_memory(start, end)
+    return None
 
 
 def compared(
     start: int, end: int, old: Pin | None, other: UserMemory
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Yields (address, old, new) of each run of a look that differs."""
-    if old is not None:
-        end = start + old.n  # of a file that was cut off, what is there
-    # Where there were zeros what is still untouched is zeros now, and is not read.
-    untouched = other.untouched(start, end) if old is None else []
-    pieces = list(other.between(start, end)) if isinstance(other, KeptMemory) else []
-    there = [(start, end)]
-    if isinstance(other, KeptMemory):
-        there = [(piece.start, piece.end) for piece in pieces]
-    places = without(clipped(there, start, end), untouched)
-    room: Scratch | None = None
-    for low, high in places:
-        at = low
-        while at < high:
-            new = next((found for one in pieces if (found := one.in_memory(at, high))), None)
-            whole = True
-            if new is None:
-                room = room or Scratch(end - start)
-                new, whole = _read(other, room, at, high - at)
-            if new.n:
-                was = _part(old or _zeros(), at - start if old else 0, new.n)
-                for first, last in _runs(was, new):
-                    yield at + first, bytes(was.view[first:last]), bytes(new.view[first:last])
-            at = high if whole else min(behind_hole(other, at + new.n, high), high)
+    for low, high, was, now in pairs_in(start, end, old, other):
+        if was is None and now is None:
+            continue
+        a, b = was or zeros(high - low), now or zeros(high - low)
+        for first, last in runs_of(a, b):
+            yield low + first, bytes(a.view[first:last]), bytes(b.view[first:last])
 
 
-def _part(of: Pin, offset: int, n: int) -> Pin:
+def part_of(of: Pin, offset: int, n: int) -> Pin:
+    """Returns a part of a buffer."""
     return Pin(of.address + offset, n, of.view[offset : offset + n])
+
+
+def zeros(n: int) -> Pin:
+    """Returns `n` zeros, at most as many as are compared at a time."""
+    return part_of(_zeros(), 0, n)
 
 
 @functools.cache
@@ -147,7 +178,7 @@ def without(
             yield at, end
 
 
-def _runs(old: Pin, new: Pin) -> list[tuple[int, int]]:
+def runs_of(old: Pin, new: Pin) -> list[tuple[int, int]]:
     """Returns the runs of offsets at which two buffers of one length differ."""
     np = numpy_or_none()
     step = PAGE_SIZE if np is None else _BLOCK_LEN

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from procvm.elf.core import NARROW_MACHINES
 from procvm.errors import AccessDeniedError, InvalidArgsError, PageFaultError
 from procvm.linux import procfs
 
@@ -51,6 +52,9 @@ class Facts(NamedTuple):
         machine: The kind of processor, by ELF's number.
         threads: Those whose registers are known, first the one to begin with.
         registers: By tid, and by the kernel's names.
+        signo: The signal that ended it, in a core file; 0 for none.
+        siginfo: What the kernel told with that signal, as it stands there; or nothing.
+        address_size: Bytes of a pointer, 4 or 8.
     """
 
     pid: int
@@ -67,6 +71,9 @@ class Facts(NamedTuple):
     machine: int = 0
     threads: tuple[Thread, ...] = ()
     registers: Mapping[int, Mapping[str, int]] = {}
+    signo: int = 0
+    siginfo: bytes = b""
+    address_size: int = 8
 
 
 def read_facts(pid: int, machine: int) -> Facts | None:
@@ -76,6 +83,8 @@ def read_facts(pid: int, machine: int) -> Facts | None:
     if stat is None or status is None:
         return None
     args = _of_any_thread(pid, "cmdline", 4096)
+    auxv = _of_any_thread(pid, "auxv")
+    address_size = procfs.address_size_of(auxv)
     return Facts(
         pid=pid,
         ppid=int(stat[3]),
@@ -87,8 +96,9 @@ def read_facts(pid: int, machine: int) -> Facts | None:
         state=status.state,
         name=stat[1],
         args=args.rstrip(b"\0").replace(b"\0", b" "),
-        auxv=_of_any_thread(pid, "auxv"),
-        machine=machine,
+        auxv=auxv,
+        machine=NARROW_MACHINES.get(machine, machine) if address_size == 4 else machine,
+        address_size=address_size,
     )
 
 

@@ -191,6 +191,23 @@ class Image:
             raise self.gone()
         return found
 
+    def undumped(self) -> list[tuple[int, int]]:
+        """Returns the mappings that are marked MADV_DONTDUMP; none if the kernel does not tell.
+
+        The kernel walks the page tables of the whole process to tell it.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        self.open_files()
+        found = procfs.parse_undumped(procfs.read_bytes(f"/proc/{self.pid}/smaps") or b"")
+        # Read by the number: it is of this process if that is still there.
+        if not self.is_there():
+            raise self.gone()
+        return found
+
     def is_there(self) -> bool:
         """Returns whether the process still is what was opened."""
         if self.open_files().peek(self.token_address, TOKEN_LEN) == b"":

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import pread
 from typing import Any, NamedTuple, TypeVar
 
 from procvm.errors import AccessDeniedError, ClosedError, PageFaultError
 from procvm.linux.fds import Fd
-from procvm.linux.libc import call, libc
+from procvm.linux.sparse import data_runs
+from procvm.mm.extent import Content, Extent, joined
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.search import clipped
 from procvm.own.buffers import Pin, copy, fill_zeros
 from procvm.pod import Pod
+from procvm.process.extents import read_file
 
-__all__ = ["FilePart", "KeptMemory", "Piece"]
+__all__ = ["FilePart", "Gap", "KeptMemory", "Piece"]
 
 T = TypeVar("T")
 
@@ -55,6 +54,14 @@ class Piece(NamedTuple):
         return Pin(own.address + first, end - start, own.view[first : end - self.start])
 
 
+class Gap(NamedTuple):
+    """Bytes that were not kept, and why."""
+
+    start: int
+    end: int
+    why: str
+
+
 class KeptMemory(UserMemory):
     """Pieces of a user space that was, each readable as it was then and none writable."""
 
@@ -67,8 +74,10 @@ class KeptMemory(UserMemory):
         *,
         forced: bool = False,
         what: str = "snapshot",
+        gaps: Sequence[Gap] = (),
     ) -> None:
         self._what = what
+        self._gaps = gaps
         self._pieces = pieces
         self._starts = [piece.start for piece in pieces]
         # Of what was mapped what was kept: nothing else is worth a look.
@@ -114,7 +123,13 @@ class KeptMemory(UserMemory):
     def forced(self) -> KeptMemory:
         """Returns the same: all that was kept can be read."""
         other = KeptMemory(
-            self._pieces, self._regions, self._end, self._pid, forced=True, what=self._what
+            self._pieces,
+            self._regions,
+            self._end,
+            self._pid,
+            forced=True,
+            what=self._what,
+            gaps=self._gaps,
         )
         other._origin = self
         other._starts = self._starts  # emptied with the pieces
@@ -164,9 +179,12 @@ class KeptMemory(UserMemory):
             at = address + done
             k = bisect_right(self._starts, at) - 1
             if k < 0 or at >= pieces[k].end:
+                k = bisect_right(self._gaps, at, key=lambda gap: gap.start) - 1
+                why = "nothing was mapped there, or it could not be read, or it was not asked for"
+                if k >= 0 and at < self._gaps[k].end:
+                    why = self._gaps[k].why
                 raise PageFaultError(
-                    f"the {self._what} of process {self._pid} has no byte at {at:#x}: nothing was "
-                    "mapped there, or it could not be read, or it was not asked for",
+                    f"the {self._what} of process {self._pid} has no byte at {at:#x}: {why}",
                     address=at,
                     pid=self._pid,
                     copied_len=done,
@@ -188,29 +206,17 @@ class KeptMemory(UserMemory):
     def _read_file(
         self, file: Fd, offset: int, own_address: int, n: int, address: int, done: int
     ) -> None:
-        # Not from a mapping of the file: should somebody make it shorter, a look at what
-        # was cut off would end the tool by SIGBUS.
-        got = 0
-        while got < n:
-            # SAFETY: whoever calls `read` keeps these bytes alive.
-            step, code = call(
-                libc().pread,
-                file.number,
-                ctypes.c_void_p(own_address + got),
-                ctypes.c_size_t(n - got),
-                ctypes.c_int64(offset + got),
+        # SAFETY: whoever calls `read` keeps these bytes alive.
+        got, code = read_file(file.number, offset, own_address, n)
+        if got < n:
+            raise PageFaultError(
+                f"the file of the {self._what} has no byte for {address + got:#x} any more: "
+                f"{os.strerror(code)}",
+                address=address + got,
+                pid=self._pid,
+                copied_len=done + got,
+                errno=code,
             )
-            if step <= 0:
-                code = code or errno.EFAULT
-                raise PageFaultError(
-                    f"the file of the {self._what} has no byte for {address + got:#x} any more: "
-                    f"{os.strerror(code)}",
-                    address=address + got,
-                    pid=self._pid,
-                    copied_len=done + got,
-                    errno=code,
-                )
-            got += step
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value, which takes a number straight from a core file."""
@@ -246,15 +252,32 @@ class KeptMemory(UserMemory):
         """Returns what was mapped."""
         return self._regions
 
-    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Returns the runs of zeros that take no room."""
-        zeros: list[tuple[int, int]] = []
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        """Yields what was kept of a range; zeros take no room. See `UserMemory.layout`."""
+        return joined(self._extents(start, end))
+
+    def _extents(self, start: int, end: int) -> Iterator[Extent]:
+        at = start
         for piece in self.between(start, end):
-            if piece.own is None:
-                zeros.append((piece.start, piece.end))
-            elif isinstance(piece.own, FilePart):
-                zeros += _holes(piece.own, piece, max(start, piece.start), min(end, piece.end))
-        return clipped(zeros, start, end)
+            low, high = max(piece.start, start), min(piece.end, end)
+            if at < low:
+                yield Extent(at, low, Content.HOLE)
+            at = low
+            if isinstance(piece.own, FilePart):
+                file, shift = piece.own.file, piece.own.offset - piece.start
+                for first, last in data_runs(file.number, low + shift, high + shift):
+                    if at < first - shift:
+                        yield Extent(at, first - shift, Content.ZEROS)
+                    yield Extent(first - shift, last - shift, Content.DATA)
+                    at = last - shift
+            elif piece.own is not None:
+                yield Extent(at, high, Content.DATA)
+                at = high
+            if at < high:
+                yield Extent(at, high, Content.ZEROS)
+                at = high
+        if at < end:
+            yield Extent(at, end, Content.HOLE)
 
     def between(self, start: int, end: int) -> Iterator[Piece]:
         """Yields the pieces that reach into a range."""
@@ -264,28 +287,6 @@ class KeptMemory(UserMemory):
             if pieces[k].end > start:
                 yield pieces[k]
             k += 1
-
-
-def _holes(part: FilePart, piece: Piece, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yields what of a range is a hole of the file, which reads as zeros."""
-    shift = part.offset - piece.start
-    at = start
-    while at < end:
-        try:
-            data = os.lseek(part.file.number, at + shift, os.SEEK_DATA) - shift
-        except OSError as error:
-            # Behind the last byte of data; but not if the file ends before.
-            if error.errno != errno.ENXIO or os.fstat(part.file.number).st_size < end + shift:
-                return
-            data = end
-        if at < data:
-            yield at, min(data, end)
-        if data >= end:
-            return
-        try:
-            at = os.lseek(part.file.number, data + shift, os.SEEK_HOLE) - shift
-        except OSError:
-            return
 
 
 def _kept_regions(regions: list[Region], pieces: list[Piece]) -> list[Region]:

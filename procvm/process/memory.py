@@ -6,9 +6,11 @@ import errno
 import functools
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from typing import Any, TypeVar, final
+from weakref import WeakMethod
 
 from procvm.errors import (
     AccessDeniedError,
@@ -19,14 +21,15 @@ from procvm.errors import (
     VmError,
 )
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
-from procvm.linux.pagemap import touched
 from procvm.linux.process_vm import NR_RANGES
-from procvm.linux.procmap import VmaEntry, entry_at, vma_at
+from procvm.linux.procmap import vma_at
+from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of_bytes
 from procvm.perms import READ, SHARED, WRITE
 from procvm.pod import Pod, PodAtomic
 from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
+from procvm.process.extents import layout_of
 from procvm.process.image import Image, open_image
 
 __all__ = ["ProcessMemory"]
@@ -54,6 +57,8 @@ class ProcessMemory(UserMemory):
         self._calls = image.calls
         self._to_read = 0 if ignore_protections else READ
         self._to_write = 0 if ignore_protections else WRITE
+        # Weak: a process and its memory in a cycle would keep descriptors open.
+        self.holding: WeakMethod[Callable[[], AbstractContextManager[object]]] | None = None
 
     def __repr__(self) -> str:
         return f"process {self.image.pid}" + (", forced" if self._forced else "")
@@ -85,7 +90,25 @@ class ProcessMemory(UserMemory):
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
-        return ProcessMemory(self.image, self._holder, ignore_protections=True)
+        other = ProcessMemory(self.image, self._holder, ignore_protections=True)
+        other.holding = self.holding
+        return other
+
+    @contextmanager
+    def held(self) -> Generator[Callable[[], bool] | None]:
+        """Holds the target still, if it was attached to; see `UserMemory.held`."""
+        hold = None if self.holding is None else self.holding()
+        if hold is None or self._holder is None:
+            yield self.lasting()
+            return
+        with hold():
+            # A hold that was over at once is one that does not last, not none.
+            yield self.lasting() or (lambda: False)
+
+    def lasting(self) -> Callable[[], bool] | None:
+        """Returns a function that says whether the hold of now lasts; None if there is none."""
+        pages = self.image.pages
+        return pages.lasts if pages is not None and pages.lasts() else None
 
     # Reading
 
@@ -196,29 +219,27 @@ class ProcessMemory(UserMemory):
         """Returns what is mapped; see `UserMemory.regions`."""
         return [Region(*entry[:3]) for entry in self.image.entries()]
 
-    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Returns runs of private anonymous memory that were never written; none if not known."""
-        found: list[tuple[int, int]] = []
-        files, pagemap = self.image.open_files(), self.image.open_pagemap()
-        if pagemap is None:
-            return found
-        at = start
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        """Yields what a range holds, without reading it; see `UserMemory.layout`."""
+        return layout_of(self.image, start, end, self._to_read)
+
+    def hole(self, address: int, copied_len: int) -> ProcvmError:
+        """Returns the error of a byte that the layout leaves out."""
         try:
-            while at < end:
-                vma = entry_at(files.maps.number, at, or_next=True)
-                if vma is None or vma.start >= end:
-                    break
-                at = max(at, vma.start)
-                last = min(vma.end, end)
-                if _is_anonymous(vma) and vma.flags & self._to_read == self._to_read:
-                    for first, behind in [*touched(pagemap.number, at, last), (last, last)]:
-                        if first - at >= _LONG:
-                            found.append((at, first))
-                        at = behind
-                at = last
+            vma = vma_at(self.image.open_files().maps.number, address)
         except OSError:
-            return []  # the reads will tell why
-        return found
+            vma = None
+        if vma is None or vma.flags & self._to_read != self._to_read:
+            return self.fault(address, "read", copied_len)
+        self.image.verify(copied_len)
+        return PageFaultError(
+            f"process {self.image.pid} has shared memory at {address:#x} of which it never used "
+            "this page, and whether another process did cannot be seen from here: run the tool "
+            "with CAP_CHECKPOINT_RESTORE, or read it by read_bytes, which allocates the page",
+            address=address,
+            pid=self.image.pid,
+            copied_len=copied_len,
+        )
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a reader of one value with its call prepared."""
@@ -405,16 +426,5 @@ def _opened_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> Proce
         )
     return ProcessMemory(image, ignore_protections=forced)
 
-
-def _is_anonymous(vma: VmaEntry) -> bool:
-    """Returns whether what was never written there is zeros."""
-    special = vma.name.startswith(b"[") and not vma.name.startswith(
-        (b"[heap]", b"[stack", b"[anon:")
-    )
-    return not (vma.flags & SHARED or vma.inode or vma.dev != (0, 0) or special)
-
-
-_LONG = 1 << 16
-"""Shorter runs between others are read: they share their page table with what is there."""
 
 _EXPECTED = frozenset({0, errno.EFAULT, errno.ESRCH})

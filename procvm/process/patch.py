@@ -12,6 +12,7 @@ from procvm.address import check_range, page_end
 from procvm.errors import (
     InvalidArgsError,
     MismatchError,
+    NotStoppedError,
     PageFaultError,
     ProcessExecedError,
     ProcessExitedError,
@@ -111,10 +112,14 @@ class Patch:
         self.overwritten = []
         try:
             with self._hold():
+                lasts = self._vm.memory.lasting()
                 self.old = {site.address: self._checked(site) for site in self._sites}
                 self._in_place, self._owner = True, os.getpid()
                 try:
                     for site in self._sites:
+                        over = self._hold_over(lasts, "patched")
+                        if over is not None:
+                            raise over
                         self._written.append(site)
                         self._put(site.address, site.data)
                 except BaseException as error:
@@ -126,6 +131,17 @@ class Patch:
             self._undo_after(error)
             self.overwritten = []
             raise
+
+    def _hold_over(self, lasts: Callable[[], bool] | None, what: str) -> NotStoppedError | None:
+        """Returns the error of a target that was held to begin with and is not any more."""
+        if lasts is None or lasts():
+            return None
+        pid = self._vm.memory.pid
+        return NotStoppedError(
+            f"the hold on process {pid} ended before all sites were {what}: give attach a "
+            "longest_hold that is long enough",
+            pid=pid,
+        )
 
     def _undo_after(self, error: BaseException) -> None:
         """Undoes what was begun; a failure of that is told beside the error that led to it."""
@@ -184,9 +200,12 @@ class Patch:
         failed: ProcvmError | None = None
         try:
             with self._hold():
+                lasts = self._vm.memory.lasting()
+                # Undone to the end, whether or not the hold lasts.
                 while self._written:
                     failed = self._undo(self._written[-1]) or failed
                     self._written.pop()
+                failed = failed or self._hold_over(lasts, "undone")
         except (ProcessExitedError, ProcessExecedError):
             self._written.clear()  # with the memory went the patch
             self.overwritten = []

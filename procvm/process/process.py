@@ -6,19 +6,21 @@ import errno
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal
+from weakref import WeakMethod
 
 from procvm.address import PAGE_SIZE, as_address, as_int, as_timeout
 from procvm.closing import Closing
-from procvm.errors import WaitTimeoutError
+from procvm.errors import NoSuchProcessError, NotStoppedError, WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 from procvm.linux.pagemap import is_own
-from procvm.linux.procfs import AT_ENTRY, parse_auxv
+from procvm.linux.procfs import AT_ENTRY, has_memory, parse_auxv
 from procvm.linux.procmap import entry_at
+from procvm.mm.search import ranges_of
 from procvm.mm.space import VmSpace
 from procvm.newfile import new_file
 from procvm.own.buffers import Buffer
@@ -35,6 +37,13 @@ from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 __all__ = ["Process", "open_process"]
 
 
+_DYING_MS = 2000
+"""How long the end of a process is waited for that has begun to end."""
+
+_LOOK_MS = 50
+"""The same, where its hold may have ended for another reason."""
+
+
 class Process(Mapped, Closing):
     """A live process whose memory can be read and written; it is never stopped.
 
@@ -45,6 +54,7 @@ class Process(Mapped, Closing):
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
         self._image = image
         self._memory = ProcessMemory(image, holder)
+        self._memory.holding = WeakMethod(self._hold)
         self._vm = VmSpace(self._memory)
         self._slow = SlowFiles(image.pid)
 
@@ -99,6 +109,7 @@ class Process(Mapped, Closing):
         self,
         ranges: Iterable[Any] | None = None,
         *,
+        exclude: Iterable[Any] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Snapshot:
         """Returns its memory as it is now, kept in our own.
@@ -109,6 +120,8 @@ class Process(Mapped, Closing):
         Args:
             ranges: What to keep, as `VmSpace.search` takes them; without it all
                 that can be read.
+            exclude: What to leave out of that, in the same form: mappings of a file
+                system that may never answer.
             progress: Is called with (bytes done, bytes in all).
 
         Raises:
@@ -116,15 +129,24 @@ class Process(Mapped, Closing):
             ProcessExecedError: It runs another program.
             NotStoppedError: A `Tracee` ran on before all was copied: its longest hold was over.
         """
-        with self._at_one_instant():
-            facts = self._facts()
-            return take_snapshot(self._vm, self.maps(), facts, ranges, progress=progress)
+        with self._whole_look(), self._at_one_instant():
+            return take_snapshot(
+                self._vm,
+                self.maps(),
+                self._facts(),
+                ranges,
+                exclude=exclude,
+                undumped=self._image.undumped(),
+                progress=progress,
+            )
 
     def save(
         self,
         path: Any,
         ranges: Iterable[Any] | None = None,
         *,
+        exclude: Iterable[Any] | None = None,
+        dontdump: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> int:
         """Writes its memory as it is now to an ELF core file, in constant memory of ours.
@@ -135,6 +157,9 @@ class Process(Mapped, Closing):
         Args:
             path: Where to; a file or link that is there is replaced.
             ranges: What to keep, as `snapshot` takes it.
+            exclude: What to leave out of that, as `snapshot` takes it.
+            dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
+                The kernel and gdb leave it out of a core file: it may hold secrets.
             progress: Is called with (bytes done, bytes in all).
 
         Returns:
@@ -146,9 +171,32 @@ class Process(Mapped, Closing):
             ProcessExecedError: It runs another program.
             NotStoppedError: As of `snapshot`; no file is left then.
         """
-        with new_file(path) as fd, self._at_one_instant():
-            facts = self._facts()
-            return write_core(fd, self._vm, self.maps(), facts, ranges, progress=progress)
+        with new_file(path) as fd, self._whole_look(), self._at_one_instant():
+            out = ranges_of([] if exclude is None else exclude)
+            return write_core(
+                fd,
+                self._vm,
+                self.maps(),
+                self._facts(),
+                ranges,
+                exclude=out if dontdump else [*out, *self._image.undumped()],
+                progress=progress,
+            )
+
+    @contextmanager
+    def _whole_look(self) -> Generator[None]:
+        """Tells a process that ended while it was looked at as one that has ended."""
+        try:
+            yield
+        except (NoSuchProcessError, NotStoppedError) as error:
+            # A killed process loses its threads and its hold before its pidfd tells its end.
+            # A thread of a held one ends for no other reason; a hold may.
+            image = self._image
+            lost_thread = isinstance(error, NoSuchProcessError) or not has_memory(image.pid)
+            wait_ms = _DYING_MS if lost_thread else _LOOK_MS
+            if image.pidfd is not None and ended(image.pidfd.number, wait_ms):
+                raise image.gone() from None
+            raise
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import mmap
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from procvm.address import as_address, as_int
 from procvm.closing import Closing
-from procvm.errors import NotStoppedError, NotTracedError, PageFaultError
+from procvm.elf.core import fault_address_of, native_registers
+from procvm.errors import NotStoppedError, NotTracedError
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
+from procvm.mm.extent import Content
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.search import behind_hole, common, ranges_of
+from procvm.mm.search import add_range, ranges_of
 from procvm.mm.space import VmSpace
+from procvm.mm.walk import Part, parts, read_extents
 from procvm.newfile import new_file
-from procvm.own.buffers import Pin, Scratch, pin
+from procvm.own.buffers import Scratch, pin
 from procvm.process.coredump import CoreWriter
-from procvm.process.diff import Run, compared, differences, looks
+from procvm.process.corepages import FileFinder
+from procvm.process.diff import Run, differences, part_of, without
 from procvm.process.facts import Facts, Thread, names_of_program
 from procvm.process.kept import KeptMemory, Piece
 from procvm.process.mapped import Mapped
 from procvm.process.mappedfile import MappedFile, SlowFiles, open_mapped
 from procvm.process.maps import Maps, Vma
+from procvm.process.restore import restore
 
 __all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
 
@@ -43,7 +47,13 @@ class Snapshot(VmSpace, Mapped, Closing):
     is_kept = True
 
     def __init__(
-        self, memory: KeptMemory, maps: Maps, facts: Facts, origin: VmSpace | None
+        self,
+        memory: KeptMemory,
+        maps: Maps,
+        facts: Facts,
+        origin: VmSpace | None,
+        finder: FileFinder | None = None,
+        undumped: Iterable[tuple[int, int]] = (),
     ) -> None:
         super().__init__(memory)
         self._kept = memory
@@ -51,6 +61,8 @@ class Snapshot(VmSpace, Mapped, Closing):
         self._facts = facts
         self._origin = origin
         self._slow = SlowFiles()
+        self._finder = finder or FileFinder(b"", None, None)
+        self._undumped = list(undumped)
 
     def __repr__(self) -> str:
         what = "closed" if self._kept.closed else f"{self.kept_len} bytes kept"
@@ -95,8 +107,9 @@ class Snapshot(VmSpace, Mapped, Closing):
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
         """Opens what is at its path now: the same file, or one of the same build, or neither."""
-        path = os.fsdecode(vma.plain_name)
-        return self._slow.copy(path, vma) if self.may_hang(vma) else open_mapped(path, vma)
+        open_file = self._slow.copy if self.may_hang(vma) else open_mapped
+        opened = (open_file(path, vma) for path in self._finder.paths(vma.plain_name))
+        return next((file for file in opened if file is not None), None)
 
     def may_hang(self, vma: Vma) -> bool:
         """Returns whether a process serves the file of a mapping (FUSE)."""
@@ -110,6 +123,25 @@ class Snapshot(VmSpace, Mapped, Closing):
     def program_address(self) -> int:
         """Returns where the program began to run; 0 if that is not known."""
         return parse_auxv(self._facts.auxv).get(AT_ENTRY, 0)
+
+    @property
+    def address_size(self) -> int:
+        """Bytes that a pointer of the program has: 4 or 8."""
+        return self._facts.address_size
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that a core file was written for; None if there was none."""
+        return self._facts.signo or None
+
+    @property
+    def fault_address(self) -> int | None:
+        """The address whose access raised `signal`; None if the kernel did not tell one.
+
+        It tells none for a signal that a process sent, and none on x86-64 for an address
+        that is not canonical.
+        """
+        return fault_address_of(self._facts.siginfo, bits=8 * self.address_size)
 
     def threads(self) -> list[Thread]:
         """Returns the threads whose registers are known: of a `Tracee`, and of a core file."""
@@ -151,17 +183,21 @@ class Snapshot(VmSpace, Mapped, Closing):
         return list(differences(self._kept, other.memory, where))
 
     def restore(self, to: VmSpace | None = None) -> int:
-        """Writes back to the process whatever has changed since; returns the bytes written.
+        """Writes back to the process what has changed since; returns how many bytes had.
 
-        Protections are ignored, as by `VmSpace.forced`. Mappings that have gone since
-        are left out.
+        Protections are ignored, as by `VmSpace.forced`. A `Tracee` is held meanwhile; then
+        ranges of private memory are written, in which equal bytes are written again. Without
+        a hold, and in shared memory, only bytes that differ are written, run by run.
 
         Args:
             to: Where to write; the process that it was taken of if not given.
 
         Raises:
-            PageFaultError: A page can not be written (shared, and read-only);
-                `copied_len` bytes were.
+            PageFaultError: A page cannot be written (shared, and read-only); or something
+                that was kept is not mapped any more, and all the rest was restored.
+                `copied_len` bytes were restored.
+            NotStoppedError: The hold ended before all was restored; `copied_len` bytes were.
+            ProcessExitedError: It has ended.
             NotTracedError: It is a core file, and of no process that is known.
         """
         space = to or self._origin
@@ -170,20 +206,15 @@ class Snapshot(VmSpace, Mapped, Closing):
                 f"a core file of process {self.pid} knows no process: give restore the vm of one",
                 pid=self.pid,
             )
-        forced = space.forced()
-        done = 0
-        # Look by look: joined runs of all memory would be copied again and again.
-        for start, end, old in looks(self._kept, None):
-            for address, was, _ in compared(start, end, old, forced.memory):
-                try:
-                    forced.write_bytes(address, was)
-                except PageFaultError as error:
-                    error.copied_len += done
-                    raise
-                done += len(was)
-        return done
+        return restore(self._kept, space.forced().memory)
 
-    def save(self, path: Any, *, progress: Callable[[int, int], object] | None = None) -> int:
+    def save(
+        self,
+        path: Any,
+        *,
+        dontdump: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
         """Writes an ELF core file, which debuggers open, and `procvm.open_core`.
 
         It is in place whole or not at all, and its owner's alone (mode 0600). Memory
@@ -191,6 +222,7 @@ class Snapshot(VmSpace, Mapped, Closing):
 
         Args:
             path: Where to; a file or link that is there is replaced.
+            dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
             progress: Is called with (bytes done, bytes in all).
 
         Returns:
@@ -200,7 +232,7 @@ class Snapshot(VmSpace, Mapped, Closing):
             OSError: The file's own: no room, no such folder.
             ClosedError: It was closed.
         """
-        kept = self.kept_ranges()
+        kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
         with new_file(path) as fd:
             return write_core(fd, self, self._maps, self._facts, kept, progress=progress)
 
@@ -215,18 +247,20 @@ def take_snapshot(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
+    exclude: Iterable[Any] | None = None,
+    undumped: Iterable[tuple[int, int]] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Snapshot:
     """Keeps what can be read of a space; see `Process.snapshot`."""
     memory = vm.memory
     pieces: list[Piece] = []
-    for part in _parts(memory, vm.ranges(ranges, "r"), progress):
-        if part.touched:
-            pieces.extend(_kept(memory, part.start, part.end))
-        else:
+    for part in parts(memory, _wanted(vm, ranges, exclude), _PART_LEN, progress):
+        if part.content is Content.ZEROS:
             pieces.append(Piece(part.start, part.end, None))
+        elif part.extents:
+            pieces.extend(_kept(memory, part))
     kept = KeptMemory(pieces, regions_of(maps), memory.end, facts.pid)
-    return Snapshot(kept, maps, facts, vm)
+    return Snapshot(kept, maps, _native(facts), vm, undumped=undumped)
 
 
 def write_core(
@@ -236,6 +270,7 @@ def write_core(
     facts: Facts,
     ranges: Iterable[Any] | None,
     *,
+    exclude: Iterable[Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> int:
     """Streams what can be read of a space to an open file; see `Process.save`."""
@@ -243,25 +278,28 @@ def write_core(
     done = 0
     writer = CoreWriter(fd)
     room = Scratch(_STREAM_LEN)
-    for part in _parts(memory, vm.ranges(ranges, "r"), progress):
-        at, end = part.start, part.end
-        if not part.touched:
-            writer.zeros(at, end)
-            at = end
-        while at < end:
-            n = min(end - at, _STREAM_LEN)
-            behind = at + n
-            try:
-                memory.read(at, room.address, n)
-            except PageFaultError as error:
-                n = error.copied_len
-                behind = min(behind_hole(memory, at + n, end), end)
-            if n:
-                writer.data(at, room.view[:n])
-                done += n
-            at = behind
-    writer.finish(facts, maps, memory.end)
+    for part in parts(memory, _wanted(vm, ranges, exclude), _STREAM_LEN, progress):
+        if part.content is Content.ZEROS:
+            writer.zeros(part.start, part.end)
+        for start, end, content, _ in read_extents(memory, part.extents, part.start, room.address):
+            if content is Content.DATA:
+                writer.data(start, room.view[start - part.start : end - part.start])
+                done += end - start
+    writer.finish(_native(facts), maps, memory.end)
     return done
+
+
+def _wanted(
+    vm: VmSpace, ranges: Iterable[Any] | None, exclude: Iterable[Any] | None
+) -> list[tuple[int, int]]:
+    wanted = vm.ranges(ranges, "r")
+    return wanted if exclude is None else list(without(wanted, ranges_of(exclude)))
+
+
+def _native(facts: Facts) -> Facts:
+    """Returns facts whose registers are named as the machine of the program names them."""
+    named = {tid: native_registers(facts.machine, one) for tid, one in facts.registers.items()}
+    return facts._replace(registers=named)
 
 
 def regions_of(maps: Maps) -> list[Region]:
@@ -269,60 +307,17 @@ def regions_of(maps: Maps) -> list[Region]:
     return [Region(vma.start, vma.end, int(vma.perms)) for vma in maps]
 
 
-class _Part(NamedTuple):
-    """A mapped range; zeros that nobody ever wrote unless `touched`."""
-
-    start: int
-    end: int
-    touched: bool
-
-
-def _parts(
-    memory: UserMemory,
-    wanted: list[tuple[int, int]],
-    progress: Callable[[int, int], object] | None,
-) -> Iterator[_Part]:
-    """Yields what is mapped of ranges, a few MiB at a time, and tells how far that is."""
-    mapped = ranges_of(memory.regions() or wanted)
-    total, done = sum(end - start for start, end in wanted), 0
-    for start, end in wanted:
-        at = until = start
-        for first, last in [*memory.untouched(start, end), (end, end)]:
-            if at < first:
-                for low, high in common(at, first, mapped):
-                    for part in range(low, high, _PART_LEN):
-                        until = min(part + _PART_LEN, high)
-                        yield _Part(part, until, touched=True)
-                        if progress is not None:
-                            progress(done + until - start, total)
-            if first < last:
-                yield _Part(first, last, touched=False)
-            at = last
-        done += end - start
-        if progress is not None and at != until:
-            progress(done, total)
-
-
-def _kept(memory: UserMemory, start: int, end: int) -> list[Piece]:
-    """Reads a range to memory of our own; what can not be read is left out."""
+def _kept(memory: UserMemory, part: Part) -> list[Piece]:
+    """Reads a part of a walk to memory of our own, without what cannot be read."""
+    start, n = part.start, part.end - part.start
     # A mapping of its own: it goes back to the system at once when it is forgotten.
-    room = mmap.mmap(-1, end - start, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if end - start >= 1 << 21:
+    room = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if n >= 1 << 21:
         with suppress(OSError):  # of a kernel that has no huge pages
             room.madvise(mmap.MADV_HUGEPAGE)
     held = pin(room, writable=True)
-    pieces: list[Piece] = []
-    at = start
-    while at < end:
-        try:
-            memory.read(at, held.address + at - start, end - at)
-        except PageFaultError as error:
-            last = at + error.copied_len
-            behind = min(behind_hole(memory, last, end), end)
-        else:
-            last = behind = end
-        if at < last:
-            address, view = held.address + at - start, held.view[at - start : last - start]
-            pieces.append(Piece(at, last, Pin(address, last - at, view)))
-        at = behind
-    return pieces
+    runs: list[tuple[int, int]] = []
+    for first, last, content, _ in read_extents(memory, part.extents, start, held.address):
+        if content is Content.DATA:
+            add_range(runs, first, last)
+    return [Piece(low, high, part_of(held, low - start, high - low)) for low, high in runs]

@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Any, TypeVar, final, overload
 
 from procvm.address import as_timeout
+from procvm.mm.extent import Content
+from procvm.mm.walk import parts, read_extents
+from procvm.own.buffers import Scratch
 from procvm.pod import C, Pod, PodLike, pod_of
 from procvm.process.process import Process
 from procvm.process.snapshot import Run
@@ -85,15 +88,14 @@ def _several(region: Any) -> Iterable[Any]:
 
 def _require_readable(process: Process, ranges: list[tuple[int, int]]) -> None:
     """Reads all that was ever touched: what was not is readable, and would be by then."""
-    vm = process.vm
-    for start, end in ranges:
-        at = start
-        for first, last in [*vm.memory.untouched(start, end), (end, end)]:
-            while at < first:
-                n = min(first - at, _LOOK_LEN)
-                vm.read_bytes(at, n)
-                at += n
-            at = max(at, last)
+    memory = process.vm.memory
+    room = Scratch(_LOOK_LEN)
+    for part in parts(memory, ranges, _LOOK_LEN):
+        if part.content is Content.HOLE:
+            raise memory.hole(part.start, 0)
+        for extent in read_extents(memory, part.extents, part.start, room.address):
+            if extent.content is Content.HOLE:
+                raise memory.hole(extent.start, 0)
 
 
 def _told(process: Process, runs: Sequence[Run]) -> list[str]:

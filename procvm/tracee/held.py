@@ -9,7 +9,7 @@ import socket
 import sys
 import weakref
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
@@ -19,6 +19,7 @@ from procvm.address import PAGE_SIZE
 from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
 from procvm.linux.pagemap import is_copied
 from procvm.linux.procmap import VmaEntry, entry_at
+from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import copy
@@ -436,9 +437,13 @@ class HeldMemory(UserMemory):
         """Returns what is mapped; see `UserMemory.regions`."""
         return self._memory.regions()
 
-    def untouched(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Returns runs that were never written; see `UserMemory.untouched`."""
-        return self._memory.untouched(start, end)
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        """Yields what a range holds; see `UserMemory.layout`."""
+        return self._memory.layout(start, end)
+
+    def hole(self, address: int, copied_len: int) -> ProcvmError:
+        """Returns the error of a byte that the layout leaves out."""
+        return self._memory.hole(address, copied_len)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._memory.__reduce__()

@@ -9,8 +9,8 @@ from typing import Any
 
 from procvm.errors import ProcvmError
 from procvm.mm.needle import NOTHING, needle_of
-from procvm.mm.search import clipped
 from procvm.mm.space import VmSpace
+from procvm.mm.walk import clipped
 
 __all__ = ["Hunt"]
 

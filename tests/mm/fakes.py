@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Iterator, Sequence
 
 from procvm import Fallible, PageFaultError, VmReader, VmSpace, VmWriter
-from procvm.mm.memory import UserMemory
+from procvm.mm.extent import Content, Extent, joined
+from procvm.mm.memory import Region, UserMemory
 
 BASE = 0x10000
 """Where the first page of a layout is."""
@@ -17,6 +19,36 @@ PID = 4321
 _WHEEL = bytes(range(1, 256)) * 18
 
 _PERMS = {"rw": "rw", "r": "r", "wo": "w", "none": ""}
+
+
+def laid_out(
+    start: int,
+    end: int,
+    zeros: Iterable[tuple[int, int]],
+    *,
+    least: int = 1,
+    regions: Sequence[Region] | None = None,
+) -> Iterator[Extent]:
+    """Yields a range as a layout: long runs of zeros, holes outside of regions, else data."""
+    marks = [
+        (max(low, start), min(high, end), Content.ZEROS)
+        for low, high in zeros
+        if min(high, end) - max(low, start) >= least
+    ]
+    at = 0
+    for region in [*(regions or ()), Region(1 << 64, 1 << 64, 0)]:
+        if regions is not None and max(at, start) < min(region.start, end):
+            marks.append((max(at, start), min(region.start, end), Content.HOLE))
+        at = region.end
+    found: list[Extent] = []
+    at = start
+    for low, high, content in [*sorted(marks), (end, end, Content.DATA)]:
+        if at < low:
+            found.append(Extent(at, low, Content.DATA))
+        if max(at, low) < high:
+            found.append(Extent(max(at, low), high, content))
+        at = max(at, high)
+    return joined(found)
 
 
 class Holed(UserMemory):

@@ -9,7 +9,7 @@ import random
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 import procvm
 from procvm import PageFaultError, VmSpace, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from procvm.extras import numpy_or_none
+from procvm.mm.extent import Extent
 from procvm.mm.memory import UserMemory
 from procvm.mm.scan import CHUNK_LEN, Scan
+from tests.mm.fakes import laid_out
 from tests.playground import PAGE
 
 np: Any = numpy_or_none()
@@ -54,9 +56,8 @@ class Bytes(UserMemory):
     def forced(self) -> UserMemory:
         return self
 
-    def untouched(self, start: int, end: int) -> list[Pair]:
-        runs = [(max(a, start), min(b, end)) for a, b in self.zeros]
-        return [(a, b) for a, b in runs if b - a >= LONG]
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        return laid_out(start, end, self.zeros, least=LONG)
 
     def good(self, address: int, n: int) -> int:
         """Returns how many of the bytes at an address come before the first that is bad."""

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 import procvm
 from procvm import PageFaultError, Pod, VmSpace, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from procvm.extras import numpy_or_none
+from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.needle import NOTHING, Hit, Several, needle_of
 from procvm.mm.search import CHUNK_LEN, Search, tasks_of
 from procvm.own.buffers import address_of_bytes, copy
+from tests.mm.fakes import laid_out
 from tests.playground import PAGE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,9 +75,8 @@ class Flat(UserMemory):
     def regions(self) -> list[Region] | None:
         return None if self._regions is None else list(self._regions)
 
-    def untouched(self, start: int, end: int) -> list[Pair]:
-        runs = [(max(a, start), min(b, end)) for a, b in self.zeros]
-        return [(a, b) for a, b in runs if b - a >= LONG]
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        return laid_out(start, end, self.zeros, least=LONG, regions=self._regions)
 
     def read(self, address: int, own_address: int, n: int) -> None:
         self.reads.append((address, n))

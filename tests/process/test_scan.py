@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import procvm
 from procvm import VmSpace, f64, i16, i32, u8, u32, u64
 from procvm.extras import numpy_or_none
+from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.mm.scan import CHUNK_LEN, Scan
 from tests.faults.subjects import Subject, status_field
@@ -384,8 +385,8 @@ class Hooked(UserMemory):
     def regions(self) -> list[Region] | None:
         return self.inner.regions()
 
-    def untouched(self, start: int, end: int) -> list[Pair]:
-        return self.inner.untouched(start, end)
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        return self.inner.layout(start, end)
 
 
 def _kill(playground: Playground) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import procvm
 from procvm import PageFaultError, Run, Snapshot, VmSpace, u8, u32, u64
 from procvm.extras import numpy_or_none
+from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.own.buffers import address_of, copy
 from procvm.process.facts import Facts
@@ -33,6 +34,7 @@ from procvm.process.maps import Maps
 from procvm.process.snapshot import take_snapshot
 from tests.build import compiled
 from tests.linux.kinds import KINDS, READABLE, contents, oracle
+from tests.mm.fakes import laid_out
 from tests.mm.test_gather import run_without_numpy
 from tests.playground import PAGE, Playground, pattern
 from tests.tracee.witness import Child, Work, assert_free, eventually, state_of
@@ -79,9 +81,8 @@ class Flat(UserMemory):
     def regions(self) -> list[Region]:
         return [Region(BASE, BASE + self.size, 3)]
 
-    def untouched(self, start: int, end: int) -> list[Pair]:
-        runs = [(max(a, start), min(b, end)) for a, b in self.zeros]
-        return [(a, b) for a, b in runs if a < b]
+    def layout(self, start: int, end: int) -> Iterator[Extent]:
+        return laid_out(start, end, self.zeros)
 
     def _good(self, address: int, n: int) -> int:
         at = address
@@ -549,19 +550,27 @@ def test_any_changes_are_restored(process: procvm.Process, playground: Playgroun
     check()
 
 
-def test_what_has_gone_since_is_left_out(process: procvm.Process, playground: Playground) -> None:
-    """Unmapped pages are not put back, and those around them are; new pages there are written."""
+def test_restore_where_mappings_have_gone_restores_the_rest_and_says_which(
+    process: procvm.Process, playground: Playground
+) -> None:
+    """Unmapped pages are named with what was restored; new pages in their place are written."""
     base = playground.layout("rw rw rw rw")
     snapshot = process.snapshot([(base, base + 4 * PAGE)])
     playground.unmap(base + PAGE, 2 * PAGE)
     for page in (0, 3):
         playground.poke(base + page * PAGE, b"\0\0")
     assert [run.address for run in snapshot.diff(process.vm)] == [base, base + 3 * PAGE]
-    assert snapshot.restore() == 4
+    gone = f"[{base + PAGE:#x}, {base + 3 * PAGE:#x})"
+    with pytest.raises(PageFaultError, match=re.escape(gone)) as caught:
+        snapshot.restore()
+    assert (caught.value.address, caught.value.copied_len) == (base + PAGE, 4)
     assert playground.peek(base, PAGE) == pattern(base, PAGE)
     assert playground.peek(base + 3 * PAGE, PAGE) == pattern(base + 3 * PAGE, PAGE)
     playground.map(base + PAGE, PAGE, "r")
-    assert snapshot.restore() == PAGE
+    gone = f"[{base + 2 * PAGE:#x}, {base + 3 * PAGE:#x})"
+    with pytest.raises(PageFaultError, match=re.escape(gone)) as caught:
+        snapshot.restore()
+    assert caught.value.copied_len == PAGE
     assert playground.peek(base + PAGE, PAGE) == pattern(base + PAGE, PAGE)
 
 
