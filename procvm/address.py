@@ -1,4 +1,4 @@
-"""Addresses, lengths and the page size: checked in Python before any call.
+"""Addresses, lengths, timeouts and the page size: checked in Python before any call.
 
 ctypes would silently cut an address to the low 64 bits and pass a bare int as
 32, so nothing reaches it that has not been through here.
@@ -6,12 +6,23 @@ ctypes would silently cut an address to the low 64 bits and pass a bare int as
 
 from __future__ import annotations
 
+import math
 import mmap
 import operator
+from numbers import Real
 
 from procvm.errors import AddressOverflowError, InvalidArgsError
 
-__all__ = ["ADDRESS_END", "PAGE_SIZE", "as_address", "as_int", "as_len", "check_range", "page_end"]
+__all__ = [
+    "ADDRESS_END",
+    "PAGE_SIZE",
+    "as_address",
+    "as_int",
+    "as_len",
+    "as_timeout",
+    "check_range",
+    "page_end",
+]
 
 PAGE_SIZE = mmap.PAGESIZE
 """Bytes in a page of this machine."""
@@ -62,6 +73,27 @@ def as_len(value: object, what: str = "length") -> int:
     if length < 0:
         raise InvalidArgsError(f"{what} {length} is negative; give 0 or more")
     return length
+
+
+def as_timeout(value: object, what: str = "timeout") -> float | None:
+    """Returns `value` as seconds, a finite number of 0 or more, or None for no limit.
+
+    Raises:
+        TypeError: Not a number (bool is refused; numpy's numbers are fine).
+        ValueError: Negative, infinite or not a number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number of seconds or None, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:  # an int beyond what a float holds
+        seconds = math.inf
+    # A nan compares false with every deadline, so that the wait would never end.
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{what} is {value}; give seconds, 0 or more, or None for no limit")
+    return seconds
 
 
 def check_range(address: object, n: object, what: str = "address") -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
-from procvm.address import as_address, as_int
+from procvm.address import as_address, as_int, as_timeout
 from procvm.closing import Closing
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
@@ -233,8 +233,10 @@ class Process(Mapped, Closing):
 
         Raises:
             WaitTimeoutError: It has not ended in time.
+            ValueError: `timeout` is negative, infinite or nan.
             ClosedError: It was closed.
         """
+        timeout = as_timeout(timeout)
         held = self._image.open_pidfd()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not ended(held.number, None if deadline is None else _ms_until(deadline)):

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar, final, overload
 
+from procvm.address import as_timeout
 from procvm.pod import C, Pod, PodLike, pod_of
 from procvm.process.process import Process
 from procvm.process.snapshot import Run
@@ -122,7 +123,7 @@ def wait_until(
     address: int,
     pod: Pod[T],
     predicate: Callable[[T], object],
-    timeout: float = ...,
+    timeout: float | None = ...,
 ) -> T: ...
 @overload
 def wait_until(
@@ -130,14 +131,14 @@ def wait_until(
     address: int,
     pod: type[C],
     predicate: Callable[[C], object],
-    timeout: float = ...,
+    timeout: float | None = ...,
 ) -> C: ...
 def wait_until(
     process: Process,
     address: int,
     pod: PodLike[Any],
     predicate: Callable[[Any], object],
-    timeout: float = 5.0,
+    timeout: float | None = 5.0,
 ) -> Any:
     """Reads a value again and again until it is as it should be; returns it.
 
@@ -146,7 +147,7 @@ def wait_until(
         address: Of the value.
         pod: Its type.
         predicate: Is given the value, and says whether it is.
-        timeout: Seconds until the test fails.
+        timeout: Seconds until the test fails; None for no limit.
 
     Raises:
         AssertionError: It was not in time; the message says what the value was last.
@@ -154,11 +155,12 @@ def wait_until(
         ProcessExitedError: The process has ended.
     """
     __tracebackhide__ = True
+    timeout = as_timeout(timeout)
     begun = time.monotonic()
     nap = _FIRST_NAP
     looks = 0
     while True:
-        late = time.monotonic() - begun >= timeout
+        late = timeout is not None and time.monotonic() - begun >= timeout
         value = process.vm.read_val(address, pod)
         looks += 1
         if predicate(value):

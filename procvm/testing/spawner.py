@@ -21,6 +21,7 @@ from typing import (
     overload,
 )
 
+from procvm.address import as_timeout
 from procvm.closing import Closing
 from procvm.errors import ProcessExitedError, ProcvmError, UnsupportedError, WaitTimeoutError
 from procvm.process.image import open_image
@@ -120,7 +121,9 @@ class Spawned(Process):
 
         Raises:
             WaitTimeoutError: It has not ended in time.
+            ValueError: `timeout` is negative, infinite or nan.
         """
+        timeout = as_timeout(timeout)
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
