@@ -65,6 +65,10 @@ class _IoMemory(Memory):
     def domain(self) -> object:
         return self
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return self._held.address, self._held.n
+
     def _elements(self, address: int, width: int, count: int) -> Any:
         at = address - self._held.address
         return cast(Any, self._view)[at : at + width * count].cast(_CODES[width])

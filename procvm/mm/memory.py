@@ -45,6 +45,11 @@ class Memory(ABC):
     def domain(self) -> object:
         """What two memories share when the same address means the same byte."""
 
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """The address and length outside of which an access would crash the tool, or None."""
+        return None
+
     @abstractmethod
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` bytes at `address` to the tool's own memory.

@@ -7,24 +7,23 @@ the search runs in other processes.
 from __future__ import annotations
 
 import io
-import math
 import re
 import struct
 import sys
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, cast
 
 from procvm.errors import UnsupportedError
 from procvm.extras import numpy_or_none, required
-from procvm.mm.element import Element, bytes_of_values, element_of
+from procvm.mm.condition import Condition, Equal, condition_of
+from procvm.mm.element import Element, element_of
 from procvm.own.buffers import Scratch
 from procvm.own.find import find_all, pattern_of
 from procvm.pod import Pod
 
-__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "condition_of", "needle_of"]
+__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "needle_of"]
 
 _CONTEXT = 64
 """Bytes before a place that an expression may look back at."""
@@ -152,89 +151,6 @@ class _Expression(Needle):
                     hits.append(at)
                 found = search(view, at + 1, seen)
         return _aligned(hits, base, self._align)
-
-
-Condition = Callable[[Any], Any]
-"""An array of values -> which of them are looked for."""
-
-
-class _Equal:
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __call__(self, values: Any) -> Any:
-        return values == self.value
-
-
-class _Between:
-    def __init__(self, low: Any, high: Any) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, values: Any) -> Any:
-        return (values >= self.low) & (values <= self.high)
-
-
-class _Predicate:
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-
-    def __call__(self, values: Any) -> Any:
-        found = self._function(values)
-        if getattr(found, "shape", None) != values.shape or found.dtype != bool:
-            raise TypeError(
-                "a predicate takes an array of values and returns an array of truth values, one "
-                f"for each, not {type(found).__name__}"
-            )
-        return found
-
-
-def condition_of(value: Any, element: Element) -> Condition:
-    """Returns what a value, a pair of bounds, a range or a predicate asks for.
-
-    Raises:
-        OverflowError: A number that the type can not hold.
-        TypeError: None of these.
-    """
-    if isinstance(value, range):
-        if value.step != 1:
-            raise ValueError(f"{value} leaves numbers out; give a predicate")
-        return _Between(value.start, value.stop - 1)
-    if isinstance(value, tuple):
-        bounds = list(cast(Any, value))
-        if len(bounds) != 2:
-            raise ValueError(f"{bounds!r} is not (lowest, highest)")
-        for bound in bounds:
-            if not hasattr(bound, "__float__"):
-                raise TypeError(f"{bound!r} is not a number")
-        return _Between(*map(partial(_bound, element), bounds, (True, False)))
-    if callable(value):
-        required("numpy", "a predicate over values")
-        return _Predicate(value)
-    bytes_of_values([value], element)  # refuses what does not fit
-    return _Equal(_rounded(value, element))
-
-
-def _is_f32(element: Element) -> bool:
-    return element.pod is not None and element.pod.code == "f"
-
-
-def _rounded(value: Any, element: Element) -> Any:
-    """Returns a number as the type compares it: f32 has not every number."""
-    return struct.unpack("@f", struct.pack("@f", value))[0] if _is_f32(element) else value
-
-
-_F32_MOST = (2 - 2.0**-23) * 2.0**127
-
-
-def _bound(element: Element, value: Any, is_low: bool) -> Any:
-    """Returns a bound as the type compares it, also one beyond all numbers that it has."""
-    if not _is_f32(element) or math.isnan(value) or math.isinf(value):
-        return value
-    if abs(value) <= _F32_MOST:
-        return _rounded(value, element)
-    if value > 0:
-        return math.inf if is_low else _F32_MOST
-    return -_F32_MOST if is_low else -math.inf
 
 
 class Values(Needle):
@@ -370,13 +286,13 @@ def _of_value(what: Any, value: Any, align: int) -> Needle:
     element = element_of(what)
     condition = condition_of(value, element)
     if (
-        isinstance(condition, _Equal)
+        isinstance(condition, Equal)
         and element.pod is not None
         and element.pod.code not in ("f", "d")
         and (not element.pod.code or align < element.size or numpy_or_none() is None)
     ):
         # The same bytes are the same number, and bytes are found quickest.
-        return _literal(element.pod.to_bytes(value), align)
+        return _literal(element.pod.to_bytes(condition.value), align)
     if element.dtype is None and numpy_or_none() is not None:
         raise UnsupportedError(f"{what!r} has no values to compare; look for its bytes")
     return Values(element, condition, align)

@@ -46,6 +46,11 @@ class OwnMemory(Memory):
         return cls(held.address, held.n, writable=writable, keep=held)
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """These bytes: beside them is other memory of the tool, or none."""
+        return self.address, self.n
+
+    @property
     def domain(self) -> object:
         """All memory of the tool is one domain."""
         return _DOMAIN

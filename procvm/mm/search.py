@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
 
 from procvm.address import as_address, as_len, page_end
 from procvm.errors import PageFaultError, UnsupportedError
@@ -224,10 +224,11 @@ def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
             or a pair (start, end).
 
     Raises:
+        TypeError: None of these.
         ValueError: One ends before it starts.
     """
     pairs: list[tuple[int, int]] = []
-    for one in ranges:
+    for one in _listed(ranges):
         if isinstance(one, range):
             if one.step != 1:
                 raise ValueError(f"{one} leaves addresses out; give one without a step")
@@ -235,12 +236,32 @@ def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
         elif hasattr(one, "start") and hasattr(one, "end"):
             start, end = one.start, one.end
         else:
-            start, end = one
+            try:
+                start, end = one
+            except (TypeError, ValueError):
+                raise _not_a_range(one) from None
         start, end = as_address(start, "start"), as_address(end, "end")
         if start > end:
             raise ValueError(f"[{start:#x}, {end:#x}) ends before it starts; give (start, end)")
         pairs.append((start, end))
     return pairs
+
+
+def _listed(ranges: object) -> Iterator[Any]:
+    # A mapping is a tuple itself, whose fields would be taken for ranges.
+    if isinstance(ranges, str | bytes) or hasattr(ranges, "perms"):
+        raise _not_a_range(ranges)
+    try:
+        yield from cast("Iterable[Any]", ranges)
+    except TypeError:
+        raise _not_a_range(ranges) from None
+
+
+def _not_a_range(one: object) -> TypeError:
+    return TypeError(
+        f"ranges are mappings, range objects or pairs (start, end), in a list: [(start, end)]; "
+        f"{one!r} is none"
+    )
 
 
 def ranges_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
@@ -257,11 +278,11 @@ def _merged(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, int]]:
     """Returns what is mapped with at least these permissions, as `ranges_of` does."""
+    need, private = needed(perms)
+    want = int(need)
     regions: list[Region] | None = memory.regions()
     if regions is None:
         raise UnsupportedError("it is not known what is mapped here; give ranges")
-    need, private = needed(perms)
-    want = int(need)
     return _merged(
         (region.start, region.end)
         for region in regions

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from procvm.address import as_len, check_range, page_end
+from procvm.address import as_count, as_len, check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
 from procvm.extras import required
 from procvm.markers import Fallible
 from procvm.mm.bulk import copy_to, read_by_threads
+from procvm.mm.cursor import require_reader, require_writer
 from procvm.mm.element import element_of, new_array
 from procvm.mm.file import VmFile
 from procvm.mm.gather import gather, scatter
@@ -64,6 +65,10 @@ class VmSpace(VmIo, VmIoFill):
     """
 
     def __init__(self, memory: UserMemory) -> None:
+        if not isinstance(cast(object, memory), UserMemory):
+            raise TypeError(
+                f"a VmSpace is the vm of procvm.open(pid), not made of a {type(memory).__name__}"
+            )
         self._memory = memory
         self._end = memory.end
         self._accesses = _Accesses()
@@ -148,10 +153,12 @@ class VmSpace(VmIo, VmIoFill):
 
     def read(self, offset: int, writer: VmWriter[Any]) -> None:
         """Fills all of `writer` from the target; see `VmIo.read`."""
+        require_writer(writer, "read", "read_bytes(address, n) or read_into(address, buffer)")
         self.reader(offset, writer.avail()).copy_to(writer)
 
     def write(self, offset: int, reader: VmReader[Any]) -> None:
         """Writes all of `reader` to the target; see `VmIo.write`."""
+        require_reader(reader, "write", "write_bytes(address, data)")
         reader.copy_to(self.writer(offset, reader.remain()))
 
     def read_bytes(self, offset: int, n: int, *, threads: int = 1) -> bytes:
@@ -373,8 +380,8 @@ class VmSpace(VmIo, VmIoFill):
             OverflowError: A value that the type can not hold.
             UnsupportedError: A package is not installed, which the message names.
         """
-        align = as_len(align, "align") or 1
-        needle = needle_of(what, value, align, as_len(max_len, "max_len") or 1)
+        align = as_count(align, "align")
+        needle = needle_of(what, value, align, as_count(max_len, "max_len"))
         where = self.ranges(ranges, perms)
         total = sum(end - start for start, end in where)
         return Search(
@@ -413,12 +420,13 @@ class VmSpace(VmIo, VmIoFill):
             UnsupportedError: numpy is not installed.
         """
         element = element_of(what)
+        step = element.size if align is None else as_count(align, "align")
         return Scan(
             self._memory,
             element,
             value,
             self.ranges(ranges, perms),
-            align=element.size if align is None else as_len(align, "align") or 1,
+            align=step,
             threads=threads,
             progress=progress,
         )

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from procvm.address import as_address, as_int, as_timeout
 from procvm.closing import Closing
@@ -41,6 +41,11 @@ class Process(Mapped, Closing):
     """
 
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
+        if not isinstance(cast(object, image), Image):
+            raise TypeError(
+                f"a {type(self).__name__} is not made of a {type(image).__name__}; "
+                "procvm.open(pid) opens a process, procvm.attach(pid) one that can be held"
+            )
         self._image = image
         self._memory = ProcessMemory(image, holder)
         self._vm = VmSpace(self._memory)
