@@ -25,6 +25,7 @@ __all__ = [
     "open_process",
     "open_target",
     "pid_of",
+    "place_of",
     "processes",
 ]
 
@@ -90,10 +91,21 @@ def pid_of(text: str) -> int:
     """Returns the pid that a number or a name stands for.
 
     Raises:
-        NoSuchProcessError: No process is called that.
+        NoSuchProcessError: No process is called that; it may be a core file.
         AmbiguousError: Several are.
     """
-    return int(text) if text.isdecimal() else _one(text, _called(text))
+    if text.isdecimal():
+        return int(text)
+    found = _called(text)
+    if not found and os.path.isfile(text):
+        what = (
+            "a core file: core files are read-only and never change" if _is_core(text) else "a file"
+        )
+        raise NoSuchProcessError(
+            f"{printable(os.fsencode(text))} is {what}; give the pid or the name of a live process",
+            pid=0,
+        )
+    return _one(text, found)
 
 
 def _called(name: str) -> list[Named]:
@@ -166,7 +178,13 @@ def address_in(process: Mapped, text: str) -> int:
 
 
 def name_of(process: Mapped, address: int) -> str:
-    """Returns what an address is, for people; the number where names need a missing package."""
+    """Returns what an address is, for people; empty where it has no name that can be found."""
+    where = place_of(process, address)
+    return "" if where == hex(address) else where
+
+
+def place_of(process: Mapped, address: int) -> str:
+    """Returns what an address is, or the number; that too where names need a missing package."""
     try:
         return process.describe(address)
     except UnsupportedError:

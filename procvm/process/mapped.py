@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Mapped", "MappedFile"]
 
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+")
+_DECIMAL = re.compile(r"[0-9]+")
+_BARE_HEX = re.compile(r"(?!0[bB][01]+$)[0-9a-fA-F]+")  # not what Python writes in binary
+_LOWEST = 0x10000
+"""No process has memory below: what is shorter in hexadecimal is no address that was pasted."""
 _DEEPEST = 64
 _LONGEST = 4000  # what Python takes as the digits of a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
@@ -97,11 +101,16 @@ class Mapped(ABC):
         """Returns the address that an expression means.
 
         Args:
-            expression: A number (``0x7f..`` or decimal), a file or an area (``libc.so.6``,
+            expression: A number (see below), a file or an area (``libc.so.6``,
                 ``[heap]``: where its first mapping begins), a symbol (``environ``,
                 ``libc.so.6!environ``), any of these with ``+`` and ``-`` of numbers behind,
                 ``*`` before what is to be followed as a pointer, ``*(g_list+8)``.
                 Where the whole is the name of something, that is meant.
+
+        A number is ``0x7f..``, or hexadecimal digits that cannot be a decimal number, as
+        ``7f4736d5b000``, or decimal. Digits that may be an address pasted without its 0x, as
+        ``10000000``, are refused, so that a write never goes to the other of the two places.
+        What is added or subtracted is decimal without 0x.
 
         Raises:
             InvalidArgsError: It can not be parsed.
@@ -130,15 +139,19 @@ class Mapped(ABC):
                 f"{printable(whole[:80])!r} {why}: give 0x.., [heap]+8, libc.so.6+0x10, a symbol, "
                 "module!symbol, or *EXPRESSION"
             )
-        if _NUMBER.fullmatch(text):
-            return int(text, 0) if text[1:2] in "xX" else int(text)
+        if _HEX.fullmatch(text):
+            return int(text, 16)
+        if _DECIMAL.fullmatch(text):
+            return self._decimal(text)
         is_name = text[0] not in "*("
         area = self._area(text) if is_name and "!" not in text else None
         if area is not None:
             return area
+        if text[0].isdigit() and _is_bare_hex(text):
+            return int(text, 16)  # no symbol begins with a digit
         offset = _OFFSETS.search(text)
         if offset is not None and offset.start():
-            amount = self._parsed(offset[2], whole, 1)
+            amount = int(offset[2], 16 if _HEX.fullmatch(offset[2]) else 10)
             try:
                 base = self._parsed(text[: offset.start()], whole, depth - 1)
             except NoSuchSymbolError as error:
@@ -159,6 +172,16 @@ class Mapped(ABC):
             return self._parsed(text[1:-1].strip(), whole, depth - 1)
         return self._symbol(text)
 
+    def _decimal(self, text: str) -> int:
+        """Returns a decimal number, unless it may be a hexadecimal one."""
+        number, pasted = int(text), int(text, 16)
+        if _LOWEST <= pasted < self.vm.end:
+            raise InvalidArgsError(
+                f"{text} may be {pasted:#x}, pasted without its 0x, or the decimal number "
+                f"{number:#x}; give the one that you mean with 0x"
+            )
+        return number
+
     def _area(self, name: str) -> int | None:
         """Returns where the first mapping of a name begins, or None."""
         vmas = self.maps().filter(name=encoded(name))
@@ -170,8 +193,14 @@ class Mapped(ABC):
         except NoSuchSymbolError as error:
             if "!" in name:
                 raise
+            if _is_bare_hex(name):
+                return int(name, 16)
             raise NoSuchSymbolError(
                 f"nothing is called {printable(name)!r}: no mapping and no symbol; a number is "
-                "written 0x.. or in decimal",
+                "written 0x..",
                 name=name,
             ) from error
+
+
+def _is_bare_hex(text: str) -> bool:
+    return bool(_BARE_HEX.fullmatch(text)) and int(text, 16) >= _LOWEST

@@ -87,9 +87,9 @@ class Vma(NamedTuple):
         return isinstance(address, int) and self.start <= address < self.end
 
     def __str__(self) -> str:
-        """Returns its line as /proc/PID/maps writes it, printable."""
+        """Returns its line as /proc/PID/maps writes it, printable, and each address with its 0x."""
         return (
-            f"{self.start:08x}-{self.end:08x} {self.perms} {self.offset:08x} "
+            f"{self.start:#010x}-{self.end:#010x} {self.perms} {self.offset:08x} "
             f"{self.dev[0]:02x}:{self.dev[1]:02x} {self.inode} {printable(self.name)}"
         ).rstrip()
 

@@ -71,10 +71,10 @@ class Viewer(App[None]):
     #title.held { background: $warning; color: $background; }
     #title.ended { background: $error; color: $text; }
     #body { height: 1fr; }
-    RegionList { width: 31; border-top: solid $primary-muted; border-right: solid $primary-muted; }
-    .wide RegionList { width: 1fr; min-width: 31; max-width: 60; }
-    HexView { width: 1fr; min-width: 48; border-top: solid $primary-muted; padding: 0 0 0 1; }
-    .wide HexView { width: 81; min-width: 81; }
+    RegionList { width: 29; border-top: solid $primary-muted; border-right: solid $primary-muted; }
+    .wide RegionList { width: 1fr; min-width: 29; max-width: 60; }
+    HexView { width: 1fr; min-width: 51; border-top: solid $primary-muted; padding: 0 0 0 1; }
+    .wide HexView { width: 83; min-width: 83; }
     Inspector { border-top: solid $primary-muted; }
     RegionList, HexView, Inspector { border-title-color: $foreground; }
     RegionList:focus, HexView:focus { border-top: solid $accent; }
@@ -163,7 +163,7 @@ class Viewer(App[None]):
 
     def on_resize(self) -> None:
         """Shows wider rows where there is room for them."""
-        self.screen.set_class(self.size.width >= 81 + 31, "wide")
+        self.screen.set_class(self.size.width >= 83 + 29, "wide")
 
     def on_unmount(self) -> None:
         """Leaves nothing behind."""

@@ -143,7 +143,7 @@ def test_a_listing_of_hostile_names(
     assert len(lines) == len(maps)
     for line, vma in zip(lines, maps, strict=True):
         assert line == str(vma)
-        assert line.startswith(f"{vma.start:08x}-{vma.end:08x} {vma.perms}")
+        assert line.startswith(f"{vma.start:#010x}-{vma.end:#010x} {vma.perms}")
         assert "\n" not in str(vma)
         assert_printable(repr(vma))
     # Two names that differ are told apart by their text too.

@@ -22,10 +22,10 @@ from procvm.cli.kinds import read_chunks, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import address_in, name_of, open_target
+from procvm.cli.target import address_in, open_target, place_of
 from procvm.errors import PageFaultError, ProcvmError
 from procvm.escape import printable
-from procvm.hexrows import ROW_LEN, ascii_text, hex_text
+from procvm.hexrows import ROW_LEN, address_text, ascii_text, hex_text
 from procvm.process.mapped import Mapped
 
 __all__ = ["hexdump", "strings", "telescope"]
@@ -66,7 +66,7 @@ def _rows(vm: procvm.VmSpace, at: int, length: int) -> Iterator[tuple[int, bytes
 
 
 def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show_all: bool) -> None:
-    digits = max(12, len(f"{at + length:x}"))
+    width = len(address_text(at + length))
     last: bytes | None = None
     is_starred = False
     end = at
@@ -79,10 +79,10 @@ def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show
             continue
         last, is_starred = row, False
         out.line(
-            f"{out.style(f'{where:0{digits}x}', 'address')}  {hex_text(row)}  {ascii_text(row)}"
+            f"{out.style(address_text(where, width), 'address')} {hex_text(row)} {ascii_text(row)}"
         )
     if is_starred:
-        out.line(out.style(f"{end:0{digits}x}", "address"))
+        out.line(out.style(address_text(end, width), "address"))
 
 
 def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length: int) -> None:
@@ -136,9 +136,9 @@ def strings(out: Output, target: str, least: int, perms: str, within: str | None
 
 def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
     if out.json:
-        out.record({"address": hex(at), "where": name_of(process, at), "text": text})
+        out.record({"address": hex(at), "where": place_of(process, at), "text": text})
     elif out.is_terminal:
-        out.line(f"{out.style(f'{at:012x}', 'address')}  {text}")
+        out.line(f"{out.style(address_text(at), 'address')}  {text}")
     else:
         out.line(f"{at:#x}\t{text}")
 
@@ -227,7 +227,7 @@ def _words(
         for value in _WORD.slice_from_bytes(data, len(data) // _WORD.size):
             yield {
                 "address": hex(at),
-                "where": name_of(process, at),
+                "where": place_of(process, at),
                 **_chain(process, vm, value, depth),
             }
             at += _WORD.size
@@ -248,7 +248,7 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
         if vma is None:
             steps.append({"value": hex(value), "where": None})
             break
-        steps.append({"value": hex(value), "where": name_of(process, value)})
+        steps.append({"value": hex(value), "where": place_of(process, value)})
         if vma.perms & procvm.Perms.EXEC:
             end = "code"
             break

@@ -20,7 +20,7 @@ from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, message_of, shown, tell
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import name_of, open_process
+from procvm.cli.target import name_of, open_process, place_of
 from procvm.errors import PageFaultError
 from procvm.mm.scan import Scan
 
@@ -239,19 +239,20 @@ class _Session:
         places = [] if self._scan is None else list(itertools.islice(self._scan, most))
         for k, at in enumerate(places):
             value = self._value(at)
-            where = name_of(self._process, at)
             if self.out.json:
+                where = place_of(self._process, at)
                 json = None if value is None else self._kind.as_json(value)
                 self.out.record({"index": k, "address": hex(at), "where": where, "value": json})
                 continue
             text = "??" if value is None else self._kind.text(value)
+            name = name_of(self._process, at)
             if self.out.is_terminal:
                 self.out.line(
                     f"{k:>4}  {self.out.style(hex(at), 'address')}  "
-                    f"{self.out.style(text, 'new')}  {self.out.style(where, 'name')}"
+                    f"{self.out.style(text, 'new')}  {self.out.style(name, 'name')}".rstrip()
                 )
             else:
-                self.out.line(f"{k}\t{at:#x}\t{text}\t{where}", flush=True)
+                self.out.line(f"{k}\t{at:#x}\t{text}\t{name}", flush=True)
         if self.nr > len(places) and self.out.is_terminal:
             more = f"{self.out.ellipsis} {self.nr - len(places)} more; list N shows N"
             self.out.line(f"      {self.out.style(more, 'dim')}")

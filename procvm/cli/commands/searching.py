@@ -17,8 +17,8 @@ from procvm.cli.kinds import Kind, Number, read_some
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import name_of, open_target, said_of
-from procvm.hexrows import ascii_text
+from procvm.cli.target import name_of, open_target, place_of, said_of
+from procvm.hexrows import address_text, ascii_text
 from procvm.process.mapped import Mapped
 
 __all__ = ["search"]
@@ -116,15 +116,15 @@ def _asked(
 
 
 def _show(out: Output, process: Mapped, hit: int, *, as_text: bool) -> None:
-    where = name_of(process, hit)
     if out.json:
-        out.record({"address": hex(hit), "where": where})
+        out.record({"address": hex(hit), "where": place_of(process, hit)})
         return
+    name = name_of(process, hit)
     if not out.is_terminal:
-        out.line(f"{hit:#x}\t{where}", flush=True)
+        out.line(f"{hit:#x}\t{name}", flush=True)
         return
     n = _PREVIEW_LEN if as_text else _PREVIEW_LEN // 3
     seen = read_some(process.vm, hit, bytearray(min(n, process.vm.end - hit)))
     preview = f"{ascii_text(seen) if as_text else seen.hex(' '):{_PREVIEW_LEN}}"
-    name = "" if where == hex(hit) else out.style(where, "name")
-    out.line(f"{out.style(f'{hit:012x}', 'address')}  {preview}  {name}".rstrip())
+    place = out.style(address_text(hit), "address")
+    out.line(f"{place}  {preview}  {out.style(name, 'name')}".rstrip())

@@ -18,7 +18,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import NOTHING
 from procvm.cli.kinds import Bytes, Kind, Pointer, read_chunks
 from procvm.cli.output import Output, fault_of, message_of, tell
-from procvm.cli.target import address_in, name_of, open_target, pid_of, said_of
+from procvm.cli.target import address_in, name_of, open_target, pid_of, place_of, said_of
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
@@ -85,7 +85,7 @@ def read(
 
 
 def _pointer(out: Output, text: str, where: str) -> str:
-    if where == text:
+    if not where:
         return text
     return f"{text}  {out.style(where, 'name')}" if out.is_terminal else f"{text}\t{where}"
 
@@ -118,7 +118,7 @@ def _document(
         for where, value in kind.read(vm, at, count):
             one = {"address": hex(where), "value": kind.as_json(value)}
             if isinstance(kind, Pointer):
-                one["where"] = name_of(process, value)
+                one["where"] = place_of(process, value)
             values.append(one)
     except ProcvmError as error:
         broken = error
@@ -283,7 +283,7 @@ class _Change:
         elif self._out.is_terminal:
             n = len(self._new)
             where = name_of(process, self._at)
-            name = "" if where == hex(self._at) else f" ({where})"
+            name = f" ({where})" if where else ""
             self._out.line(f"{n} byte{'s' * (n != 1)} written at {self._at:#x}{name}")
         return 0
 
