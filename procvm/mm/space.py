@@ -86,6 +86,11 @@ class VmSpace(VmIo, VmIoFill):
         """One past the last address that user space can have."""
         return self._end
 
+    @property
+    def address_size(self) -> int:
+        """The bytes of the target's pointers: 4 for a 32-bit program, else 8."""
+        return self._memory.address_size
+
     def forced(self) -> VmSpace:
         """Returns the same space with page protections ignored.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from procvm.address import as_address
 from procvm.errors import InvalidArgsError, NoSuchSymbolError
 from procvm.escape import printable
-from procvm.pod import usize
+from procvm.pod import PodOnceAtomic, u32, usize
 from procvm.process.maps import Maps, Vma
 from procvm.process.modules import MappedFile, Modules, encoded
 
@@ -43,6 +43,16 @@ class Mapped(ABC):
     @abstractmethod
     def vm(self) -> VmSpace:
         """Its address space."""
+
+    @property
+    def address_size(self) -> int:
+        """The bytes of its pointers: 4 for a 32-bit program, else 8."""
+        return self.vm.address_size
+
+    @property
+    def usize(self) -> PodOnceAtomic[int]:
+        """An unsigned number as wide as its pointers; `procvm.usize` is as wide as the tool's."""
+        return u32 if self.address_size == u32.size else usize
 
     @abstractmethod
     def maps(self) -> Maps:
@@ -163,7 +173,7 @@ class Mapped(ABC):
             return base + (amount if offset[1] == "+" else -amount)
         if text[0] == "*":
             pointer = self._parsed(text[1:].strip(), whole, depth - 1)
-            return int(self.vm.read_val(pointer, usize))
+            return self.vm.read_val(pointer, self.usize)
         if text[0] == "(":
             if text[-1] != ")":
                 raise InvalidArgsError(

@@ -152,6 +152,8 @@ class Viewer(App[None]):
     def on_mount(self) -> None:
         """Looks for the first time."""
         self._regions.border_title = "Regions"
+        size = self._attempted(lambda: self.process.address_size)
+        self._inspector.address_size = size or self._inspector.address_size
         self.action_read_regions()
         if self._given is None and len(self._regions.maps):
             self._hex.go(_first_of(self._regions.maps).start)
@@ -409,7 +411,7 @@ class Viewer(App[None]):
         elif kind == "text":
             asked = {"what": os.fsencode(text)}
         else:
-            wanted = KINDS[kind]
+            wanted = KINDS[kind].of_target(self._inspector.address_size)
             if isinstance(wanted, Number):
                 condition = condition_of(text, wanted)
                 if condition.change is not None:
@@ -487,6 +489,8 @@ class Viewer(App[None]):
         label = f"{address:#x}  {here or where}"
 
         async def attempt(dialog: Edit, kind: Kind, text: str, forced: bool) -> str | None:
+            kind = kind.of_target(self._inspector.address_size)
+
             def change_of() -> Change:
                 new = kind.encode(text, self.process.address)
                 old = read_window(self.process.vm, address, len(new)).run(address, len(new))

@@ -223,24 +223,23 @@ def _words(
     process: Mapped, vm: procvm.VmSpace, at: int, count: int, depth: int
 ) -> Iterator[dict[str, Any]]:
     """Yields words and where they lead to: those before a fault, then it raises."""
-    for data in read_chunks(vm, at, count * _WORD.size, _WORD.size):
-        for value in _WORD.slice_from_bytes(data, len(data) // _WORD.size):
+    word = process.usize
+    for data in read_chunks(vm, at, count * word.size, word.size):
+        for value in word.slice_from_bytes(data, len(data) // word.size):
             yield {
                 "address": hex(at),
                 "where": place_of(process, at),
                 **_chain(process, vm, value, depth),
             }
-            at += _WORD.size
-
-
-_WORD = procvm.usize
+            at += word.size
 
 
 def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[str, Any]:
     """Follows a word; returns where it leads to, step by step, and the text at its end."""
     steps: list[dict[str, str | None]] = []
     seen: set[int] = set()
-    most = vm.end - _WORD.size
+    word = process.usize
+    most = vm.end - word.size
     text: str | None = None
     end = "number"
     while True:
@@ -264,7 +263,7 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
             break
         seen.add(value)
         try:
-            value = vm.read_val(value, _WORD)
+            value = vm.read_val(value, word)
         except PageFaultError:
             end = "unreadable"
             break

@@ -65,7 +65,7 @@ def scan(
     if not isinstance(kind, Number):
         raise click.UsageError(f"a scan is for numbers, and {kind.name} is none")
     with open_process(target) as process:
-        session = _Session(out, process, kind, perms, within, align)
+        session = _Session(out, process, kind.of_target(process.address_size), perms, within, align)
         is_person = sys.stdin.isatty() and out.is_terminal
         if is_person:
             out.line(

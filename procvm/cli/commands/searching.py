@@ -107,6 +107,7 @@ def _asked(
     if kind is None or value is None:
         raise click.UsageError("-t TYPE and --value go together")
     given = value
+    kind = kind.of_target(process.address_size)
     if isinstance(kind, Number):
         condition = said_of("--value", lambda: condition_of(given, kind))
         if condition.change is not None:

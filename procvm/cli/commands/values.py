@@ -66,6 +66,7 @@ def read(
     if raw and out.json:
         raise click.UsageError("--raw and --json do not go together")
     with open_target(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         vm = process.vm.forced() if force else process.vm
         if raw:
@@ -203,6 +204,7 @@ class _Change:
         self._old: bytes | None = None
 
     def _resolve(self, process: procvm.Process) -> procvm.VmSpace:
+        self._kind = self._kind.of_target(process.address_size)
         encode, address_of = self._kind.encode, process.address
         value, expect = self._texts
         self._at = address_in(process, self._address)

@@ -68,6 +68,7 @@ def watch(
     """
     condition = _until(until, kind)
     with open_process(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         looks = _looks(process.vm.forced() if force else process.vm, at, kind, interval, count)
         show: _Lines = _Live(out, kind, as_hex) if out.is_terminal else _Lines(out, kind, as_hex)
@@ -244,6 +245,7 @@ def freeze(
     Ctrl-C, with the process, or after --for.
     """
     with open_process(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         data = said_of("VALUE", lambda: kind.encode(value, process.address))
         vm = process.vm.forced() if force else process.vm
