@@ -19,7 +19,7 @@ from procvm.errors import InvalidArgsError, PageFaultError, ProcvmError
 from procvm.escape import printable
 from procvm.pod import Pod
 
-__all__ = ["Kind", "KindParam", "Number", "Pointer", "Text", "kind_of", "read_chunks", "read_some"]
+__all__ = ["Kind", "KindParam", "Number", "Pointer", "Text", "kind_of", "read_chunks"]
 
 _PODS: dict[str, Pod[Any]] = {
     pod.name: pod
@@ -132,15 +132,6 @@ def read_chunks(vm: procvm.VmSpace, address: int, n: int, unit: int = 1) -> Iter
             raise
         yield bytes(room)
         done += len(room)
-
-
-def read_some(vm: procvm.VmSpace, address: int, room: bytearray) -> bytes:
-    """Returns what can be read at an address, as many bytes as `room` has at most."""
-    try:
-        vm.read_into(address, room)
-    except PageFaultError as error:
-        return bytes(room[: error.copied_len])
-    return bytes(room)
 
 
 def _number_as_json(value: Any) -> Any:

@@ -35,22 +35,25 @@ _ZEROS_LEN = 1 << 20
 
 
 class Hit(int):
-    """An address at which one of several needles stands.
+    """The address of a match of an expression, or of one of several needles.
 
     Attributes:
         needle: Which one, counted from 0.
+        end: One past its last byte; for a rule one past the longest match.
     """
 
     needle: int
+    end: int
 
-    def __new__(cls, address: int, needle: int) -> Hit:
+    def __new__(cls, address: int, needle: int = 0, end: int | None = None) -> Hit:
         """Makes one."""
         hit = super().__new__(cls, address)
         hit.needle = needle
+        hit.end = address if end is None else end
         return hit
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Hit, (int(self), self.needle)
+        return Hit, (int(self), self.needle, self.end)
 
 
 class Needle(ABC):
@@ -59,10 +62,13 @@ class Needle(ABC):
     Attributes:
         before: Bytes before a place that decide with it.
         after: Bytes behind the first one that do.
+        stride: Words that `find_between` gives of a hit: 1 its address, 2 its end as well, 3 the
+            address, the number of the needle, the end.
     """
 
     before: int = 0
     after: int = 0
+    stride: int = 1
 
     @abstractmethod
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
@@ -73,6 +79,21 @@ class Needle(ABC):
             address: Where they stand in our own memory.
             base: Where they stood in the target.
         """
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns the addresses at which it stands, from one offset on and before another one.
+
+        Args:
+            view: The bytes.
+            address: Where they stand in our own memory.
+            base: Where they stood in the target.
+            first: The first offset that is asked for.
+            last: One past the last.
+        """
+        found = self.find(view, address, base)
+        return array("Q", [at + base for at in found if first <= at < last])
 
     def found_in_zeros(self) -> bool:
         """Returns whether memory that was never written holds it."""
@@ -123,6 +144,10 @@ def _pattern(text: str, align: int) -> _Bytes:
 
 
 class _Expression(Needle):
+    """The matches of an expression as `re.finditer` gives them: none begins inside another."""
+
+    stride = 2
+
     def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
         if not isinstance(cast(object, expression.pattern), bytes):
             raise TypeError("the expression is one of text; compile it of bytes, as in rb'...'")
@@ -135,22 +160,37 @@ class _Expression(Needle):
         self.after = max_len - 1
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        return self._matches(view, base, 0, len(view))[::2]
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        found = self._matches(view, base, first, last)
+        return array("Q", [base + at for at in found])
+
+    def _matches(self, view: memoryview, base: int, first: int, last: int) -> array[int]:
+        """Returns the (start, end) pairs that re gives of the aligned places from `first` on."""
         search, match = self._expression.search, self._expression.match
         longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
-        hits = array("Q")
+        matches = array("Q")
+        at = first
         # In windows: an expression that goes on to the end of what it sees would
         # otherwise be looked at to there from each place.
-        for begin in range(0, len(view), step):
-            end = min(begin + step, len(view))
-            seen = min(end + longest, len(view))
-            found = search(view, begin, seen)
-            while found is not None and found.start() < end:
-                at = found.start()
-                # Whatever is seen behind it, a place counts if it matches within the longest.
-                if match(view, at, min(at + longest, len(view))):
-                    hits.append(at)
-                found = search(view, at + 1, seen)
-        return _aligned(hits, base, self._align)
+        while at < last:
+            end = min(at + step, last)
+            found = search(view, at, min(end + longest, len(view)))
+            if found is None or found.start() >= end:
+                at = end
+                continue
+            at = found.start()
+            # Whatever is seen behind it, a place counts if it matches within the longest.
+            kept = None
+            if (base + at) % self._align == 0:
+                kept = match(view, at, min(at + longest, len(view)))
+            if kept is not None:
+                matches.extend(kept.span())
+            at = at + 1 if kept is None else max(kept.end(), at + 1)
+        return matches
 
 
 class Values(Needle):
@@ -229,19 +269,30 @@ def _rules_again(data: bytes, align: int, max_len: int) -> _Rules:
 class Several(Needle):
     """Several needles at once; each hit says which."""
 
+    stride = 3
+
     def __init__(self, needles: list[Needle]) -> None:
         self.needles = needles
         self.before = max(needle.before for needle in needles)
         self.after = max(needle.after for needle in needles)
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        """Returns offsets, and behind each the number of its needle."""
-        hits = sorted(
-            (at, k)
-            for k, needle in enumerate(self.needles)
-            for at in needle.find(view, address, base)
-        )
-        return array("Q", [word for hit in hits for word in hit])
+        """Returns the offsets of all of them, in order."""
+        found = [at for needle in self.needles for at in needle.find(view, address, base)]
+        return array("Q", sorted(found))
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns addresses, and behind each the number of its needle and where it ends."""
+        hits: list[tuple[int, int, int]] = []
+        for number, needle in enumerate(self.needles):
+            found = needle.find_between(view, address, base, first, last)
+            if needle.stride == 2:
+                hits += zip(found[::2], [number] * len(found), found[1::2], strict=False)
+            else:
+                hits += [(at, number, at + needle.after + 1) for at in found]
+        return array("Q", [word for hit in sorted(hits) for word in hit])
 
 
 NOTHING: Any = object()

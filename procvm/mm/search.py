@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
 
 from procvm.address import as_address, as_len, page_end
 from procvm.errors import PageFaultError, UnsupportedError
+from procvm.mm.hits import Hits
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.needle import Hit, Needle, Several
+from procvm.mm.needle import Needle
 from procvm.own.buffers import Scratch, fill_zeros
 from procvm.perms import READ, SHARED, Perms, needed
 
@@ -93,26 +94,17 @@ def run_task(task: Task) -> Found:
     high = min(task.high, task.end + needle.after)
     room = take_room(high - low)
     hits = array("Q")
-    several = isinstance(needle, Several)
     try:
         pieces, skipped = read_pieces(task.memory, low, high, room)
         for first, last in pieces:
             view = room.view[first - low : last - low]
-            found = needle.find(view, room.address + first - low, first)
             # Those before the range and behind it are another one's.
-            if several:
-                for k in range(0, len(found), 2):
-                    if task.start <= found[k] + first < task.end:
-                        hits.extend((found[k] + first, found[k + 1]))
-            elif len(found):
-                hits.extend(_shifted(found, first, task.start, task.end))
+            begin, end = max(task.start - first, 0), max(task.end - first, 0)
+            end = min(end, last - first)
+            hits.extend(needle.find_between(view, room.address + first - low, first, begin, end))
     finally:
         leave_room(room)
     return Found(hits, clipped(skipped, task.start, task.end))
-
-
-def _shifted(found: array[int], base: int, start: int, end: int) -> array[int]:
-    return array("Q", [at + base for at in found if start <= at + base < end])
 
 
 def take_room(n: int) -> Scratch:
@@ -356,16 +348,16 @@ class Search(Iterator[int]):
         threads: int,
         executor: Executor | None,
         progress: Progress | None,
-        several: bool,
     ) -> None:
         self.skipped: list[tuple[int, int]] = []
         # Not a method: it and the search would keep each other, and their threads, alive.
+        noted: deque[Task | None] = deque()
         self._hits = _run(
-            results(run_task, tasks, threads, executor),
+            results(run_task, _noting(tasks, noted), threads, executor),
+            noted,
             self.skipped,
             total=total,
             progress=progress,
-            several=several,
         )
 
     def __iter__(self) -> Search:
@@ -379,26 +371,32 @@ class Search(Iterator[int]):
         self._hits.close()
 
 
+def _noting(
+    tasks: Iterable[tuple[Task | None, int]], noted: deque[Task | None]
+) -> Iterator[tuple[Task | None, int]]:
+    """Yields the pieces of work, and keeps each until what it found is there."""
+    for task, n in tasks:
+        noted.append(task)
+        yield task, n
+
+
 def _run(
     found_in_order: Generator[tuple[Found | None, int], None, None],
+    noted: deque[Task | None],
     skipped: list[tuple[int, int]],
     *,
     total: int,
     progress: Progress | None,
-    several: bool,
 ) -> Generator[int, None, None]:
     done = 0
+    hits = Hits(lambda task: run_task(task).hits)
     try:
         for found, n in found_in_order:
-            if found is not None:
+            task = noted.popleft()
+            if found is not None and task is not None:
                 for start, end in found.skipped:
                     add_range(skipped, start, end)
-                if several:
-                    hits = found.hits
-                    for k in range(0, len(hits), 2):
-                        yield Hit(hits[k], hits[k + 1])
-                else:
-                    yield from found.hits
+                yield from hits.next(task, found.hits)
             done += n
             if progress is not None:
                 progress(done, total)

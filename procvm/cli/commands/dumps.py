@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from procvm.cli.declare import (
     range_options,
 )
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import read_chunks, read_some
+from procvm.cli.kinds import read_chunks
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
@@ -26,6 +25,7 @@ from procvm.cli.target import address_in, open_target, place_of
 from procvm.errors import PageFaultError, ProcvmError
 from procvm.escape import printable
 from procvm.hexrows import ROW_LEN, address_text, ascii_text, hex_text
+from procvm.mm.texts import ENCODINGS, is_text, read_some
 from procvm.process.mapped import Mapped
 
 __all__ = ["hexdump", "strings", "telescope"]
@@ -112,25 +112,29 @@ def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length
     show_default=True,
     help="Characters that a text has at least.",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    default="ascii",
+    show_default=True,
+    help="How the texts are kept.",
+)
 @range_options("r")
-def strings(out: Output, target: str, least: int, perms: str, within: str | None) -> int:
-    """List the texts in memory: runs of printable ASCII characters, with where they stand.
+def strings(
+    out: Output, target: str, least: int, encoding: str, perms: str, within: str | None
+) -> int:
+    """List the texts in memory: runs of printable characters, with where they stand.
 
-    A text of more than 65536 characters comes in parts.
+    A text of more than 65536 bytes comes in parts. In utf-16 and utf-32 the characters are
+    letters of Latin, Greek, Cyrillic, Hebrew and Arabic, digits and signs.
     """
-    printables = rb"[\x20-\x7e\t]"
-    # Its first characters alone are searched for: how far it goes is seen as it is read.
-    start = re.compile(rb"(?<!%b)%b{%d}" % (printables, printables, least))
-    run = re.compile(rb"%b+" % printables)
     nr = 0
     with open_target(target) as process, metered(out, "strings") as meter:
         ranges = ranges_in(process, within, perms)
-        hits = process.vm.search(start, ranges=ranges, max_len=least, progress=meter)
-        window = _Window(process.vm)
-        for hit in hits:
-            for at, data in window.parts(hit, run, least):
-                nr += 1
-                _show_text(out, process, at, printable(data))
+        found = process.vm.strings(ranges=ranges, encoding=encoding, min_len=least, progress=meter)
+        for text in found:
+            nr += 1
+            _show_text(out, process, text.address, printable(text.text))
     return DONE if nr else NOTHING
 
 
@@ -141,41 +145,6 @@ def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
         out.line(f"{out.style(address_text(at), 'address')}  {text}")
     else:
         out.line(f"{at:#x}\t{text}")
-
-
-class _Window:
-    """The memory around the last text: most texts stand close to each other."""
-
-    def __init__(self, vm: procvm.VmSpace) -> None:
-        self._vm = vm
-        self._start = 0
-        self._data = b""
-
-    def parts(self, at: int, run: re.Pattern[bytes], least: int) -> Iterator[tuple[int, bytes]]:
-        """Yields (address, characters) of the text at an address; none if it has gone."""
-        is_first = True
-        while True:
-            found = run.match(self._at(at, _PART_LEN), 0, _PART_LEN)
-            if found is None or (is_first and found.end() < least):
-                return
-            yield at, found.group()
-            if found.end() < _PART_LEN:
-                return
-            at += found.end()
-            is_first = False
-
-    def _at(self, at: int, n: int) -> bytes:
-        offset = at - self._start
-        if not 0 <= offset <= len(self._data) - n:
-            room = bytearray(min(4 * n, self._vm.end - at))
-            got = read_some(self._vm, at, room)
-            # Behind a fault is nothing: no other look gives more.
-            self._start, self._data = at, got if len(got) == len(room) else got + bytes(n)
-            offset = 0
-        return self._data[offset : offset + n]
-
-
-_PART_LEN = 1 << 16
 
 
 @command(
@@ -226,11 +195,13 @@ def _words(
     word = process.usize
     for data in read_chunks(vm, at, count * word.size, word.size):
         for value in word.slice_from_bytes(data, len(data) // word.size):
-            yield {
-                "address": hex(at),
-                "where": place_of(process, at),
-                **_chain(process, vm, value, depth),
-            }
+            chain = _chain(process, vm, value, depth)
+            if chain["end"] == "number" and len(chain["chain"]) == 1:
+                # No pointer: its bytes may be those of a text that stands here.
+                text = _text_at(vm, at)
+                if text is not None:
+                    chain |= {"end": "text", "text": text}
+            yield {"address": hex(at), "where": place_of(process, at), **chain}
             at += word.size
 
 
@@ -270,14 +241,10 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
     return {"chain": steps, "end": end, "text": text}
 
 
-_TEXT = re.compile(rb"[\x20-\x7e\t\r\n]{4,}(?=\0|$)")
-
-
 def _text_at(vm: procvm.VmSpace, at: int) -> str | None:
     """Returns the text that stands at an address, if it looks like one."""
-    # Without its end in sight it is one if all that is seen of it is.
-    found = _TEXT.match(read_some(vm, at, bytearray(min(64, vm.end - at))))
-    return None if found is None else printable(found.group())
+    found = is_text(read_some(vm, at, bytearray(min(64, vm.end - at))))
+    return None if found is None else printable(found)
 
 
 def _show_words(out: Output, words: Iterable[dict[str, Any]]) -> None:

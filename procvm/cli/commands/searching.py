@@ -13,12 +13,13 @@ import click
 from procvm.cli.conditions import GRAMMAR, condition_of
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import Kind, Number, read_some
+from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import name_of, open_target, place_of, said_of
 from procvm.hexrows import address_text, ascii_text
+from procvm.mm.texts import read_some
 from procvm.process.mapped import Mapped
 
 __all__ = ["search"]
@@ -38,6 +39,7 @@ _PREVIEW_LEN = 24
 @pid_argument
 @click.argument("pattern", metavar="[PATTERN]", required=False)
 @click.option("--text", metavar="TEXT", help="Look for this text.")
+@click.option("--encoding", metavar="NAME", help="Of the text: utf-16-le, utf-32-le, latin-1.")
 @click.option("--regex", metavar="EXPR", help="Look for a regular expression of bytes.")
 @kind_option(None)
 @click.option(
@@ -53,6 +55,7 @@ def search(
     target: str,
     pattern: str | None,
     text: str | None,
+    encoding: str | None,
     regex: str | None,
     kind: Kind | None,
     value: str | None,
@@ -70,9 +73,13 @@ def search(
         raise click.UsageError("give one of PATTERN, --text, --regex, and -t TYPE with --value")
     if value is None and kind is not None:
         raise click.UsageError("-t TYPE is for --value")
+    if text is None and encoding is not None:
+        raise click.UsageError("--encoding is for --text")
     nr = 0
     with open_target(target) as process, metered(out, "search") as meter:
         asked = _asked(process, pattern, text, regex, kind, value)
+        if encoding is not None:
+            asked = {"text": text, "encoding": encoding}
         ranges = ranges_in(process, within, perms)
         given = {"PATTERN": pattern, "--text": text, "--regex": regex, "--value": value}
         hits = said_of(
