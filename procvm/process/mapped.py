@@ -120,7 +120,7 @@ class Mapped(ABC):
         A number is ``0x7f..``, or hexadecimal digits that cannot be a decimal number, as
         ``7f4736d5b000``, or decimal. Digits that may be an address pasted without its 0x, as
         ``10000000``, are refused, so that a write never goes to the other of the two places.
-        What is added or subtracted is decimal without 0x.
+        Offsets are decimal unless they have 0x.
 
         Raises:
             InvalidArgsError: It can not be parsed.
