@@ -34,7 +34,11 @@ class Cursor(Generic[F]):
                 f"memory; not of a {type(memory).__name__}"
             ) from None
         # Without this a cursor over own memory could name any address, and crash the tool.
-        if bounds is not None:
+        if bounds is not None and not (
+            type(address) is int
+            and type(n) is int
+            and bounds[0] <= address <= address + n <= bounds[0] + bounds[1]
+        ):
             _require_within(address, n, *bounds)
         self._memory: Memory = memory
         self._cursor: int = address

@@ -76,8 +76,8 @@ class Hits:
             yield from self._of_several(task, needle, found)
         else:
             pairs = self._of(0, needle).next(task, found)
-            for k in range(0, len(pairs), 2):
-                yield Hit(pairs[k], 0, pairs[k + 1])
+            for at, end in zip(pairs[::2], pairs[1::2], strict=True):
+                yield Hit(at, 0, end)
 
     def _of(self, number: int, needle: Needle) -> _Matches:
         if number not in self._matches:

@@ -51,11 +51,12 @@ class _IoMemory(Memory):
     element by element.
     """
 
-    __slots__ = ("_held", "_view")
+    __slots__ = ("_held", "_view", "bounds")
 
     def __init__(self, pages: mmap.mmap) -> None:
         self._held = buffers.pin(pages, writable=True)
         self._view = memoryview(pages)
+        self.bounds = (self._held.address, self._held.n)
 
     @property
     def address(self) -> int:
@@ -64,10 +65,6 @@ class _IoMemory(Memory):
     @property
     def domain(self) -> object:
         return self
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        return self._held.address, self._held.n
 
     def _elements(self, address: int, width: int, count: int) -> Any:
         at = address - self._held.address

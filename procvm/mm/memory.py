@@ -40,15 +40,13 @@ class Memory(ABC):
     is_own: ClassVar[bool] = False
     """Whether an address here is an address of the tool's own process."""
 
+    bounds: tuple[int, int] | None = None
+    """The address and length outside of which an access would crash the tool, or None."""
+
     @property
     @abstractmethod
     def domain(self) -> object:
         """What two memories share when the same address means the same byte."""
-
-    @property
-    def bounds(self) -> tuple[int, int] | None:
-        """The address and length outside of which an access would crash the tool, or None."""
-        return None
 
     @abstractmethod
     def read(self, address: int, own_address: int, n: int) -> None:

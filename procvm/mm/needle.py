@@ -143,6 +143,9 @@ def _pattern(text: str, align: int) -> _Bytes:
     return _Bytes(values, masks, align)
 
 
+_LOOKS_BEHIND = re.compile(rb"\(\?[=!(]|\$|\\[ZzbB]")
+
+
 class _Expression(Needle):
     """The matches of an expression as `re.finditer` gives them: none begins inside another."""
 
@@ -154,6 +157,8 @@ class _Expression(Needle):
         if expression.match(b"") is not None:
             raise ValueError(f"{expression.pattern!r} matches nothing at all, and so everywhere")
         self._expression = expression
+        # What looks behind its match may match otherwise where less is seen.
+        self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
         self._align = align
         self._max_len = max_len
         self.before = _CONTEXT
@@ -170,7 +175,6 @@ class _Expression(Needle):
 
     def _matches(self, view: memoryview, base: int, first: int, last: int) -> array[int]:
         """Returns the (start, end) pairs that re gives of the aligned places from `first` on."""
-        search, match = self._expression.search, self._expression.match
         longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
         matches = array("Q")
         at = first
@@ -178,19 +182,34 @@ class _Expression(Needle):
         # otherwise be looked at to there from each place.
         while at < last:
             end = min(at + step, last)
-            found = search(view, at, min(end + longest, len(view)))
-            if found is None or found.start() >= end:
-                at = end
+            at = self._in_window(view, base, at, end, min(end + longest, len(view)), matches)
+        return matches
+
+    def _in_window(
+        self, view: memoryview, base: int, at: int, end: int, seen: int, matches: array[int]
+    ) -> int:
+        """Adds the matches that begin in a window; returns where the next one begins."""
+        longest, align = self._max_len, self._align
+        for found in self._expression.finditer(view, at, seen):
+            start, after = found.span()
+            if start >= end:
+                break
+            if align == 1 and self._sees_no_more and after - start <= longest:
+                matches.extend((start, after))
+                at = after
                 continue
-            at = found.start()
             # Whatever is seen behind it, a place counts if it matches within the longest.
             kept = None
-            if (base + at) % self._align == 0:
-                kept = match(view, at, min(at + longest, len(view)))
+            if (base + start) % align == 0:
+                limit = min(start + longest, len(view))
+                kept = self._expression.match(view, start, limit)
             if kept is not None:
                 matches.extend(kept.span())
-            at = at + 1 if kept is None else max(kept.end(), at + 1)
-        return matches
+                if kept.end() == after > start:
+                    at = after
+                    continue
+            return start + 1 if kept is None else max(kept.end(), start + 1)
+        return max(at, end)
 
 
 class Values(Needle):
