@@ -77,7 +77,7 @@ def search(
         raise click.UsageError("--encoding is for --text")
     nr = 0
     with open_target(target) as process, metered(out, "search") as meter:
-        asked = _asked(process, pattern, text, regex, kind, value)
+        asked: dict[str, Any] = _asked(process, pattern, text, regex, kind, value)
         if encoding is not None:
             asked = {"text": text, "encoding": encoding}
         ranges = ranges_in(process, within, perms)
