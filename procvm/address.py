@@ -17,6 +17,7 @@ __all__ = [
     "ADDRESS_END",
     "PAGE_SIZE",
     "as_address",
+    "as_count",
     "as_int",
     "as_len",
     "as_timeout",
@@ -73,6 +74,19 @@ def as_len(value: object, what: str = "length") -> int:
     if length < 0:
         raise InvalidArgsError(f"{what} {length} is negative; give 0 or more")
     return length
+
+
+def as_count(value: object, what: str) -> int:
+    """Returns `value` as a number of things, 1 or more.
+
+    Raises:
+        TypeError: Not an integer.
+        InvalidArgsError: 0 or negative.
+    """
+    count = as_int(value, what)
+    if count < 1:
+        raise InvalidArgsError(f"{what} is {count}; give 1 or more")
+    return count
 
 
 def as_timeout(value: object, what: str = "timeout") -> float | None:

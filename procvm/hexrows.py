@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["ROW_LEN", "ascii_text", "hex_text"]
+__all__ = ["ADDRESS_WIDTH", "ROW_LEN", "address_text", "ascii_text", "hex_text"]
 
 ROW_LEN = 16
 """Bytes in a row."""
 
+ADDRESS_WIDTH = 14
+"""Columns of an address of user space, with its 0x."""
+
 _HALF = ROW_LEN // 2
 _WIDTH = 3 * ROW_LEN
 _TABLE = bytes(byte if 0x20 <= byte < 0x7F else 0x2E for byte in range(256))
+
+
+def address_text(address: int, width: int = ADDRESS_WIDTH) -> str:
+    """Returns an address as it is typed too, in as many columns or more."""
+    return f"{address:#0{width}x}"
 
 
 def hex_text(row: Sequence[int | None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import cast
 
 __all__ = ["EXEC", "READ", "SHARED", "WRITE", "Perms", "needed"]
 
@@ -39,12 +40,15 @@ def needed(perms: str | Perms | None) -> tuple[Perms, bool]:
         perms: Flags, letters of ``rwxsp``, or None for no demand.
 
     Raises:
+        TypeError: Neither text nor flags.
         ValueError: Another letter.
     """
     if perms is None:
         return Perms(0), False
     if isinstance(perms, Perms):
         return perms, False
+    if not isinstance(cast(object, perms), str):
+        raise TypeError(f"perms is letters such as 'rw', or Perms, not {type(perms).__name__}")
     unknown = set(perms) - {*"rwxsp-"}
     if unknown:
         raise ValueError(f"perms {perms!r}: give letters of r, w, x, s and p")

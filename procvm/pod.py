@@ -46,6 +46,33 @@ T = TypeVar("T")
 _INFINITIES = (struct.pack("@f", math.inf), struct.pack("@f", -math.inf))
 
 
+_SIMPLE: type[Any] = ctypes.c_int.__mro__[1]
+_POINTER: type[Any] = ctypes.POINTER(ctypes.c_int).__mro__[1]
+_FUNCTION: type[Any] = ctypes.CFUNCTYPE(None).__mro__[1]
+_POINTER_CODES = frozenset("zZOX")  # c_char_p, c_wchar_p, py_object, BSTR
+
+
+def _check_plain(ctype: type[Any], path: str) -> None:
+    """Refuses a type that holds an address of our own process, at any depth."""
+    if issubclass(ctype, _SIMPLE):
+        plain = getattr(ctype, "_type_", "") not in _POINTER_CODES
+    elif issubclass(ctype, ctypes.Array):
+        _check_plain(cast("type[Any]", ctype._type_), f"{path}[]")
+        return
+    elif issubclass(ctype, ctypes.Structure | ctypes.Union):
+        for base in ctype.__mro__:
+            for field in base.__dict__.get("_fields_", ()):
+                _check_plain(field[1], f"{path}.{field[0]}")
+        return
+    else:
+        plain = False
+    if not plain:
+        raise TypeError(
+            f"{path} is a {ctype.__name__}, a pointer of this process: reading it from another "
+            "one and following it would crash the tool; use usize (or c_size_t in a structure)"
+        )
+
+
 class Pod(Generic[T]):
     """A type whose every bit pattern is a value and that holds no pointer of ours.
 
@@ -63,6 +90,9 @@ class Pod(Generic[T]):
     __slots__ = ("align", "code", "ctype", "name", "packer", "size")
 
     def __init__(self, name: str, ctype: type[Any], code: str = "") -> None:
+        _check_plain(ctype, name)
+        if code and struct.calcsize("@" + code) != ctypes.sizeof(ctype):
+            raise ValueError(f"{name}: the struct code {code!r} is not as long as {ctype.__name__}")
         self.name = name
         self.ctype = ctype
         self.size = ctypes.sizeof(ctype)
@@ -174,36 +204,9 @@ isize: PodOnceAtomic[int] = PodOnceAtomic("isize", ctypes.c_ssize_t, "n")
 f32: Pod[float] = Pod("f32", ctypes.c_float, "f")
 f64: Pod[float] = Pod("f64", ctypes.c_double, "d")
 
-_SIMPLE: type[Any] = ctypes.c_int.__mro__[1]
-_POINTER: type[Any] = ctypes.POINTER(ctypes.c_int).__mro__[1]
-_FUNCTION: type[Any] = ctypes.CFUNCTYPE(None).__mro__[1]
-_POINTER_CODES = frozenset("zZOX")  # c_char_p, c_wchar_p, py_object, BSTR
-
-
-def _check_plain(ctype: type[Any], path: str) -> None:
-    """Refuses a type that holds an address of our own process, at any depth."""
-    if issubclass(ctype, _SIMPLE):
-        plain = getattr(ctype, "_type_", "") not in _POINTER_CODES
-    elif issubclass(ctype, ctypes.Array):
-        _check_plain(cast("type[Any]", ctype._type_), f"{path}[]")
-        return
-    elif issubclass(ctype, ctypes.Structure | ctypes.Union):
-        for base in ctype.__mro__:
-            for field in base.__dict__.get("_fields_", ()):
-                _check_plain(field[1], f"{path}.{field[0]}")
-        return
-    else:
-        plain = False
-    if not plain:
-        raise TypeError(
-            f"{path} is a {ctype.__name__}, a pointer of this process: reading it from another "
-            "one and following it would crash the tool; use usize (or c_size_t in a structure)"
-        )
-
 
 @functools.lru_cache(maxsize=1024)
 def _pod_of_ctype(ctype: Any) -> Pod[Any]:
-    _check_plain(ctype, ctype.__name__)
     return Pod(ctype.__name__, ctype)
 
 

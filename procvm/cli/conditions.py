@@ -90,7 +90,10 @@ def condition_of(text: str, kind: Number) -> Condition:
         return Condition(_CHANGES[text.lower()], None)
     low, dots, high = text.partition("..")
     if dots:
-        return Condition(None, (kind.number(low), kind.number(high)))
+        bounds = kind.number(low), kind.number(high)
+        if not bounds[0] <= bounds[1]:
+            raise ValueError(f"no number is in {text!r}; give lowest..highest")
+        return Condition(None, bounds)
     found = _COMPARED.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is none of {GRAMMAR}")

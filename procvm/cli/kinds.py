@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import re
 import struct
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from procvm.errors import InvalidArgsError, PageFaultError, ProcvmError
 from procvm.escape import printable
 from procvm.pod import Pod
 
-__all__ = ["Kind", "KindParam", "Number", "Pointer", "Text", "kind_of", "read_chunks", "read_some"]
+__all__ = ["Kind", "KindParam", "Number", "Pointer", "Text", "kind_of", "read_chunks"]
 
 _PODS: dict[str, Pod[Any]] = {
     pod.name: pod
@@ -37,6 +38,16 @@ _PODS: dict[str, Pod[Any]] = {
         procvm.f64,
     )
 }
+
+_IN_32_BITS = {"usize": procvm.u32, "isize": procvm.i32, "ptr": procvm.u32}
+
+
+def _pod_in(name: str, address_size: int) -> Pod[Any]:
+    """Returns the pod of a number or a pointer in a target with pointers of so many bytes."""
+    if address_size == procvm.u32.size and name in _IN_32_BITS:
+        return _IN_32_BITS[name]
+    return _PODS["usize" if name == "ptr" else name]
+
 
 CHUNK_LEN = 1 << 20
 """Bytes that are read at a time."""
@@ -79,6 +90,10 @@ class Kind(ABC):
             OverflowError: It does not fit.
         """
 
+    def of_target(self, address_size: int) -> Kind:
+        """Returns the kind as it is in a target whose pointers have so many bytes."""
+        return self
+
     def decode_one(self, data: bytes) -> Any:
         """Returns the one value that bytes are, as `encode` made them."""
         return self.decode(data)[0]
@@ -119,15 +134,6 @@ def read_chunks(vm: procvm.VmSpace, address: int, n: int, unit: int = 1) -> Iter
         done += len(room)
 
 
-def read_some(vm: procvm.VmSpace, address: int, room: bytearray) -> bytes:
-    """Returns what can be read at an address, as many bytes as `room` has at most."""
-    try:
-        vm.read_into(address, room)
-    except PageFaultError as error:
-        return bytes(room[: error.copied_len])
-    return bytes(room)
-
-
 def _number_as_json(value: Any) -> Any:
     # JSON has no such numbers.
     if isinstance(value, float) and not math.isfinite(value):
@@ -138,11 +144,15 @@ def _number_as_json(value: Any) -> Any:
 class Number(Kind):
     """A number."""
 
-    def __init__(self, pod: Pod[Any]) -> None:
+    def __init__(self, pod: Pod[Any], name: str = "") -> None:
         self.pod = pod
-        self.name = pod.name
+        self.name = name or pod.name
         self.size = pod.size
         self.is_float = pod.code in ("f", "d")
+
+    def of_target(self, address_size: int) -> Number:
+        """Returns usize and isize as wide as the target's pointers."""
+        return Number(_pod_in(self.name, address_size), self.name)
 
     def decode(self, data: bytes) -> list[Any]:
         """Returns ints or floats."""
@@ -206,11 +216,18 @@ class Pointer(Kind):
     """An address, with what is there."""
 
     name = "ptr"
-    size = procvm.usize.size
+
+    def __init__(self, address_size: int = procvm.usize.size) -> None:
+        self._pod = _pod_in("ptr", address_size)
+        self.size = address_size
+
+    def of_target(self, address_size: int) -> Pointer:
+        """Returns the kind of an address as wide as the target's."""
+        return Pointer(address_size)
 
     def decode(self, data: bytes) -> list[Any]:
         """Returns addresses."""
-        return procvm.usize.slice_from_bytes(data, len(data) // self.size)
+        return self._pod.slice_from_bytes(data, len(data) // self.size)
 
     def text(self, value: Any, *, as_hex: bool = False) -> str:
         """Returns it in hexadecimal."""
@@ -222,7 +239,7 @@ class Pointer(Kind):
 
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
         """Takes an address as a person writes it."""
-        return procvm.usize.to_bytes(address_of(text))
+        return self._pod.to_bytes(address_of(text))
 
 
 class Bytes(Kind):
@@ -303,16 +320,19 @@ class Text(Kind):
 class Structure(Kind):
     """Fields as a C compiler lays them out."""
 
-    def __init__(self, name: str, fields: list[tuple[str, str, Any]]) -> None:
+    def __init__(self, name: str, fields: list[tuple[str, str, Any]], pack: int = 0) -> None:
         self.name = name
         self._kinds = {field: kind for field, kind, _ in fields}
         # A class that nobody but this one sees: its attributes are the fields.
-        self._type: Any = type(
-            "Fields",
-            (ctypes.Structure,),
-            {"_fields_": [(field, ctype) for field, _, ctype in fields]},
-        )
+        layout: dict[str, Any] = {"_fields_": [(field, ctype) for field, _, ctype in fields]}
+        if pack:
+            layout = {"_pack_": pack, "_layout_": "ms", **layout}
+        self._type: Any = type("Fields", (ctypes.Structure,), layout)
         self.size = ctypes.sizeof(self._type)
+
+    def of_target(self, address_size: int) -> Structure:
+        """Returns the structure as the target's compiler lays it out."""
+        return _structure(self.name, address_size)
 
     def decode(self, data: bytes) -> list[Any]:
         """Returns a dictionary of each."""
@@ -406,6 +426,7 @@ def _parts(value: Any) -> list[Any]:
     return list(value)
 
 
+_STRUCT = "struct:"
 _LONGEST_STRUCT = 1 << 24
 
 # No name of a field begins with what Python itself means something by.
@@ -413,9 +434,9 @@ _FIELD = re.compile(r"([A-Za-z]\w*)=([a-z]\w*)(?:\[(\d{1,6})\])?", re.ASCII)
 _FIELDS_LIKE = re.compile(r"\w+=")
 
 
-def _structure(name: str, layout: str) -> Structure:
+def _structure(name: str, address_size: int = procvm.usize.size) -> Structure:
     fields: list[tuple[str, str, Any]] = []
-    for part in layout.split(","):
+    for part in name.removeprefix(_STRUCT).split(","):
         found = _FIELD.fullmatch(part.strip())
         if found is None:
             raise ValueError(f"{part!r} is no field such as x=u32, name=char[16] or v=f64[3]")
@@ -424,7 +445,7 @@ def _structure(name: str, layout: str) -> Structure:
         if kind == "char":
             ctype = ctypes.c_char
         elif kind in _PODS or kind == "ptr":
-            ctype = _PODS[kind if kind != "ptr" else "usize"].ctype
+            ctype = _pod_in(kind, address_size).ctype
         else:
             raise ValueError(f"{part!r}: no field is a {kind}; give u8 to f64, ptr or char[16]")
         if field in (known for known, _, _ in fields):
@@ -432,7 +453,9 @@ def _structure(name: str, layout: str) -> Structure:
         if count is not None:
             ctype = ctype * int(count)
         fields.append((field, kind, ctype))
-    return Structure(name, fields)
+    # On i386 a number of 8 bytes begins at any multiple of 4.
+    is_i386 = address_size == 4 and os.uname().machine == "x86_64"
+    return Structure(name, fields, 4 if is_i386 else 0)
 
 
 def kind_of(name: str) -> Kind:
@@ -443,9 +466,9 @@ def kind_of(name: str) -> Kind:
     """
     if name in _PODS:
         return Number(_PODS[name])
-    if name.startswith("struct:"):
-        layout = name.removeprefix("struct:")
-        found = _structure(name, layout) if _FIELDS_LIKE.match(layout) else Packed(name, layout)
+    if name.startswith(_STRUCT):
+        layout = name.removeprefix(_STRUCT)
+        found = _structure(name) if _FIELDS_LIKE.match(layout) else Packed(name, layout)
         if found.size == 0:
             raise ValueError(f"{name!r} has no bytes")
         return found

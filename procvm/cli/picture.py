@@ -367,7 +367,7 @@ def _gap(text: str, y: float) -> Iterator[Rect | Text]:
 
 def _row(row: Row, y: float, scale: _Scale) -> Iterator[Rect | Text]:
     base = y + 12
-    yield Text(_ADDRESS_X, base, f"{row.start:x}", fill=_SOFT)
+    yield Text(_ADDRESS_X, base, f"{row.start:#x}", fill=_SOFT)
     yield from _chips(row, y)
     several = len({area.vma.name for area in row.areas}) > 1
     title = title_of(row)

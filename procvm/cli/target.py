@@ -90,10 +90,21 @@ def pid_of(text: str) -> int:
     """Returns the pid that a number or a name stands for.
 
     Raises:
-        NoSuchProcessError: No process is called that.
+        NoSuchProcessError: No process is called that; it may be a core file.
         AmbiguousError: Several are.
     """
-    return int(text) if text.isdecimal() else _one(text, _called(text))
+    if text.isdecimal():
+        return int(text)
+    found = _called(text)
+    if not found and os.path.isfile(text):
+        what = (
+            "a core file: core files are read-only and never change" if _is_core(text) else "a file"
+        )
+        raise NoSuchProcessError(
+            f"{printable(os.fsencode(text))} is {what}; give the pid or the name of a live process",
+            pid=0,
+        )
+    return _one(text, found)
 
 
 def _called(name: str) -> list[Named]:
@@ -166,8 +177,9 @@ def address_in(process: Mapped, text: str) -> int:
 
 
 def name_of(process: Mapped, address: int) -> str:
-    """Returns what an address is, for people."""
-    return process.describe(address)
+    """Returns what an address is, for people; empty where it has no name that can be found."""
+    where = process.describe(address)
+    return "" if where == hex(address) else where
 
 
 def said_of(name: str, act: Callable[[], T]) -> T:

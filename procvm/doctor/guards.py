@@ -5,11 +5,10 @@ from __future__ import annotations
 from procvm.doctor.finding import Finding
 from procvm.escape import printable
 from procvm.linux import procfs
-from procvm.linux.access import Explanation
+from procvm.linux.access import LSM, Explanation
 
-__all__ = ["LSM", "label_of", "seccomp", "security_modules"]
+__all__ = ["label_of", "seccomp", "security_modules"]
 
-LSM = "/sys/kernel/security/lsm"
 _ENFORCE = "/sys/fs/selinux/enforce"
 _DENY_PTRACE = "/sys/fs/selinux/booleans/deny_ptrace"
 

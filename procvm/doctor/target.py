@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from procvm.doctor.calls import killing_call
 from procvm.doctor.finding import Finding, said
-from procvm.doctor.guards import LSM, label_of
+from procvm.doctor.guards import label_of
 from procvm.errors import AccessDeniedError, PageFaultError, ProcvmError
 from procvm.escape import printable
 from procvm.linux import procfs
-from procvm.linux.access import Explanation, explain, is_ending
+from procvm.linux.access import LSM, WITHOUT_A_SAY, Explanation, explain, is_ending
 from procvm.linux.mounts import Mount, read_mounts
 from procvm.process.process import open_process
 
@@ -205,13 +205,9 @@ def _module(pid: int, access: Finding, cause: str, decided: str) -> Finding:
         return Finding(name, "ok" if access.verdict == "ok" else "absent", shown)
     modules = procfs.read_text(LSM)
     evidence = f"nothing else says no; {LSM}: {printable(modules or 'can not be read')}; {shown}"
-    if label or ours or (modules and {*modules.split(",")} - _NOT_ASKED):
+    if label or ours or (modules and {*modules.split(",")} - WITHOUT_A_SAY):
         return Finding(name, "fails", evidence, access.fix)
     return Finding(name, "absent", f"not known: {evidence}")
-
-
-# Modules that have no say in who accesses whom, or are looked at by themselves.
-_NOT_ASKED = {"capability", "yama", "lockdown", "loadpin", "safesetid", "integrity", "ima", "evm"}
 
 
 def _tracer(found: Explanation) -> Finding:

@@ -15,7 +15,7 @@ from procvm.escape import printable
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 
-__all__ = ["Explanation", "denial", "explain", "is_ending", "open_error"]
+__all__ = ["LSM", "WITHOUT_A_SAY", "Explanation", "denial", "explain", "is_ending", "open_error"]
 
 CAP_DAC_OVERRIDE = 1 << 1
 CAP_SYS_PTRACE = 1 << 19
@@ -86,12 +86,9 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
             return AccessDeniedError(
                 _NOT_DUMPABLE.format(who=f"process {pid}", rights=_RIGHTS), pid=pid, errno=code
             )
-        who = "a security module (SELinux, AppArmor, Landlock)"
-        if found.seccomp:
-            who += " or the tool's own seccomp filter"
         return denial(pid) or AccessDeniedError(
-            f"process {pid} may not be accessed, though owner, dumpability and capabilities "
-            f"allow it: {who} says no; look at its audit log",
+            f"the kernel refused access to process {pid} [{errno.errorcode[code]}], and nothing "
+            f"that can be seen says why: {_maybe(found)}",
             pid=pid,
             errno=code,
         )
@@ -101,6 +98,40 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
     if code in (errno.EMFILE, errno.ENFILE):
         what += " (it takes 3 descriptors; close some or raise the limit)"
     return errno_error(code, what, pid=pid)
+
+
+LSM = "/sys/kernel/security/lsm"
+"""Lists the security modules that are active."""
+WITHOUT_A_SAY = {
+    "capability",
+    "yama",
+    "lockdown",
+    "integrity",
+    "ima",
+    "evm",
+    "safesetid",
+    "loadpin",
+}
+"""Security modules that decide about no access to a process, or whose verdict `explain` knows."""
+
+
+def _maybe(found: Explanation) -> str:
+    """Returns what may deny access beside all that `explain` looks at, with what is known of it."""
+    causes: list[str] = []
+    names = procfs.read_text(LSM)
+    if names is None:
+        causes.append(
+            f"a security module (whether one is active is not known: {LSM} cannot be read)"
+        )
+    elif active := [name for name in names.strip().split(",") if name not in WITHOUT_A_SAY]:
+        causes.append(f"a security module ({', '.join(active)} {_is(active)} active)")
+    if found.seccomp:
+        causes.append("the tool's own seccomp filter")
+    return "it may be " + ", or ".join(causes or ["a policy of this kernel's own"])
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def denial(pid: int) -> AccessDeniedError | None:

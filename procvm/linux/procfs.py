@@ -13,7 +13,7 @@ from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
-    "address_size_of",
+    "auxv_word",
     "children",
     "has_memory",
     "parse_auxv",
@@ -34,22 +34,32 @@ __all__ = [
     "user_space_end",
 ]
 
+_AT_PHENT = 4
 AT_ENTRY = 9
 AT_RANDOM = 25
+_PHDR_LENS = {8: 56, 4: 32}
+"""Bytes of a program header (AT_PHENT), by those of a pointer. Source: elf(5)."""
+
+
+def auxv_word(data: bytes) -> int:
+    """Returns the bytes of a word of /proc/PID/auxv, 4 or 8: those of the program's pointers.
+
+    A vector in which neither size makes sense is taken for one of this machine.
+    """
+    for size, phdr_len in _PHDR_LENS.items():
+        if _pairs(data, size).get(_AT_PHENT) == phdr_len:
+            return size
+    return struct.calcsize("@N")
 
 
 def parse_auxv(data: bytes) -> dict[int, int]:
-    """Parses /proc/PID/auxv; what is cut off at the end is left out."""
-    word = struct.Struct("=II" if address_size_of(data) == 4 else "=QQ")
-    return dict(word.iter_unpack(data[: len(data) // word.size * word.size]))
+    """Parses /proc/PID/auxv, that of a 32-bit program too; what is cut off is left out."""
+    return _pairs(data, auxv_word(data))
 
 
-def address_size_of(auxv: bytes) -> int:
-    """Returns how many bytes a pointer of the program has, told by its auxiliary vector.
-
-    The first entry is a number below 100 and a value that is not 0, each as wide as a pointer.
-    """
-    return 4 if any(auxv[4:8]) else 8
+def _pairs(data: bytes, size: int) -> dict[int, int]:
+    pair = struct.Struct("=QQ" if size == 8 else "=II")
+    return dict(pair.iter_unpack(data[: len(data) // pair.size * pair.size]))
 
 
 _AREA = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) |^VmFlags:(.*)$", re.MULTILINE)

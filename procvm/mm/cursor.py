@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Generic, Self
 
-from procvm.address import as_len
+from procvm.address import as_len, check_range
 from procvm.errors import InvalidArgsError, ProcvmError
 from procvm.markers import F
 from procvm.mm.copy import copy
 from procvm.mm.memory import Memory
 
-__all__ = ["Cursor"]
+__all__ = ["Cursor", "memory_of", "require_reader", "require_writer"]
 
 
 class Cursor(Generic[F]):
@@ -21,9 +21,25 @@ class Cursor(Generic[F]):
 
     __slots__ = ("_accesses", "_cursor", "_end", "_marker", "_memory")
 
-    _writes: ClassVar[bool]
+    writes: ClassVar[bool]
+    """Whether it is a writer."""
 
     def __init__(self, memory: Memory, address: int, n: int, marker: type[F]) -> None:
+        try:
+            bounds = memory.bounds
+        except AttributeError:
+            raise TypeError(
+                f"a {type(self).__name__} is made by {type(self).__name__}.from_buffer(buffer), by "
+                f"vm.{'writer' if self.writes else 'reader'}(address, n), or by an object of "
+                f"memory; not of a {type(memory).__name__}"
+            ) from None
+        # Without this a cursor over own memory could name any address, and crash the tool.
+        if bounds is not None and not (
+            type(address) is int
+            and type(n) is int
+            and bounds[0] <= address <= address + n <= bounds[0] + bounds[1]
+        ):
+            _require_within(address, n, *bounds)
         self._memory: Memory = memory
         self._cursor: int = address
         self._end: int = address + n
@@ -72,15 +88,6 @@ class Cursor(Generic[F]):
         self._cursor = after
         return self
 
-    def advance(self, n: int) -> None:
-        """Moves over `n` bytes that are known to be left."""
-        self._cursor += n
-
-    @property
-    def memory(self) -> Memory:
-        """The memory the cursor stands in."""
-        return self._memory
-
     def _require(self, call: str, *markers: type[object]) -> None:
         """Refuses, at run time, a cursor of the wrong kind of memory."""
         if self._marker not in markers:
@@ -107,7 +114,8 @@ class Cursor(Generic[F]):
         its name promises.
         """
         # A reader taken for a writer would write into read-only bytes.
-        if self._writes or not writer._writes:
+        require_writer(writer, "copy_to")
+        if self.writes:
             raise TypeError(
                 f"bytes go from a VmReader to a VmWriter, not from a {type(self).__name__} "
                 f"to a {type(writer).__name__}"
@@ -122,3 +130,47 @@ class Cursor(Generic[F]):
         self._cursor += n
         writer._cursor += n
         return n
+
+
+def _require_within(address: int, n: int, start: int, size: int) -> None:
+    """Raises InvalidArgsError for a range that is not within `size` bytes from `start` on."""
+    address, n = check_range(address, n)
+    if not start <= address <= address + n <= start + size:
+        raise InvalidArgsError(
+            f"[{address:#x}, {address + n:#x}) leaves the memory at {start:#x}, {size} bytes long"
+        )
+
+
+def memory_of(cursor: Cursor[Any]) -> Memory:
+    """Returns the memory of a cursor, whose methods trust every address they are given."""
+    return cursor._memory  # pyright: ignore[reportPrivateUsage]  # of this module
+
+
+def require_writer(value: object, call: str, instead: str = "") -> None:
+    """Raises TypeError for what is not a VmWriter, and says what to write instead.
+
+    Args:
+        value: What the caller gave.
+        call: What it was given to.
+        instead: Another call, which may be what the caller meant.
+    """
+    if _writes(value) is not True:
+        raise _not_a_cursor(type(value), call, "VmWriter", instead)
+
+
+def require_reader(value: object, call: str, instead: str = "") -> None:
+    """Raises TypeError for what is not a VmReader, as `require_writer` does."""
+    if _writes(value) is not False:
+        raise _not_a_cursor(type(value), call, "VmReader", instead)
+
+
+def _writes(value: object) -> bool | None:
+    """Returns whether a cursor is a writer; None for what is not a cursor."""
+    return value.writes if isinstance(value, Cursor) else None
+
+
+def _not_a_cursor(given: type[object], call: str, wanted: str, instead: str) -> TypeError:
+    also = f", or use {instead}" if instead else ""
+    return TypeError(
+        f"{call} takes a {wanted}, not {given.__name__}; give {wanted}.from_buffer(buffer){also}"
+    )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 from procvm.address import as_len, check_range
 from procvm.errors import InvalidArgsError, ProcvmError, VmError
+from procvm.mm.cursor import require_reader, require_writer
 from procvm.mm.reader import VmReader
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer
@@ -241,10 +242,12 @@ class HasVmReaderWriter(VmIo, VmIoFill, VmIoOnce):
 
     def read(self, offset: int, writer: VmWriter[Any]) -> None:
         """Fills all of `writer` from `offset` on; see `VmIo.read`."""
+        require_writer(writer, "read", "read_bytes(offset, n) or read_into(offset, buffer)")
         self._reader_at(offset, writer.avail()).copy_to(writer)
 
     def write(self, offset: int, reader: VmReader[Any]) -> None:
         """Writes all of `reader` from `offset` on; see `VmIo.write`."""
+        require_reader(reader, "write", "write_bytes(offset, data)")
         reader.copy_to(self._writer_at(offset, reader.remain()))
 
     def read_bytes(self, offset: int, n: int) -> bytes:

@@ -51,11 +51,12 @@ class _IoMemory(Memory):
     element by element.
     """
 
-    __slots__ = ("_held", "_view")
+    __slots__ = ("_held", "_view", "bounds")
 
     def __init__(self, pages: mmap.mmap) -> None:
         self._held = buffers.pin(pages, writable=True)
         self._view = memoryview(pages)
+        self.bounds = (self._held.address, self._held.n)
 
     @property
     def address(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Generic, final
 from procvm.address import as_len
 from procvm.errors import ProcvmError
 from procvm.markers import F
-from procvm.mm.cursor import Cursor
+from procvm.mm.cursor import Cursor, memory_of, require_reader, require_writer
 from procvm.mm.reader import VmReader
 from procvm.mm.writer import VmWriter
 
@@ -17,13 +17,13 @@ __all__ = ["VmReaderArray", "VmWriterArray"]
 
 def _run(cursors: list[Any], start: int, room: int) -> list[tuple[Any, int]]:
     """Returns (cursor, length) of those from `start` on in one memory, `room` bytes at most."""
-    memory = cursors[start].memory
+    memory = memory_of(cursors[start])
     run: list[tuple[Any, int]] = []
     seen: set[int] = set()
     for k in range(start, len(cursors)):
         cursor = cursors[k]
         # One that is given twice has moved when its turn comes again.
-        if room == 0 or cursor.memory is not memory or id(cursor) in seen:
+        if room == 0 or memory_of(cursor) is not memory or id(cursor) in seen:
             break
         seen.add(id(cursor))
         n = min(cursor.left(), room)
@@ -42,7 +42,7 @@ def _advance(run: list[tuple[Any, int]], copied_len: int) -> None:
 def _copy_run(run: list[tuple[Any, int]], other: Cursor[Any], *, reading: bool) -> int:
     """One vectored access between ranges of one memory and a run of our own."""
     ranges = [(cursor.cursor(), n) for cursor, n in run if n]
-    memory = run[0][0].memory
+    memory = memory_of(run[0][0])
     access = memory.readv if reading else memory.writev
     total = sum([n for _, n in run])
     try:
@@ -52,8 +52,8 @@ def _copy_run(run: list[tuple[Any, int]], other: Cursor[Any], *, reading: bool) 
         other.skip(error.copied_len)
         raise
     for cursor, n in run:
-        cursor.advance(n)
-    other.advance(total)
+        cursor.skip(n)
+    other.skip(total)
     return total
 
 
@@ -70,9 +70,10 @@ def _copy_stream(readers: list[VmReader[Any]], writers: list[VmWriter[Any]]) -> 
             if i == len(readers) or j == len(writers):
                 return done
             reader, writer = readers[i], writers[j]
-            if writer.memory.is_own and not reader.memory.is_own:
+            from_own, to_own = memory_of(reader).is_own, memory_of(writer).is_own
+            if to_own and not from_own:
                 done += _copy_run(_run(readers, i, writer.avail()), writer, reading=True)
-            elif reader.memory.is_own and not writer.memory.is_own:
+            elif from_own and not to_own:
                 done += _copy_run(_run(writers, j, reader.remain()), reader, reading=False)
             else:
                 done += reader.copy_to(writer)
@@ -120,6 +121,8 @@ class VmReaderArray(_CursorArray[F]):
 
     def __init__(self, readers: Iterable[VmReader[F]]) -> None:
         self._cursors: list[VmReader[F]] = list(readers)
+        for reader in self._cursors:
+            require_reader(reader, "VmReaderArray")
 
     def __iter__(self) -> Iterator[VmReader[F]]:
         return iter(self._cursors)
@@ -134,7 +137,10 @@ class VmReaderArray(_CursorArray[F]):
             PageFaultError: `copied_len` bytes of the stream did arrive, and
                 every cursor stands after its part of them.
         """
-        return _copy_stream(self._cursors, _writers(writer))
+        if isinstance(writer, VmWriterArray):
+            return _copy_stream(self._cursors, list(writer))
+        require_writer(writer, "read", "a VmWriterArray")
+        return _copy_stream(self._cursors, [writer])
 
 
 @final
@@ -150,6 +156,8 @@ class VmWriterArray(_CursorArray[F]):
 
     def __init__(self, writers: Iterable[VmWriter[F]]) -> None:
         self._cursors: list[VmWriter[F]] = list(writers)
+        for writer in self._cursors:
+            require_writer(writer, "VmWriterArray")
 
     def __iter__(self) -> Iterator[VmWriter[F]]:
         return iter(self._cursors)
@@ -164,9 +172,7 @@ class VmWriterArray(_CursorArray[F]):
             PageFaultError: `copied_len` bytes of the stream were written, and
                 every cursor stands after its part of them.
         """
-        readers = [reader] if isinstance(reader, VmReader) else list(reader)
-        return _copy_stream(readers, self._cursors)
-
-
-def _writers(writer: VmWriter[Any] | VmWriterArray[Any]) -> list[VmWriter[Any]]:
-    return [writer] if isinstance(writer, VmWriter) else list(writer)
+        if isinstance(reader, VmReaderArray):
+            return _copy_stream(list(reader), self._cursors)
+        require_reader(reader, "write", "a VmReaderArray")
+        return _copy_stream([reader], self._cursors)

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from procvm.errors import PageFaultError, ProcvmError, UnsupportedError
 from procvm.mm.extent import Content, Extent
 from procvm.own.buffers import address_of, address_of_bytes
-from procvm.pod import Pod, PodAtomic, PodOnce
+from procvm.pod import Pod, PodAtomic, PodOnce, usize
 
 __all__ = ["Memory", "Region", "UserMemory"]
 
@@ -41,6 +41,9 @@ class Memory(ABC):
 
     is_own: ClassVar[bool] = False
     """Whether an address here is an address of the tool's own process."""
+
+    bounds: tuple[int, int] | None = None
+    """The address and length outside of which an access would crash the tool, or None."""
 
     @property
     @abstractmethod
@@ -188,6 +191,11 @@ class UserMemory(Memory):
     @abstractmethod
     def end(self) -> int:
         """One past the last address that user space can have."""
+
+    @property
+    def address_size(self) -> int:
+        """The bytes of a pointer there, 4 or 8."""
+        return usize.size
 
     @property
     def pid(self) -> int:

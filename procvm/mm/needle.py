@@ -7,24 +7,23 @@ the search runs in other processes.
 from __future__ import annotations
 
 import io
-import math
 import re
 import struct
 import sys
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, cast
 
 from procvm.errors import UnsupportedError
 from procvm.extras import numpy_or_none, required
-from procvm.mm.element import Element, bytes_of_values, element_of
+from procvm.mm.condition import Condition, Equal, condition_of
+from procvm.mm.element import Element, element_of
 from procvm.own.buffers import Scratch
 from procvm.own.find import find_all, pattern_of
 from procvm.pod import Pod
 
-__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "condition_of", "needle_of"]
+__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "needle_of"]
 
 _CONTEXT = 64
 """Bytes before a place that an expression may look back at."""
@@ -36,22 +35,25 @@ _ZEROS_LEN = 1 << 20
 
 
 class Hit(int):
-    """An address at which one of several needles stands.
+    """The address of a match of an expression, or of one of several needles.
 
     Attributes:
         needle: Which one, counted from 0.
+        end: One past its last byte; for a rule one past the longest match.
     """
 
     needle: int
+    end: int
 
-    def __new__(cls, address: int, needle: int) -> Hit:
+    def __new__(cls, address: int, needle: int = 0, end: int | None = None) -> Hit:
         """Makes one."""
         hit = super().__new__(cls, address)
         hit.needle = needle
+        hit.end = address if end is None else end
         return hit
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Hit, (int(self), self.needle)
+        return Hit, (int(self), self.needle, self.end)
 
 
 class Needle(ABC):
@@ -60,10 +62,13 @@ class Needle(ABC):
     Attributes:
         before: Bytes before a place that decide with it.
         after: Bytes behind the first one that do.
+        stride: Words that `find_between` gives of a hit: 1 its address, 2 its end as well, 3 the
+            address, the number of the needle, the end.
     """
 
     before: int = 0
     after: int = 0
+    stride: int = 1
 
     @abstractmethod
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
@@ -74,6 +79,21 @@ class Needle(ABC):
             address: Where they stand in our own memory.
             base: Where they stood in the target.
         """
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns the addresses at which it stands, from one offset on and before another one.
+
+        Args:
+            view: The bytes.
+            address: Where they stand in our own memory.
+            base: Where they stood in the target.
+            first: The first offset that is asked for.
+            last: One past the last.
+        """
+        found = self.find(view, address, base)
+        return array("Q", [at + base for at in found if first <= at < last])
 
     def found_in_zeros(self) -> bool:
         """Returns whether memory that was never written holds it."""
@@ -123,118 +143,73 @@ def _pattern(text: str, align: int) -> _Bytes:
     return _Bytes(values, masks, align)
 
 
+_LOOKS_BEHIND = re.compile(rb"\(\?[=!(]|\$|\\[ZzbB]")
+
+
 class _Expression(Needle):
+    """The matches of an expression as `re.finditer` gives them: none begins inside another."""
+
+    stride = 2
+
     def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
         if not isinstance(cast(object, expression.pattern), bytes):
             raise TypeError("the expression is one of text; compile it of bytes, as in rb'...'")
         if expression.match(b"") is not None:
             raise ValueError(f"{expression.pattern!r} matches nothing at all, and so everywhere")
         self._expression = expression
+        # What looks behind its match may match otherwise where less is seen.
+        self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
         self._align = align
         self._max_len = max_len
         self.before = _CONTEXT
         self.after = max_len - 1
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        search, match = self._expression.search, self._expression.match
+        return self._matches(view, base, 0, len(view))[::2]
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        found = self._matches(view, base, first, last)
+        return array("Q", [base + at for at in found])
+
+    def _matches(self, view: memoryview, base: int, first: int, last: int) -> array[int]:
+        """Returns the (start, end) pairs that re gives of the aligned places from `first` on."""
         longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
-        hits = array("Q")
+        matches = array("Q")
+        at = first
         # In windows: an expression that goes on to the end of what it sees would
         # otherwise be looked at to there from each place.
-        for begin in range(0, len(view), step):
-            end = min(begin + step, len(view))
-            seen = min(end + longest, len(view))
-            found = search(view, begin, seen)
-            while found is not None and found.start() < end:
-                at = found.start()
-                # Whatever is seen behind it, a place counts if it matches within the longest.
-                if match(view, at, min(at + longest, len(view))):
-                    hits.append(at)
-                found = search(view, at + 1, seen)
-        return _aligned(hits, base, self._align)
+        while at < last:
+            end = min(at + step, last)
+            at = self._in_window(view, base, at, end, min(end + longest, len(view)), matches)
+        return matches
 
-
-Condition = Callable[[Any], Any]
-"""An array of values -> which of them are looked for."""
-
-
-class _Equal:
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __call__(self, values: Any) -> Any:
-        return values == self.value
-
-
-class _Between:
-    def __init__(self, low: Any, high: Any) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, values: Any) -> Any:
-        return (values >= self.low) & (values <= self.high)
-
-
-class _Predicate:
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-
-    def __call__(self, values: Any) -> Any:
-        found = self._function(values)
-        if getattr(found, "shape", None) != values.shape or found.dtype != bool:
-            raise TypeError(
-                "a predicate takes an array of values and returns an array of truth values, one "
-                f"for each, not {type(found).__name__}"
-            )
-        return found
-
-
-def condition_of(value: Any, element: Element) -> Condition:
-    """Returns what a value, a pair of bounds, a range or a predicate asks for.
-
-    Raises:
-        OverflowError: A number that the type can not hold.
-        TypeError: None of these.
-    """
-    if isinstance(value, range):
-        if value.step != 1:
-            raise ValueError(f"{value} leaves numbers out; give a predicate")
-        return _Between(value.start, value.stop - 1)
-    if isinstance(value, tuple):
-        bounds = list(cast(Any, value))
-        if len(bounds) != 2:
-            raise ValueError(f"{bounds!r} is not (lowest, highest)")
-        for bound in bounds:
-            if not hasattr(bound, "__float__"):
-                raise TypeError(f"{bound!r} is not a number")
-        return _Between(*map(partial(_bound, element), bounds, (True, False)))
-    if callable(value):
-        required("numpy", "a predicate over values")
-        return _Predicate(value)
-    bytes_of_values([value], element)  # refuses what does not fit
-    return _Equal(_rounded(value, element))
-
-
-def _is_f32(element: Element) -> bool:
-    return element.pod is not None and element.pod.code == "f"
-
-
-def _rounded(value: Any, element: Element) -> Any:
-    """Returns a number as the type compares it: f32 has not every number."""
-    return struct.unpack("@f", struct.pack("@f", value))[0] if _is_f32(element) else value
-
-
-_F32_MOST = (2 - 2.0**-23) * 2.0**127
-
-
-def _bound(element: Element, value: Any, is_low: bool) -> Any:
-    """Returns a bound as the type compares it, also one beyond all numbers that it has."""
-    if not _is_f32(element) or math.isnan(value) or math.isinf(value):
-        return value
-    if abs(value) <= _F32_MOST:
-        return _rounded(value, element)
-    if value > 0:
-        return math.inf if is_low else _F32_MOST
-    return -_F32_MOST if is_low else -math.inf
+    def _in_window(
+        self, view: memoryview, base: int, at: int, end: int, seen: int, matches: array[int]
+    ) -> int:
+        """Adds the matches that begin in a window; returns where the next one begins."""
+        longest, align = self._max_len, self._align
+        for found in self._expression.finditer(view, at, seen):
+            start, after = found.span()
+            if start >= end:
+                break
+            if align == 1 and self._sees_no_more and after - start <= longest:
+                matches.extend((start, after))
+                at = after
+                continue
+            # Whatever is seen behind it, a place counts if it matches within the longest.
+            kept = None
+            if (base + start) % align == 0:
+                limit = min(start + longest, len(view))
+                kept = self._expression.match(view, start, limit)
+            if kept is not None:
+                matches.extend(kept.span())
+                if kept.end() == after > start:
+                    at = after
+                    continue
+            return start + 1 if kept is None else max(kept.end(), start + 1)
+        return max(at, end)
 
 
 class Values(Needle):
@@ -313,19 +288,30 @@ def _rules_again(data: bytes, align: int, max_len: int) -> _Rules:
 class Several(Needle):
     """Several needles at once; each hit says which."""
 
+    stride = 3
+
     def __init__(self, needles: list[Needle]) -> None:
         self.needles = needles
         self.before = max(needle.before for needle in needles)
         self.after = max(needle.after for needle in needles)
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        """Returns offsets, and behind each the number of its needle."""
-        hits = sorted(
-            (at, k)
-            for k, needle in enumerate(self.needles)
-            for at in needle.find(view, address, base)
-        )
-        return array("Q", [word for hit in hits for word in hit])
+        """Returns the offsets of all of them, in order."""
+        found = [at for needle in self.needles for at in needle.find(view, address, base)]
+        return array("Q", sorted(found))
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns addresses, and behind each the number of its needle and where it ends."""
+        hits: list[tuple[int, int, int]] = []
+        for number, needle in enumerate(self.needles):
+            found = needle.find_between(view, address, base, first, last)
+            if needle.stride == 2:
+                hits += zip(found[::2], [number] * len(found), found[1::2], strict=False)
+            else:
+                hits += [(at, number, at + needle.after + 1) for at in found]
+        return array("Q", [word for hit in sorted(hits) for word in hit])
 
 
 NOTHING: Any = object()
@@ -370,13 +356,13 @@ def _of_value(what: Any, value: Any, align: int) -> Needle:
     element = element_of(what)
     condition = condition_of(value, element)
     if (
-        isinstance(condition, _Equal)
+        isinstance(condition, Equal)
         and element.pod is not None
         and element.pod.code not in ("f", "d")
         and (not element.pod.code or align < element.size or numpy_or_none() is None)
     ):
         # The same bytes are the same number, and bytes are found quickest.
-        return _literal(element.pod.to_bytes(value), align)
+        return _literal(element.pod.to_bytes(condition.value), align)
     if element.dtype is None and numpy_or_none() is not None:
         raise UnsupportedError(f"{what!r} has no values to compare; look for its bytes")
     return Values(element, condition, align)

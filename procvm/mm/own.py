@@ -26,7 +26,7 @@ class OwnMemory(Memory):
     The cursor that uses it has checked every range against the run.
     """
 
-    __slots__ = ("_keep", "_view", "address", "n", "writable")
+    __slots__ = ("_keep", "_view", "address", "bounds", "n", "writable")
 
     is_own = True
 
@@ -35,6 +35,7 @@ class OwnMemory(Memory):
             raise InvalidArgsError(f"{n} bytes at {address:#x} are more than any process has")
         self.address = address
         self.n = n
+        self.bounds = (address, n)
         self.writable = writable
         self._keep = keep
         self._view = buffers.view_of(address, n, writable=writable)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 from procvm.address import as_len, check_range
 from procvm.errors import InvalidArgsError
 from procvm.markers import F, Fallible, G, Infallible, Io
-from procvm.mm.cursor import Cursor
+from procvm.mm.cursor import Cursor, require_writer
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer, Scratch, new_bytes
 from procvm.pod import (
@@ -78,7 +78,7 @@ class VmReader(Cursor[F]):
 
     __slots__ = ()
 
-    _writes = False
+    writes = False
 
     @staticmethod
     def from_buffer(buf: Buffer) -> VmReader[Infallible]:
@@ -158,6 +158,7 @@ class VmReader(Cursor[F]):
             OSTD ``VmReader::read``.
         """
         self._require("read", Infallible)
+        require_writer(writer, "read", "read_bytes(n)")
         writer._require("read", Infallible)
         return self.copy_to(writer)
 
@@ -185,6 +186,7 @@ class VmReader(Cursor[F]):
         Source:
             OSTD ``FallibleVmRead::read_fallible``; process_vm_readv(2).
         """
+        require_writer(writer, "read_fallible", "read_bytes(n)")
         if self._marker is not Fallible:
             writer._require("read_fallible with a reader of own memory", Fallible)
         return self.copy_to(writer)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, final
 
 from procvm.extras import required
+from procvm.mm.condition import condition_of
 from procvm.mm.element import Element
 from procvm.mm.extent import Content
 from procvm.mm.gather import gather
 from procvm.mm.memory import UserMemory
-from procvm.mm.needle import NOTHING, Values, condition_of
+from procvm.mm.needle import NOTHING, Values
 from procvm.mm.search import (
     Task,
     add_range,

@@ -11,13 +11,14 @@ import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
 
 from procvm.address import as_address, as_len
 from procvm.errors import UnsupportedError
 from procvm.mm.extent import Content
+from procvm.mm.hits import Hits
 from procvm.mm.memory import Region, UserMemory
-from procvm.mm.needle import Hit, Needle, Several
+from procvm.mm.needle import Needle
 from procvm.mm.walk import clipped, read_extents
 from procvm.own.buffers import Scratch, fill_zeros
 from procvm.perms import SHARED, Perms, needed
@@ -91,26 +92,17 @@ def run_task(task: Task) -> Found:
     high = min(task.high, task.end + needle.after)
     room = take_room(high - low)
     hits = array("Q")
-    several = isinstance(needle, Several)
     try:
         pieces, skipped = read_pieces(task.memory, low, high, room)
         for first, last in pieces:
             view = room.view[first - low : last - low]
-            found = needle.find(view, room.address + first - low, first)
             # Those before the range and behind it are another one's.
-            if several:
-                for k in range(0, len(found), 2):
-                    if task.start <= found[k] + first < task.end:
-                        hits.extend((found[k] + first, found[k + 1]))
-            elif len(found):
-                hits.extend(_shifted(found, first, task.start, task.end))
+            begin, end = max(task.start - first, 0), max(task.end - first, 0)
+            end = min(end, last - first)
+            hits.extend(needle.find_between(view, room.address + first - low, first, begin, end))
     finally:
         leave_room(room)
     return Found(hits, clipped(skipped, task.start, task.end))
-
-
-def _shifted(found: array[int], base: int, start: int, end: int) -> array[int]:
-    return array("Q", [at + base for at in found if start <= at + base < end])
 
 
 def take_room(n: int) -> Scratch:
@@ -165,10 +157,11 @@ def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
             or a pair (start, end).
 
     Raises:
+        TypeError: None of these.
         ValueError: One ends before it starts.
     """
     pairs: list[tuple[int, int]] = []
-    for one in ranges:
+    for one in _listed(ranges):
         if isinstance(one, range):
             if one.step != 1:
                 raise ValueError(f"{one} leaves addresses out; give one without a step")
@@ -176,12 +169,32 @@ def pairs_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
         elif hasattr(one, "start") and hasattr(one, "end"):
             start, end = one.start, one.end
         else:
-            start, end = one
+            try:
+                start, end = one
+            except (TypeError, ValueError):
+                raise _not_a_range(one) from None
         start, end = as_address(start, "start"), as_address(end, "end")
         if start > end:
             raise ValueError(f"[{start:#x}, {end:#x}) ends before it starts; give (start, end)")
         pairs.append((start, end))
     return pairs
+
+
+def _listed(ranges: object) -> Iterator[Any]:
+    # A mapping is a tuple itself, whose fields would be taken for ranges.
+    if isinstance(ranges, str | bytes) or hasattr(ranges, "perms"):
+        raise _not_a_range(ranges)
+    try:
+        yield from cast("Iterable[Any]", ranges)
+    except TypeError:
+        raise _not_a_range(ranges) from None
+
+
+def _not_a_range(one: object) -> TypeError:
+    return TypeError(
+        f"ranges are mappings, range objects or pairs (start, end), in a list: [(start, end)]; "
+        f"{one!r} is none"
+    )
 
 
 def ranges_of(ranges: Iterable[Any]) -> list[tuple[int, int]]:
@@ -198,11 +211,11 @@ def _merged(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, int]]:
     """Returns what is mapped with at least these permissions, as `ranges_of` does."""
+    need, private = needed(perms)
+    want = int(need)
     regions: list[Region] | None = memory.regions()
     if regions is None:
         raise UnsupportedError("it is not known what is mapped here; give ranges")
-    need, private = needed(perms)
-    want = int(need)
     return _merged(
         (region.start, region.end)
         for region in regions
@@ -265,16 +278,16 @@ class Search(Iterator[int]):
         threads: int,
         executor: Executor | None,
         progress: Progress | None,
-        several: bool,
     ) -> None:
         self.skipped: list[tuple[int, int]] = []
         # Not a method: it and the search would keep each other, and their threads, alive.
+        noted: deque[Task | None] = deque()
         self._hits = _run(
-            results(run_task, tasks, threads, executor),
+            results(run_task, _noting(tasks, noted), threads, executor),
+            noted,
             self.skipped,
             total=total,
             progress=progress,
-            several=several,
         )
 
     def __iter__(self) -> Search:
@@ -288,26 +301,32 @@ class Search(Iterator[int]):
         self._hits.close()
 
 
+def _noting(
+    tasks: Iterable[tuple[Task | None, int]], noted: deque[Task | None]
+) -> Iterator[tuple[Task | None, int]]:
+    """Yields the pieces of work, and keeps each until what it found is there."""
+    for task, n in tasks:
+        noted.append(task)
+        yield task, n
+
+
 def _run(
     found_in_order: Generator[tuple[Found | None, int], None, None],
+    noted: deque[Task | None],
     skipped: list[tuple[int, int]],
     *,
     total: int,
     progress: Progress | None,
-    several: bool,
 ) -> Generator[int, None, None]:
     done = 0
+    hits = Hits(lambda task: run_task(task).hits)
     try:
         for found, n in found_in_order:
-            if found is not None:
+            task = noted.popleft()
+            if found is not None and task is not None:
                 for start, end in found.skipped:
                     add_range(skipped, start, end)
-                if several:
-                    hits = found.hits
-                    for k in range(0, len(hits), 2):
-                        yield Hit(hits[k], hits[k + 1])
-                else:
-                    yield from found.hits
+                yield from hits.next(task, found.hits)
             done += n
             if progress is not None:
                 progress(done, total)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from procvm.address import as_len, check_range, page_end
+from procvm.address import as_count, as_len, check_range, page_end
 from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
 from procvm.extras import required
 from procvm.markers import Fallible
 from procvm.mm.bulk import copy_to, read_by_threads
+from procvm.mm.cursor import require_reader, require_writer
 from procvm.mm.element import element_of, new_array
 from procvm.mm.file import VmFile
 from procvm.mm.gather import gather, scatter
 from procvm.mm.io import VmIo, VmIoFill
 from procvm.mm.memory import UserMemory
-from procvm.mm.needle import NOTHING, Several, needle_of
+from procvm.mm.needle import NOTHING, needle_of
 from procvm.mm.own import OwnMemory
 from procvm.mm.reader import VmReader, bytes_by
 from procvm.mm.scan import Scan
@@ -29,6 +31,7 @@ from procvm.mm.search import (
     ranges_of,
     tasks_of,
 )
+from procvm.mm.texts import Text, bytes_of_text, strings_in
 from procvm.mm.view import is_overlay, view_of_kind
 from procvm.mm.writer import VmWriter
 from procvm.own.buffers import Buffer, address_of, refuse_pointers, writable_cell
@@ -64,6 +67,10 @@ class VmSpace(VmIo, VmIoFill):
     """
 
     def __init__(self, memory: UserMemory) -> None:
+        if not isinstance(cast(object, memory), UserMemory):
+            raise TypeError(
+                f"a VmSpace is the vm of procvm.open(pid), not made of a {type(memory).__name__}"
+            )
         self._memory = memory
         self._end = memory.end
         self._accesses = _Accesses()
@@ -80,6 +87,11 @@ class VmSpace(VmIo, VmIoFill):
     def end(self) -> int:
         """One past the last address that user space can have."""
         return self._end
+
+    @property
+    def address_size(self) -> int:
+        """The bytes of the target's pointers: 4 for a 32-bit program, else 8."""
+        return self._memory.address_size
 
     def forced(self) -> VmSpace:
         """Returns the same space with page protections ignored.
@@ -148,10 +160,12 @@ class VmSpace(VmIo, VmIoFill):
 
     def read(self, offset: int, writer: VmWriter[Any]) -> None:
         """Fills all of `writer` from the target; see `VmIo.read`."""
+        require_writer(writer, "read", "read_bytes(address, n) or read_into(address, buffer)")
         self.reader(offset, writer.avail()).copy_to(writer)
 
     def write(self, offset: int, reader: VmReader[Any]) -> None:
         """Writes all of `reader` to the target; see `VmIo.write`."""
+        require_reader(reader, "write", "write_bytes(address, data)")
         reader.copy_to(self.writer(offset, reader.remain()))
 
     def read_bytes(self, offset: int, n: int, *, threads: int = 1) -> bytes:
@@ -335,9 +349,11 @@ class VmSpace(VmIo, VmIoFill):
 
     def search(
         self,
-        what: Any,
+        what: Any = NOTHING,
         *,
         value: Any = NOTHING,
+        text: str | None = None,
+        encoding: str | None = None,
         ranges: Iterable[Any] | None = None,
         perms: str | Perms = "r",
         align: int = 1,
@@ -348,8 +364,10 @@ class VmSpace(VmIo, VmIoFill):
     ) -> Search:
         """Finds every place at which something stands, in order, as they are asked for.
 
-        Overlapping hits are all found. What can not be read is stepped over and
-        kept in the result's `skipped`. The target runs meanwhile.
+        Overlapping hits are all found, but for those of an expression: they are `Hit`s with
+        an `end`, and what `re.finditer` gives of each range, as long as no match is longer
+        than `max_len`; one that is comes in parts. What can not be read is stepped over
+        and kept in the result's `skipped`. The target runs meanwhile.
 
         Args:
             what: Bytes; a pattern such as ``"48 8B ?? ?F"``, of hexadecimal digits
@@ -358,6 +376,8 @@ class VmSpace(VmIo, VmIoFill):
                 hits say by `needle` which one it was.
             value: A number; a range; a pair (lowest, highest); or a predicate that
                 takes an array of values and returns which ones are meant.
+            text: A text to look for, instead of `what`.
+            encoding: How the target keeps the text: ``"utf-16-le"``; utf-8 if not given.
             ranges: Where to look: mappings, range objects, or pairs (start, end).
             perms: Without `ranges`: what a mapping must allow, as `Maps.filter`.
             align: Only multiples of it.
@@ -373,8 +393,9 @@ class VmSpace(VmIo, VmIoFill):
             OverflowError: A value that the type can not hold.
             UnsupportedError: A package is not installed, which the message names.
         """
-        align = as_len(align, "align") or 1
-        needle = needle_of(what, value, align, as_len(max_len, "max_len") or 1)
+        align = as_count(align, "align")
+        what = _what_of(what, value, text, encoding)
+        needle = needle_of(what, value, align, as_count(max_len, "max_len"))
         where = self.ranges(ranges, perms)
         total = sum(end - start for start, end in where)
         return Search(
@@ -383,8 +404,48 @@ class VmSpace(VmIo, VmIoFill):
             threads=nr_threads(threads, executor, total),
             executor=executor,
             progress=progress,
-            several=isinstance(needle, Several),
         )
+
+    def strings(
+        self,
+        *,
+        ranges: Iterable[Any] | None = None,
+        perms: str | Perms = "r",
+        encoding: str = "ascii",
+        min_len: int = 6,
+        threads: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Iterator[Text]:
+        """Finds the texts in memory, in order, as they are asked for.
+
+        A text is a run of printable characters; one of more than 64 KiB comes in parts.
+        In utf-16 and utf-32 these are the letters of Latin, Greek, Cyrillic, Hebrew and
+        Arabic, digits and signs: with ideograms most of memory would be text. `search`
+        with `text` finds a text of any characters.
+
+        Args:
+            ranges: As `search` takes them.
+            perms: Without `ranges`: what a mapping must allow.
+            encoding: ascii, utf-8, latin-1, utf-16-le, utf-16-be, utf-32-le or utf-32-be.
+            min_len: Characters that a text has at least.
+            threads: Pieces that are searched at a time; one for each processor.
+            progress: Is called with (bytes done, bytes in all).
+
+        Raises:
+            ValueError: Another encoding.
+        """
+
+        def search(what: re.Pattern[bytes], max_len: int) -> Search:
+            return self.search(
+                what,
+                ranges=ranges,
+                perms=perms,
+                max_len=max_len,
+                threads=threads,
+                progress=progress,
+            )
+
+        return strings_in(self, encoding, min_len, search)
 
     def scan(
         self,
@@ -413,12 +474,13 @@ class VmSpace(VmIo, VmIoFill):
             UnsupportedError: numpy is not installed.
         """
         element = element_of(what)
+        step = element.size if align is None else as_count(align, "align")
         return Scan(
             self._memory,
             element,
             value,
             self.ranges(ranges, perms),
-            align=element.size if align is None else as_len(align, "align") or 1,
+            align=step,
             threads=threads,
             progress=progress,
         )
@@ -588,3 +650,16 @@ class VmSpace(VmIo, VmIoFill):
             if stored:
                 return found
             current = found
+
+
+def _what_of(what: Any, value: Any, text: object, encoding: object) -> Any:
+    """Returns what a search looks for: the bytes of a text, or what was given."""
+    if text is None:
+        if what is NOTHING:
+            raise TypeError("a search looks for something: give what, or text=...")
+        if encoding is not None:
+            raise TypeError("encoding is that of text=..., which was not given")
+        return what
+    if what is not NOTHING or value is not NOTHING:
+        raise TypeError("a search looks for one thing: give what, or text=..., not both")
+    return bytes_of_text(text, "utf-8" if encoding is None else encoding)

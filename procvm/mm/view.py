@@ -43,6 +43,7 @@ def view_of_kind(space: VmSpace, address: int, kind: Any) -> Any:
         return View(space, address, ctype)
     if issubclass(ctype, ctypes.Array) and not _is_text(ctype):
         return ArrayView(space, address, ctype)
+    _refuse_wide_pointer(space, ctype)
     return _value(space, space.read_val(address, pod), ctype)
 
 
@@ -62,15 +63,26 @@ def _value(space: VmSpace, value: Any, ctype: Any) -> Any:
     value = getattr(value, "value", value)
     if value is None:
         value = 0
-    if type(value) is int and ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_size_t):
-        return Address(value, space) if value >= 0 and ctype in _WORDS else value
+    if type(value) is int and ctype in _WORDS and ctypes.sizeof(ctype) == space.address_size:
+        return Address(value, space)
     return value
 
 
-_WORDS = (ctypes.c_size_t, ctypes.c_uint64, ctypes.c_ulong, ctypes.c_void_p)
+_WORDS = (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p)
+"""What a pointer may be declared as; names such as c_size_t are other names of these."""
+
+
+def _refuse_wide_pointer(space: VmSpace, ctype: Any) -> None:
+    """Raises TypeError for a pointer of the tool's width where the target's are 4 bytes."""
+    if ctype is ctypes.c_void_p and ctypes.sizeof(ctype) != space.address_size:
+        raise TypeError(
+            f"c_void_p is {ctypes.sizeof(ctype)} bytes, and a pointer of this target is "
+            f"{space.address_size}; declare it as c_uint{8 * space.address_size}"
+        )
 
 
 def _write(space: VmSpace, address: int, ctype: Any, value: Any) -> None:
+    _refuse_wide_pointer(space, ctype)
     if is_overlay(ctype):
         if not isinstance(value, ctype):
             raise TypeError(f"takes a {ctype.__name__}, not {type(value).__name__}")
@@ -116,7 +128,7 @@ class View:
 
     Only the field that is named is touched, at the moment it is named. A field
     that is a structure or an array is a view again; one that is as wide as an
-    address and unsigned is an int with `deref`.
+    address of the target and unsigned is an int with `deref`.
     """
 
     __slots__ = ("_procvm_address", "_procvm_ctype", "_procvm_space")

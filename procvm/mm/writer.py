@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 from procvm.address import as_len, check_range
 from procvm.errors import ProcvmError
 from procvm.markers import F, Fallible, G, Infallible, Io
-from procvm.mm.cursor import Cursor
+from procvm.mm.cursor import Cursor, require_reader
 from procvm.mm.own import OwnMemory
 from procvm.own.buffers import Buffer, refuse_pointers
 from procvm.pod import (
@@ -46,7 +46,7 @@ class VmWriter(Cursor[F]):
 
     __slots__ = ()
 
-    _writes = True
+    writes = True
 
     @staticmethod
     def from_buffer(buf: Buffer) -> VmWriter[Infallible]:
@@ -134,6 +134,7 @@ class VmWriter(Cursor[F]):
             OSTD ``VmWriter::write``.
         """
         self._require("write", Infallible)
+        require_reader(reader, "write", "write_bytes(data)")
         reader._require("write", Infallible)
         return reader.copy_to(self)
 
@@ -161,6 +162,7 @@ class VmWriter(Cursor[F]):
         Source:
             OSTD ``FallibleVmWrite::write_fallible``; proc_pid_mem(5).
         """
+        require_reader(reader, "write_fallible", "write_bytes(data)")
         if self._marker is not Fallible:
             reader._require("write_fallible with a writer of own memory", Fallible)
         return reader.copy_to(self)
@@ -266,11 +268,12 @@ class VmWriter(Cursor[F]):
             OSTD ``VmWriter::atomic_compare_exchange``.
         """
         self._require("atomic_compare_exchange", Fallible)
+        require_reader(reader, "atomic_compare_exchange")
         reader._require("atomic_compare_exchange", Fallible)
         pod = atomic_pod(pod)
         self._require_left(pod.size)
         reader._require_left(pod.size)
-        if reader.cursor() != self._cursor or reader.memory.domain is not self._memory.domain:
+        if reader.cursor() != self._cursor or reader._memory.domain is not self._memory.domain:
             raise ValueError(
                 f"the reader at {reader.cursor():#x} and the writer at {self._cursor:#x} "
                 "do not stand at the same place"

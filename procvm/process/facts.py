@@ -84,7 +84,7 @@ def read_facts(pid: int, machine: int) -> Facts | None:
         return None
     args = _of_any_thread(pid, "cmdline", 4096)
     auxv = _of_any_thread(pid, "auxv")
-    address_size = procfs.address_size_of(auxv)
+    address_size = procfs.auxv_word(auxv)
     return Facts(
         pid=pid,
         ppid=int(stat[3]),

@@ -93,6 +93,7 @@ class Image:
         self.end = procfs.user_space_end()
         self.pages: PageCache | None = None
         self._pagemap: Fd | None = None
+        self._address_size = 0
         token = files.peek(token_address, TOKEN_LEN) if token_address else None
         # Our own image can not change under us; whoever execs is not us any more.
         self.pinned = pid == os.getpid()
@@ -114,6 +115,19 @@ class Image:
     def token(self) -> bytes:
         """What stands there: 16 bytes that no other program that was started has; or none."""
         return self._guard.token or b""
+
+    @property
+    def address_size(self) -> int:
+        """The bytes of the program's pointers, 4 or 8.
+
+        Raises:
+            ProcessExitedError: The process ended before it was asked for the first time.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        if not self._address_size:
+            self._address_size = procfs.auxv_word(self.facts().auxv)
+        return self._address_size
 
     def open_files(self, copied_len: int = 0) -> ProcMem:
         """Returns the address space.

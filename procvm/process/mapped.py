@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from procvm.address import as_address
 from procvm.errors import InvalidArgsError, NoSuchSymbolError
 from procvm.escape import printable
-from procvm.pod import usize
+from procvm.pod import PodOnceAtomic, u32, usize
 from procvm.process.mappedfile import MappedFile
 from procvm.process.maps import Maps, Vma
 from procvm.process.modules import Modules, encoded
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Mapped", "MappedFile"]
 
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+")
+_DECIMAL = re.compile(r"[0-9]+")
+_BARE_HEX = re.compile(r"(?!0[bB][01]+$)[0-9a-fA-F]+")  # not what Python writes in binary
+_LOWEST = 0x10000
+"""No process has memory below: what is shorter in hexadecimal is no address that was pasted."""
 _DEEPEST = 64
 _LONGEST = 4000  # what Python takes as the digits of a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
@@ -43,6 +47,16 @@ class Mapped(ABC):
     @abstractmethod
     def vm(self) -> VmSpace:
         """Its address space."""
+
+    @property
+    def address_size(self) -> int:
+        """The bytes of its pointers: 4 for a 32-bit program, else 8."""
+        return self.vm.address_size
+
+    @property
+    def usize(self) -> PodOnceAtomic[int]:
+        """An unsigned number as wide as its pointers; `procvm.usize` is as wide as the tool's."""
+        return u32 if self.address_size == u32.size else usize
 
     @abstractmethod
     def maps(self) -> Maps:
@@ -160,11 +174,16 @@ class Mapped(ABC):
         """Returns the address that an expression means.
 
         Args:
-            expression: A number (``0x7f..`` or decimal), a file or an area (``libc.so.6``,
+            expression: A number (see below), a file or an area (``libc.so.6``,
                 ``[heap]``: where its first mapping begins), a symbol (``environ``,
                 ``libc.so.6!environ``), any of these with ``+`` and ``-`` of numbers behind,
                 ``*`` before what is to be followed as a pointer, ``*(g_list+8)``.
                 Where the whole is the name of something, that is meant.
+
+        A number is ``0x7f..``, or hexadecimal digits that cannot be a decimal number, as
+        ``7f4736d5b000``, or decimal. Digits that may be an address pasted without its 0x, as
+        ``10000000``, are refused, so that a write never goes to the other of the two places.
+        Offsets are decimal unless they have 0x.
 
         Raises:
             InvalidArgsError: It can not be parsed.
@@ -194,15 +213,19 @@ class Mapped(ABC):
                 f"{printable(whole[:80])!r} {why}: give 0x.., [heap]+8, libc.so.6+0x10, a symbol, "
                 "module!symbol, or *EXPRESSION"
             )
-        if _NUMBER.fullmatch(text):
-            return int(text, 0) if text[1:2] in "xX" else int(text)
+        if _HEX.fullmatch(text):
+            return int(text, 16)
+        if _DECIMAL.fullmatch(text):
+            return self._decimal(text)
         is_name = text[0] not in "*("
         area = self._area(text) if is_name and "!" not in text else None
         if area is not None:
             return area
+        if text[0].isdigit() and _is_bare_hex(text):
+            return int(text, 16)  # no symbol begins with a digit
         offset = _OFFSETS.search(text)
         if offset is not None and offset.start():
-            amount = self._parsed(offset[2], whole, 1)
+            amount = int(offset[2], 16 if _HEX.fullmatch(offset[2]) else 10)
             try:
                 base = self._parsed(text[: offset.start()], whole, depth - 1)
             except NoSuchSymbolError as error:
@@ -214,7 +237,7 @@ class Mapped(ABC):
             return base + (amount if offset[1] == "+" else -amount)
         if text[0] == "*":
             pointer = self._parsed(text[1:].strip(), whole, depth - 1)
-            return int(self.vm.read_val(pointer, usize))
+            return self.vm.read_val(pointer, self.usize)
         if text[0] == "(":
             if text[-1] != ")":
                 raise InvalidArgsError(
@@ -222,6 +245,16 @@ class Mapped(ABC):
                 )
             return self._parsed(text[1:-1].strip(), whole, depth - 1)
         return self._symbol(text)
+
+    def _decimal(self, text: str) -> int:
+        """Returns a decimal number, unless it may be a hexadecimal one."""
+        number, pasted = int(text), int(text, 16)
+        if _LOWEST <= pasted < self.vm.end:
+            raise InvalidArgsError(
+                f"{text} may be {pasted:#x}, pasted without its 0x, or the decimal number "
+                f"{number:#x}; give the one that you mean with 0x"
+            )
+        return number
 
     def _area(self, name: str) -> int | None:
         """Returns where the first mapping of a name begins, or None."""
@@ -236,10 +269,16 @@ class Mapped(ABC):
             vmas = self._known().mappings_of(encoded(name))
             if vmas:
                 return vmas[0].start
+            if _is_bare_hex(name):
+                return int(name, 16)
             if error.reason:
                 raise
             raise NoSuchSymbolError(
                 f"nothing is called {printable(name)!r}: no mapping and no symbol; a number is "
-                "written 0x.. or in decimal",
+                "written 0x..",
                 name=name,
             ) from error
+
+
+def _is_bare_hex(text: str) -> bool:
+    return bool(_BARE_HEX.fullmatch(text)) and int(text, 16) >= _LOWEST

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple, final, overload
 
 from procvm.address import as_address
@@ -17,8 +18,8 @@ __all__ = ["Kind", "Maps", "Vma"]
 _DELETED = b" (deleted)"
 
 
-class Kind(Enum):
-    """What a mapping is of."""
+class Kind(StrEnum):
+    """What a mapping is of; a text such as ``"heap"`` is taken wherever one is."""
 
     FILE = "file"
     ANONYMOUS = "anonymous"
@@ -86,9 +87,9 @@ class Vma(NamedTuple):
         return isinstance(address, int) and self.start <= address < self.end
 
     def __str__(self) -> str:
-        """Returns its line as /proc/PID/maps writes it, printable."""
+        """Returns its line as /proc/PID/maps writes it, printable, and each address with its 0x."""
         return (
-            f"{self.start:08x}-{self.end:08x} {self.perms} {self.offset:08x} "
+            f"{self.start:#010x}-{self.end:#010x} {self.perms} {self.offset:08x} "
             f"{self.dev[0]:02x}:{self.dev[1]:02x} {self.inode} {printable(self.name)}"
         ).rstrip()
 
@@ -142,7 +143,7 @@ class Maps(Sequence[Vma]):
         *,
         perms: str | Perms | None = None,
         name: str | bytes | None = None,
-        kind: Kind | None = None,
+        kind: Kind | str | None = None,
     ) -> Maps:
         """Returns the mappings that match all that is given.
 
@@ -151,10 +152,16 @@ class Maps(Sequence[Vma]):
                 (``s`` shared), or flags. ``p`` asks for a private one.
             name: What a mapping is called: its whole name, or the last part of
                 its path.
-            kind: What a mapping is of.
+            kind: What a mapping is of: a `Kind`, or its text.
+
+        Raises:
+            TypeError: A name that is neither text nor bytes; a kind or permissions of
+                another type.
+            ValueError: No such kind; a letter that is no permission.
         """
         need, private = needed(perms)
-        wanted = name.encode() if isinstance(name, str) else name
+        wanted = None if name is None else _name_of(name)
+        of_kind = None if kind is None else _kind_of(kind)
         return Maps(
             [
                 vma
@@ -162,9 +169,29 @@ class Maps(Sequence[Vma]):
                 if vma.perms & need == need
                 and not (private and vma.perms & Perms.SHARED)
                 and (wanted is None or _called(vma, wanted))
-                and (kind is None or vma.kind is kind)
+                and (of_kind is None or vma.kind is of_kind)
             ]
         )
+
+
+def _name_of(name: object) -> bytes:
+    if isinstance(name, str | bytes):
+        return os.fsencode(name)
+    raise TypeError(
+        f"name is what a mapping is called, as str or bytes, not {type(name).__name__}; "
+        "find(address) gives the mapping that holds an address"
+    )
+
+
+def _kind_of(kind: object) -> Kind:
+    if not isinstance(kind, str):
+        raise TypeError(f"kind is a Kind or its text, not {type(kind).__name__}")
+    try:
+        return Kind(kind)
+    except ValueError:
+        raise ValueError(
+            f"{kind!r} is not a kind of mapping; give one of {', '.join(Kind)}"
+        ) from None
 
 
 def _called(vma: Vma, wanted: bytes) -> bool:

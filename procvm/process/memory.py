@@ -74,6 +74,11 @@ class ProcessMemory(UserMemory):
         return self.image.end
 
     @property
+    def address_size(self) -> int:
+        """The bytes of the program's pointers."""
+        return self.image.address_size
+
+    @property
     def pid(self) -> int:
         """The process."""
         return self.image.pid

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from weakref import WeakMethod
 
 from procvm.address import PAGE_SIZE, as_address, as_int, as_timeout
@@ -52,6 +52,11 @@ class Process(Mapped, Closing):
     """
 
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
+        if not isinstance(cast(object, image), Image):
+            raise TypeError(
+                f"a {type(self).__name__} is not made of a {type(image).__name__}; "
+                "procvm.open(pid) opens a process, procvm.attach(pid) one that can be held"
+            )
         self._image = image
         self._memory = ProcessMemory(image, holder)
         self._memory.holding = WeakMethod(self._hold)

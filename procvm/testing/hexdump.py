@@ -25,7 +25,7 @@ def hexdump(address: int, data: Sequence[int | None]) -> Iterator[str]:
             blank: list[int | None] = [None] * -at
             digits = hex_text([*blank, *row]).replace("--", "  ", -at)
             characters = " " * -at + characters
-        yield f"{address + at:016x}  {digits.rstrip():48}  |{characters}|"
+        yield f"{address + at:#018x}  {digits.rstrip():48}  |{characters}|"
         at += ROW_LEN
 
 

@@ -143,10 +143,10 @@ def _around(maps: Maps, address: int) -> Iterator[str]:
     first, last = max(at - _NEIGHBOURS, 0), at + _NEIGHBOURS + inside
     for k, vma in enumerate(maps[first:last], first):
         if k == at and not inside:
-            yield f"> {address:08x}  nothing is mapped here"
+            yield f"> {address:#010x}  nothing is mapped here"
         yield f"{'>' if inside and k == at else ' '} {vma}"
     if at >= len(maps):
-        yield f"> {address:08x}  nothing is mapped here"
+        yield f"> {address:#010x}  nothing is mapped here"
 
 
 def _window(address: int, dump_len: int, limit: int) -> tuple[int, int]:

@@ -363,6 +363,11 @@ class HeldMemory(UserMemory):
         """The process."""
         return self._memory.pid
 
+    @property
+    def address_size(self) -> int:
+        """Bytes of a pointer of the target."""
+        return self._memory.address_size
+
     def forced(self) -> ProcessMemory:
         """Returns the memory with page protections ignored, of which nothing is kept."""
         return self._memory.forced()

@@ -285,12 +285,20 @@ class Tracee(Process):
         """Sends a signal to the process, and to no other that has its number.
 
         Raises:
+            ValueError: No signal has the number.
             ProcessExitedError: It has ended.
+            AccessDeniedError: The kernel does not allow it.
         """
+        number = as_int(signo, "signo")
+        if not 0 < number < signal.NSIG:
+            raise ValueError(f"no signal has the number {number}; give 1 to {signal.NSIG - 1}")
         try:
-            signal.pidfd_send_signal(self._image.open_pidfd().number, signo)
+            signal.pidfd_send_signal(self._image.open_pidfd().number, number)
         except ProcessLookupError:
             raise self._image.gone() from None
+        except PermissionError as error:
+            what = f"sending signal {number} to process {self.pid}"
+            raise errno_error(error.errno or errno.EPERM, what, pid=self.pid) from None
 
     def kill(self) -> None:
         """Kills the process; it does not matter whether it has ended already."""

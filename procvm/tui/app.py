@@ -71,10 +71,10 @@ class Viewer(App[None]):
     #title.held { background: $warning; color: $background; }
     #title.ended { background: $error; color: $text; }
     #body { height: 1fr; }
-    RegionList { width: 31; border-top: solid $primary-muted; border-right: solid $primary-muted; }
-    .wide RegionList { width: 1fr; min-width: 31; max-width: 60; }
-    HexView { width: 1fr; min-width: 48; border-top: solid $primary-muted; padding: 0 0 0 1; }
-    .wide HexView { width: 81; min-width: 81; }
+    RegionList { width: 29; border-top: solid $primary-muted; border-right: solid $primary-muted; }
+    .wide RegionList { width: 1fr; min-width: 29; max-width: 60; }
+    HexView { width: 1fr; min-width: 51; border-top: solid $primary-muted; padding: 0 0 0 1; }
+    .wide HexView { width: 83; min-width: 83; }
     Inspector { border-top: solid $primary-muted; }
     RegionList, HexView, Inspector { border-title-color: $foreground; }
     RegionList:focus, HexView:focus { border-top: solid $accent; }
@@ -152,6 +152,8 @@ class Viewer(App[None]):
     def on_mount(self) -> None:
         """Looks for the first time."""
         self._regions.border_title = "Regions"
+        size = self._attempted(lambda: self.process.address_size)
+        self._inspector.address_size = size or self._inspector.address_size
         self.action_read_regions()
         if self._given is None and len(self._regions.maps):
             self._hex.go(_first_of(self._regions.maps).start)
@@ -163,7 +165,7 @@ class Viewer(App[None]):
 
     def on_resize(self) -> None:
         """Shows wider rows where there is room for them."""
-        self.screen.set_class(self.size.width >= 81 + 31, "wide")
+        self.screen.set_class(self.size.width >= 83 + 29, "wide")
 
     def on_unmount(self) -> None:
         """Leaves nothing behind."""
@@ -409,7 +411,7 @@ class Viewer(App[None]):
         elif kind == "text":
             asked = {"what": os.fsencode(text)}
         else:
-            wanted = KINDS[kind]
+            wanted = KINDS[kind].of_target(self._inspector.address_size)
             if isinstance(wanted, Number):
                 condition = condition_of(text, wanted)
                 if condition.change is not None:
@@ -487,6 +489,8 @@ class Viewer(App[None]):
         label = f"{address:#x}  {here or where}"
 
         async def attempt(dialog: Edit, kind: Kind, text: str, forced: bool) -> str | None:
+            kind = kind.of_target(self._inspector.address_size)
+
             def change_of() -> Change:
                 new = kind.encode(text, self.process.address)
                 old = read_window(self.process.vm, address, len(new)).run(address, len(new))

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from procvm.hexrows import ADDRESS_WIDTH, address_text
 from procvm.tui.window import FADING, FRESH, NOTHING, Changes, Window
 
 __all__ = ["HexView"]
@@ -25,7 +26,7 @@ _AHEAD = 256
 
 def _columns(row_len: int) -> int:
     """Returns how wide a row of so many bytes is: address, digits with a gap, characters."""
-    return 12 + 2 + 3 * row_len + 2 + row_len
+    return ADDRESS_WIDTH + 2 + 3 * row_len + 2 + row_len
 
 
 class HexView(Widget, can_focus=True):
@@ -188,7 +189,7 @@ class HexView(Widget, can_focus=True):
         return None
 
     def _address_len(self) -> int:
-        return 12 if self.top + self.nr_rows * self.row_len <= 1 << 48 else 16
+        return ADDRESS_WIDTH if self.top + self.nr_rows * self.row_len <= 1 << 48 else 18
 
     def render_line(self, y: int) -> Strip:
         """Returns a row."""
@@ -200,7 +201,7 @@ class HexView(Widget, can_focus=True):
             return Strip.blank(width, base)
         address_style = self._style("address")
         digits: list[Segment] = [
-            Segment(f"{start:0{self._address_len()}x}", address_style),
+            Segment(address_text(start, self._address_len()), address_style),
             Segment("  ", base),
         ]
         texts: list[Segment] = []

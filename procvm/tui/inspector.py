@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.text import Text
@@ -42,6 +43,7 @@ class Inspector(Widget):
         self.address = 0
         self.window = NOTHING
         self.points_to = ""
+        self.address_size = usize.size
 
     def show(self, window: Window, address: int) -> None:
         """Shows the values at an address."""
@@ -50,11 +52,12 @@ class Inspector(Widget):
 
     def pointer(self) -> int | None:
         """Returns the bytes under the cursor as an address; None if some are not known."""
-        data = self.window.run(self.address, usize.size)
-        return usize.from_bytes(data) if len(data) == usize.size else None
+        data = self.window.run(self.address, self.address_size)
+        return int.from_bytes(data, sys.byteorder) if len(data) == self.address_size else None
 
     def value(self, kind: Kind) -> str:
         """Returns the value of one type as text; ``?`` if not all its bytes are known."""
+        kind = kind.of_target(self.address_size)
         data = self.window.run(self.address, kind.size)
         return kind.text(kind.decode_one(data)) if len(data) == kind.size else "?"
 

@@ -16,13 +16,14 @@ from textual.strip import Strip
 
 from procvm.cli.output import size_text
 from procvm.escape import printable
+from procvm.hexrows import address_text
 from procvm.perms import Perms
 from procvm.process.maps import Maps, Vma
 
 __all__ = ["RegionList", "region_name"]
 
 # From so many columns on there is room for addresses.
-_WITH_ADDRESSES = 37
+_WITH_ADDRESSES = 39
 
 
 def region_name(vma: Vma) -> str:
@@ -169,7 +170,7 @@ class RegionList(ScrollView, can_focus=True):
             Segment(name, base if is_new and vma.name else dim),
         ]
         if self.size.width >= _WITH_ADDRESSES:
-            parts.insert(0, Segment(f"{vma.start:012x} ", dim))
+            parts.insert(0, Segment(f"{address_text(vma.start)} ", dim))
         strip = Strip([Segment(part.text, (part.style or base) + over) for part in parts])
         return strip.adjust_cell_length(width, base + over)
 

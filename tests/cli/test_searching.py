@@ -162,3 +162,17 @@ def test_scan_is_told_of_the_end_of_the_process(dials: Dials) -> None:
         terminal.type("5\n")
         assert terminal.end() == 4
         assert b"procvm: process" in terminal.seen
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("search", "PID", "-t", "u32", "--value", "9..7"),
+        ("watch", "PID", "g_counter", "-t", "u32", "--until", "9..7"),
+    ],
+)
+def test_condition_of_a_reversed_range_is_refused(dials: Dials, args: tuple[str, ...]) -> None:
+    """Exit code 2: no number would ever be in it."""
+    found = ran(*(str(dials.pid) if word == "PID" else word for word in args))
+    assert (found.code, found.out) == (2, "")
+    assert "give lowest..highest" in found.err

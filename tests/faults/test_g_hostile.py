@@ -21,6 +21,7 @@ import pytest
 
 import procvm
 from procvm import Segment, VmReader, VmReaderArray, VmWriter, f64, u8, u16, u32, u64
+from procvm.mm.cursor import memory_of
 from tests.build import compiled
 from tests.faults.subjects import (
     NOBODY,
@@ -142,7 +143,7 @@ def test_a_listing_of_hostile_names(
     assert len(lines) == len(maps)
     for line, vma in zip(lines, maps, strict=True):
         assert line == str(vma)
-        assert line.startswith(f"{vma.start:08x}-{vma.end:08x} {vma.perms}")
+        assert line.startswith(f"{vma.start:#010x}-{vma.end:#010x} {vma.perms}")
         assert "\n" not in str(vma)
         assert_printable(repr(vma))
     # Two names that differ are told apart by their text too.
@@ -348,7 +349,7 @@ def test_no_byte_of_the_target_in_a_repr(process: procvm.Process, playground: Pl
         for thing in (
             *(process, vm, vm.forced(), reader, writer, own, array, segment, segment.reader()),
             *(VmReader.from_buffer(buffer), reader.clone(), own.to_fallible(), process.maps()),
-            *(u64, reader.memory, own.memory, vm.memory, process.find_vma(base)),
+            *(u64, memory_of(reader), memory_of(own), vm.memory, process.find_vma(base)),
         ):
             assert_secret(repr(thing))
             assert_secret(str(thing))

@@ -62,11 +62,11 @@ def test_memory_that_changes_fails_with_what_changed(playground: Playground) -> 
     assert lines == [
         f"memory of process {process.pid} changed: 7 bytes in 2 places",
         f"{base + 5:#x}: 4 bytes",
-        f"  was {base:016x}                 00 00 00  00                       |     ....|",
-        f"  is  {base:016x}                 1b 5b 32  4a                       |     .[2J|",
+        f"  was {base:#018x}                 00 00 00  00                       |     ....|",
+        f"  is  {base:#018x}                 1b 5b 32  4a                       |     .[2J|",
         f"{base + 32:#x}: 3 bytes",
-        f"  was {base + 32:016x}  00 00 00                                          |...|",
-        f"  is  {base + 32:016x}  41 42 43                                          |ABC|",
+        f"  was {base + 32:#018x}  00 00 00                                          |...|",
+        f"  is  {base + 32:#018x}  41 42 43                                          |ABC|",
     ]
 
 

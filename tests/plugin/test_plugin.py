@@ -142,17 +142,16 @@ def test_a_fault_is_shown_with_what_is_around_it(run: pytest.Pytester) -> None:
     assert lines[title].startswith("---")
     end = int(lines[title].split()[5], 16)
     assert lines[title + 1] == f"mappings around {end:#x}:"
-    mark = f"> {end - 4096:x}-{end + 4096:x} rw-s 00000000 "
+    mark = f"> {end - 4096:#x}-{end + 4096:#x} rw-s 00000000 "
     (fault,) = [k for k, line in enumerate(lines) if line.startswith(mark)]
     assert title + 1 < fault < title + 6
     assert lines[fault].endswith(r" /memfd:\x1b[31m\u202e (deleted)")
     dump = lines.index(f"what can be read from {end - 128:#x} to {end + 128:#x}:")
     for k in range(8):
         cells = [f"{0x80 + 16 * k + n:02x}" for n in range(16)]
-        assert lines[dump + 1 + k] == (
-            f"{end - 128 + 16 * k:016x}  {' '.join(cells[:8])}  {' '.join(cells[8:])}  |{'.' * 16}|"
-        )
-    assert lines[dump + 9].startswith(f"{end:016x}  -- -- --")
+        digits = f"{' '.join(cells[:8])}  {' '.join(cells[8:])}"
+        assert lines[dump + 1 + k] == f"{end - 128 + 16 * k:#018x}  {digits}  |{'.' * 16}|"
+    assert lines[dump + 9].startswith(f"{end:#018x}  -- -- --")
     assert len(lines) < 120
 
 
@@ -250,7 +249,7 @@ def test_a_process_of_the_tests_own_is_shown_too(run: pytest.Pytester) -> None:
     result.assert_outcomes(failed=2)
     lines = text_of(result).splitlines()
     first, second = (k for k, line in enumerate(lines) if "- procvm: page fault at 0x8 of" in line)
-    assert lines[first + 2] == "> 00000008  nothing is mapped here"
+    assert lines[first + 2] == "> 0x00000008  nothing is mapped here"
     assert lines[second + 1].startswith("(not looked at: no fixture made the process")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,35 @@ def test_maps_of_an_ended_process_are_an_error() -> None:
             process.maps()
         with pytest.raises(procvm.ProcessExitedError):
             process.find_vma(os.getpid())
+
+
+def test_maps_filter_kind_as_text_is_that_kind(process: procvm.Process) -> None:
+    """Every kind is found by its text as by itself, and compares as the text."""
+    maps = process.maps()
+    for kind in Kind:
+        assert list(maps.filter(kind=str(kind))) == list(maps.filter(kind=kind))
+        assert [vma.kind == str(kind) for vma in maps] == [vma.kind is kind for vma in maps]
+    assert len(maps.filter(kind="stack")) == 1
+
+
+@pytest.mark.parametrize("kind", ["haep", "", "HEAP", "[heap]"])
+def test_maps_filter_unknown_kind_is_a_value_error_that_lists_them(
+    process: procvm.Process, kind: str
+) -> None:
+    """No empty list: the message has every kind."""
+    with pytest.raises(ValueError, match="file, anonymous, heap, stack, vdso"):
+        process.maps().filter(kind=kind)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"name": 0xFF}, {"name": bytearray(b"[heap]")}, {"kind": 3}, {"kind": b"heap"}, {"perms": 5},
+     {"perms": b"rw"}],
+)  # fmt: skip
+def test_maps_filter_wrong_type_is_a_type_error(
+    process: procvm.Process, arguments: dict[str, Any]
+) -> None:
+    """The message begins with the argument's name."""
+    (name,) = arguments
+    with pytest.raises(TypeError, match=f"^{name} is "):
+        process.maps().filter(**arguments)

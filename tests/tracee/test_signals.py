@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -172,3 +173,19 @@ def test_stops_and_conts_race_with_holds() -> None:
         assert eventually(lambda: set(states(target.pid).values()) == {"T"}, 5)
         target.signal(signal.SIGCONT)
         target.assert_runs()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(99, ValueError), (-1, ValueError), (0, ValueError), (65, ValueError), (True, TypeError),
+     (9.0, TypeError), ("SIGKILL", TypeError), (None, TypeError)],
+)  # fmt: skip
+def test_send_signal_of_no_signal_is_refused_by_its_number(
+    number: Any, error: type[Exception]
+) -> None:
+    """The message names what was given, and nothing is sent."""
+    with Recorder() as target, procvm.attach(target.pid) as tracee:
+        with pytest.raises(error, match=rf" {number};|signo must be an int"):
+            tracee.send_signal(number)
+        assert tracee.is_alive()
+        tracee.send_signal(signal.SIGURG)

@@ -47,7 +47,7 @@ class Picture:
 
     def line(self, address: int) -> str:
         """Returns the text of the line that begins at an address."""
-        return next(line for line in self.lines if line.startswith(f"{address:x} "))
+        return next(line for line in self.lines if line.startswith(f"{address:#x} "))
 
     def bar(self, address: int) -> float:
         return next(w for about, w in self.bars.items() if about.startswith(f"{address:#x}-"))
@@ -74,8 +74,8 @@ def test_every_mapping_of_a_small_program_has_a_line(
         line = picture.line(vma.start)
         assert f" {vma.perms} " in line
         assert (vma.name.decode().rpartition("/")[2] or "(anonymous)") in line
-    assert picture.line(base) == f"{base:x} rw-p (anonymous) 4K 4K 4K"
-    assert picture.line(base + 2 * PAGE) == f"{base + 2 * PAGE:x} rwxp (anonymous) 4K 4K 4K"
+    assert picture.line(base) == f"{base:#x} rw-p (anonymous) 4K 4K 4K"
+    assert picture.line(base + 2 * PAGE) == f"{base + 2 * PAGE:#x} rwxp (anonymous) 4K 4K 4K"
     libc = target.maps().filter(name="libc.so.6", perms="x")[0]
     use = use_of(playground.pid, libc.start)
     assert use["Rss"] > 0
@@ -92,7 +92,7 @@ def test_what_is_huge_hides_nothing(
     reserve = playground.reserve(64 << 30)
     draw(target, tmp_path / "map.svg")
     picture = Picture(tmp_path / "map.svg")
-    assert picture.line(reserve) == f"{reserve:x} rw-p (anonymous) 64G · ·"
+    assert picture.line(reserve) == f"{reserve:#x} rw-p (anonymous) 64G · ·"
     assert 11 < picture.bar(reserve) / picture.bar(page) < 14
     assert picture.bar(page) > 20
     assert any(line.endswith("T of nothing") for line in picture.lines)
@@ -185,7 +185,7 @@ def test_a_snapshot_is_drawn_without_what_is_not_known(
         draw(snapshot, tmp_path / "map.svg")
     picture = Picture(tmp_path / "map.svg")
     heap = target.maps().filter(kind=procvm.Kind.HEAP)[0]
-    assert picture.line(heap.start) == f"{heap.start:x} rw-p [heap] {heap.size // 1024}K"
+    assert picture.line(heap.start) == f"{heap.start:#x} rw-p [heap] {heap.size // 1024}K"
     assert picture.lines[1].endswith("what is resident is not known")
     assert picture.lines[0].endswith(", playground")
 

@@ -32,7 +32,7 @@ def row_of(address: int, data: bytes) -> str:
     """Returns eight bytes as a person expects to see them."""
     digits = f"{data[:4].hex(' ')}  {data[4:].hex(' ')}"
     text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in data)
-    return f"{address:012x}  {digits}  {text}".rstrip()
+    return f"{address:#014x}  {digits}  {text}".rstrip()
 
 
 def choose(dialog: Screen[Any], id: str, value: str) -> None:  # noqa: A002
@@ -67,8 +67,10 @@ async def test_a_wide_screen_has_rows_of_sixteen(
     async with viewing(target, base, size=(130, 40)) as view:
         data = playground.peek(base, 16)
         assert view.hex.row_len == 16
-        assert view.rows()[0].startswith(f"{base:012x}  {data[:8].hex(' ')}  {data[8:].hex(' ')}  ")
-        assert view.regions.render_line(0).text.startswith(f"{target.maps()[0].start:012x} r--p")
+        assert view.rows()[0].startswith(
+            f"{base:#014x}  {data[:8].hex(' ')}  {data[8:].hex(' ')}  "
+        )
+        assert view.regions.render_line(0).text.startswith(f"{target.maps()[0].start:#014x} r--p")
 
 
 @in_loop
@@ -99,7 +101,7 @@ async def test_what_can_not_be_read_is_shown_as_that(
         rows = view.rows()
         assert rows[0] == row_of(base + PAGE - 8, playground.peek(base + PAGE - 8, 8))
         unknown = "  ?? ?? ?? ??  ?? ?? ?? ??  ????????"
-        assert rows[1:] == [f"{base + PAGE + 8 * k:012x}{unknown}" for k in range(12)]
+        assert rows[1:] == [f"{base + PAGE + 8 * k:#014x}{unknown}" for k in range(12)]
         view.app.go(base + 2 * PAGE)
         await view.pilot.pause()
         first = view.rows().index(row_of(base + 2 * PAGE, playground.peek(base + 2 * PAGE, 8)))
@@ -136,7 +138,7 @@ async def test_a_page_that_goes_is_a_change(playground: Playground, target: proc
     async with viewing(target, base) as view:
         playground.protect(base, PAGE, "none")
         view.tick()
-        assert view.rows()[0] == f"{base:012x}  ?? ?? ?? ??  ?? ?? ?? ??  ????????"
+        assert view.rows()[0] == f"{base:#014x}  ?? ?? ?? ??  ?? ?? ?? ??  ????????"
         assert view.hex.changes.of(base) == FRESH
 
 
@@ -382,7 +384,7 @@ async def test_the_mouse_puts_the_cursor(playground: Playground, target: procvm.
     """A click on digits or on a character goes to that byte."""
     base = playground.layout("rw")
     async with viewing(target, base) as view:
-        for x, k in ((15, 0), (18, 1), (24, 3), (28, 4), (37, 7), (41, 0), (48, 7)):
+        for x, k in ((17, 0), (20, 1), (26, 3), (30, 4), (39, 7), (43, 0), (50, 7)):
             await view.pilot.click("HexView", offset=(x, 3))
             assert view.hex.cursor == base + 16 + k, x
 
@@ -392,7 +394,7 @@ async def test_the_last_addresses_there_are(target: procvm.Process) -> None:
     """The end of the address space is an end, and shown as what can not be read."""
     last = 2**64 - 1
     async with viewing(target, last) as view:
-        assert view.rows()[-1] == f"{last - 7:x}  ?? ?? ?? ??  ?? ?? ?? ??  ????"
+        assert view.rows()[-1] == f"{last - 7:#x}  ?? ?? ?? ??  ?? ?? ?? ??  ????"
         await view.press("right", "down", "pagedown")
         assert view.hex.cursor == last
 

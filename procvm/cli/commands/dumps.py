@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,14 +17,15 @@ from procvm.cli.declare import (
     range_options,
 )
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import read_chunks, read_some
+from procvm.cli.kinds import read_chunks
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
-from procvm.cli.target import address_in, name_of, open_target
+from procvm.cli.target import address_in, open_target
 from procvm.errors import PageFaultError, ProcvmError
 from procvm.escape import printable
-from procvm.hexrows import ROW_LEN, ascii_text, hex_text
+from procvm.hexrows import ROW_LEN, address_text, ascii_text, hex_text
+from procvm.mm.texts import ENCODINGS, is_text, read_some
 from procvm.process.mapped import Mapped
 
 __all__ = ["hexdump", "strings", "telescope"]
@@ -66,7 +66,7 @@ def _rows(vm: procvm.VmSpace, at: int, length: int) -> Iterator[tuple[int, bytes
 
 
 def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show_all: bool) -> None:
-    digits = max(12, len(f"{at + length:x}"))
+    width = len(address_text(at + length))
     last: bytes | None = None
     is_starred = False
     end = at
@@ -79,10 +79,10 @@ def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show
             continue
         last, is_starred = row, False
         out.line(
-            f"{out.style(f'{where:0{digits}x}', 'address')}  {hex_text(row)}  {ascii_text(row)}"
+            f"{out.style(address_text(where, width), 'address')} {hex_text(row)} {ascii_text(row)}"
         )
     if is_starred:
-        out.line(out.style(f"{end:0{digits}x}", "address"))
+        out.line(out.style(address_text(end, width), "address"))
 
 
 def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length: int) -> None:
@@ -112,70 +112,39 @@ def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length
     show_default=True,
     help="Characters that a text has at least.",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    default="ascii",
+    show_default=True,
+    help="How the texts are kept.",
+)
 @range_options("r")
-def strings(out: Output, target: str, least: int, perms: str, within: str | None) -> int:
-    """List the texts in memory: runs of printable ASCII characters, with where they stand.
+def strings(
+    out: Output, target: str, least: int, encoding: str, perms: str, within: str | None
+) -> int:
+    """List the texts in memory: runs of printable characters, with where they stand.
 
-    A text of more than 65536 characters comes in parts.
+    A text of more than 65536 bytes comes in parts. In utf-16 and utf-32 the characters are
+    letters of Latin, Greek, Cyrillic, Hebrew and Arabic, digits and signs.
     """
-    printables = rb"[\x20-\x7e\t]"
-    # Its first characters alone are searched for: how far it goes is seen as it is read.
-    start = re.compile(rb"(?<!%b)%b{%d}" % (printables, printables, least))
-    run = re.compile(rb"%b+" % printables)
     nr = 0
     with open_target(target) as process, metered(out, "strings") as meter:
         ranges = ranges_in(process, within, perms)
-        hits = process.vm.search(start, ranges=ranges, max_len=least, progress=meter)
-        window = _Window(process.vm)
-        for hit in hits:
-            for at, data in window.parts(hit, run, least):
-                nr += 1
-                _show_text(out, process, at, printable(data))
+        found = process.vm.strings(ranges=ranges, encoding=encoding, min_len=least, progress=meter)
+        for text in found:
+            nr += 1
+            _show_text(out, process, text.address, printable(text.text))
     return DONE if nr else NOTHING
 
 
 def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
     if out.json:
-        out.record({"address": hex(at), "where": name_of(process, at), "text": text})
+        out.record({"address": hex(at), "where": process.describe(at), "text": text})
     elif out.is_terminal:
-        out.line(f"{out.style(f'{at:012x}', 'address')}  {text}")
+        out.line(f"{out.style(address_text(at), 'address')}  {text}")
     else:
         out.line(f"{at:#x}\t{text}")
-
-
-class _Window:
-    """The memory around the last text: most texts stand close to each other."""
-
-    def __init__(self, vm: procvm.VmSpace) -> None:
-        self._vm = vm
-        self._start = 0
-        self._data = b""
-
-    def parts(self, at: int, run: re.Pattern[bytes], least: int) -> Iterator[tuple[int, bytes]]:
-        """Yields (address, characters) of the text at an address; none if it has gone."""
-        is_first = True
-        while True:
-            found = run.match(self._at(at, _PART_LEN), 0, _PART_LEN)
-            if found is None or (is_first and found.end() < least):
-                return
-            yield at, found.group()
-            if found.end() < _PART_LEN:
-                return
-            at += found.end()
-            is_first = False
-
-    def _at(self, at: int, n: int) -> bytes:
-        offset = at - self._start
-        if not 0 <= offset <= len(self._data) - n:
-            room = bytearray(min(4 * n, self._vm.end - at))
-            got = read_some(self._vm, at, room)
-            # Behind a fault is nothing: no other look gives more.
-            self._start, self._data = at, got if len(got) == len(room) else got + bytes(n)
-            offset = 0
-        return self._data[offset : offset + n]
-
-
-_PART_LEN = 1 << 16
 
 
 @command(
@@ -223,24 +192,25 @@ def _words(
     process: Mapped, vm: procvm.VmSpace, at: int, count: int, depth: int
 ) -> Iterator[dict[str, Any]]:
     """Yields words and where they lead to: those before a fault, then it raises."""
-    for data in read_chunks(vm, at, count * _WORD.size, _WORD.size):
-        for value in _WORD.slice_from_bytes(data, len(data) // _WORD.size):
-            yield {
-                "address": hex(at),
-                "where": name_of(process, at),
-                **_chain(process, vm, value, depth),
-            }
-            at += _WORD.size
-
-
-_WORD = procvm.usize
+    word = process.usize
+    for data in read_chunks(vm, at, count * word.size, word.size):
+        for value in word.slice_from_bytes(data, len(data) // word.size):
+            chain = _chain(process, vm, value, depth)
+            if chain["end"] == "number" and len(chain["chain"]) == 1:
+                # No pointer: its bytes may be those of a text that stands here.
+                text = _text_at(vm, at)
+                if text is not None:
+                    chain |= {"end": "text", "text": text}
+            yield {"address": hex(at), "where": process.describe(at), **chain}
+            at += word.size
 
 
 def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[str, Any]:
     """Follows a word; returns where it leads to, step by step, and the text at its end."""
     steps: list[dict[str, str | None]] = []
     seen: set[int] = set()
-    most = vm.end - _WORD.size
+    word = process.usize
+    most = vm.end - word.size
     text: str | None = None
     end = "number"
     while True:
@@ -248,7 +218,7 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
         if vma is None:
             steps.append({"value": hex(value), "where": None})
             break
-        steps.append({"value": hex(value), "where": name_of(process, value)})
+        steps.append({"value": hex(value), "where": process.describe(value)})
         if vma.perms & procvm.Perms.EXEC:
             end = "code"
             break
@@ -264,21 +234,17 @@ def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[
             break
         seen.add(value)
         try:
-            value = vm.read_val(value, _WORD)
+            value = vm.read_val(value, word)
         except PageFaultError:
             end = "unreadable"
             break
     return {"chain": steps, "end": end, "text": text}
 
 
-_TEXT = re.compile(rb"[\x20-\x7e\t\r\n]{4,}(?=\0|$)")
-
-
 def _text_at(vm: procvm.VmSpace, at: int) -> str | None:
     """Returns the text that stands at an address, if it looks like one."""
-    # Without its end in sight it is one if all that is seen of it is.
-    found = _TEXT.match(read_some(vm, at, bytearray(min(64, vm.end - at))))
-    return None if found is None else printable(found.group())
+    found = is_text(read_some(vm, at, bytearray(min(64, vm.end - at))))
+    return None if found is None else printable(found)
 
 
 def _show_words(out: Output, words: Iterable[dict[str, Any]]) -> None:

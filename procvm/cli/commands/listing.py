@@ -15,6 +15,7 @@ from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.output import Output, size_text
 from procvm.cli.target import Named, open_target, processes, said_of
 from procvm.escape import printable
+from procvm.hexrows import address_text
 
 __all__ = ["maps", "ps"]
 
@@ -130,7 +131,8 @@ def maps(
 ) -> int:
     """List the mappings of a process.
 
-    Not on a terminal the lines are those of /proc/PID/maps, with names made printable.
+    Not on a terminal the lines are those of /proc/PID/maps, with 0x before each address and
+    with names made printable.
     """
     with open_target(target) as process:
         if picture is not None:
@@ -179,17 +181,18 @@ def _mapping(vma: Vma) -> dict[str, Any]:
 
 def _maps_table(out: Output, found: procvm.Maps, *, wide: bool) -> None:
     # What the kernel maps at the very end has longer addresses; it alone is out of line.
-    head = f"{'START':12} {'END':12} PERM  SIZE  " + (f"{'OFFSET':>8}  " if wide else "")
+    head = f"{'START':14} {'END':14} PERM  SIZE  " + (f"{'OFFSET':>10}  " if wide else "")
     out.line(out.style(head + "NAME", "head"))
     room = max(out.width - len(head), 12)
     last = b""
     for vma in found:
         name = printable(vma.name)
         text = name if wide else out.cut(name, room)
-        offset = f"{vma.offset:>8x}  " if wide else ""
+        offset = f"{vma.offset:>#10x}  " if wide else ""
         # A file's mappings follow each other: its name stands out where they begin.
         out.line(
-            f"{out.style(f'{vma.start:012x}', 'address')} {vma.end:012x} {_perms(out, vma)} "
+            f"{out.style(address_text(vma.start), 'address')} {address_text(vma.end)} "
+            f"{_perms(out, vma)} "
             f"{size_text(vma.size):>5}  {offset}"
             f"{out.style(text, 'dim' if vma.name == last else 'name')}".rstrip()
         )

@@ -128,24 +128,23 @@ _ROWS = 4
 
 def _show(out: Output, new: Mapped, run: Run, *, full: bool) -> None:
     at, n = run.address, len(run.old)
-    where = name_of(new, at)
     if out.json:
         out.record(
             {
                 "address": hex(at),
                 "length": n,
-                "where": where,
+                "where": new.describe(at),
                 "old": run.old.hex(),
                 "new": run.new.hex(),
             }
         )
         return
+    name = name_of(new, at)
     if not out.is_terminal:
-        out.line(f"{at:#x}\t{n}\t{where}\t{run.old.hex()}\t{run.new.hex()}")
+        out.line(f"{at:#x}\t{n}\t{name}\t{run.old.hex()}\t{run.new.hex()}")
         return
-    out.line(
-        f"{out.style(hex(at), 'address')}  {out.style(where, 'name')}  {n} byte{'s' * (n != 1)}"
-    )
+    where = f"{out.style(name, 'name')}  " if name else ""
+    out.line(f"{out.style(hex(at), 'address')}  {where}{n} byte{'s' * (n != 1)}")
     for start in range(0, n, ROW_LEN):
         if start == _ROWS * ROW_LEN and not full:
             out.line(

@@ -65,7 +65,7 @@ def scan(
     if not isinstance(kind, Number):
         raise click.UsageError(f"a scan is for numbers, and {kind.name} is none")
     with open_process(target) as process:
-        session = _Session(out, process, kind, perms, within, align)
+        session = _Session(out, process, kind.of_target(process.address_size), perms, within, align)
         is_person = sys.stdin.isatty() and out.is_terminal
         if is_person:
             out.line(
@@ -239,19 +239,20 @@ class _Session:
         places = [] if self._scan is None else list(itertools.islice(self._scan, most))
         for k, at in enumerate(places):
             value = self._value(at)
-            where = name_of(self._process, at)
             if self.out.json:
+                where = self._process.describe(at)
                 json = None if value is None else self._kind.as_json(value)
                 self.out.record({"index": k, "address": hex(at), "where": where, "value": json})
                 continue
             text = "??" if value is None else self._kind.text(value)
+            name = name_of(self._process, at)
             if self.out.is_terminal:
                 self.out.line(
                     f"{k:>4}  {self.out.style(hex(at), 'address')}  "
-                    f"{self.out.style(text, 'new')}  {self.out.style(where, 'name')}"
+                    f"{self.out.style(text, 'new')}  {self.out.style(name, 'name')}".rstrip()
                 )
             else:
-                self.out.line(f"{k}\t{at:#x}\t{text}\t{where}", flush=True)
+                self.out.line(f"{k}\t{at:#x}\t{text}\t{name}", flush=True)
         if self.nr > len(places) and self.out.is_terminal:
             more = f"{self.out.ellipsis} {self.nr - len(places)} more; list N shows N"
             self.out.line(f"      {self.out.style(more, 'dim')}")

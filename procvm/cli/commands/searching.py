@@ -13,12 +13,13 @@ import click
 from procvm.cli.conditions import GRAMMAR, condition_of
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import Kind, Number, read_some
+from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import name_of, open_target, said_of
-from procvm.hexrows import ascii_text
+from procvm.hexrows import address_text, ascii_text
+from procvm.mm.texts import read_some
 from procvm.process.mapped import Mapped
 
 __all__ = ["search"]
@@ -38,6 +39,7 @@ _PREVIEW_LEN = 24
 @pid_argument
 @click.argument("pattern", metavar="[PATTERN]", required=False)
 @click.option("--text", metavar="TEXT", help="Look for this text.")
+@click.option("--encoding", metavar="NAME", help="Of the text: utf-16-le, utf-32-le, latin-1.")
 @click.option("--regex", metavar="EXPR", help="Look for a regular expression of bytes.")
 @kind_option(None)
 @click.option(
@@ -53,6 +55,7 @@ def search(
     target: str,
     pattern: str | None,
     text: str | None,
+    encoding: str | None,
     regex: str | None,
     kind: Kind | None,
     value: str | None,
@@ -70,9 +73,13 @@ def search(
         raise click.UsageError("give one of PATTERN, --text, --regex, and -t TYPE with --value")
     if value is None and kind is not None:
         raise click.UsageError("-t TYPE is for --value")
+    if text is None and encoding is not None:
+        raise click.UsageError("--encoding is for --text")
     nr = 0
     with open_target(target) as process, metered(out, "search") as meter:
-        asked = _asked(process, pattern, text, regex, kind, value)
+        asked: dict[str, Any] = _asked(process, pattern, text, regex, kind, value)
+        if encoding is not None:
+            asked = {"text": text, "encoding": encoding}
         ranges = ranges_in(process, within, perms)
         given = {"PATTERN": pattern, "--text": text, "--regex": regex, "--value": value}
         hits = said_of(
@@ -107,6 +114,7 @@ def _asked(
     if kind is None or value is None:
         raise click.UsageError("-t TYPE and --value go together")
     given = value
+    kind = kind.of_target(process.address_size)
     if isinstance(kind, Number):
         condition = said_of("--value", lambda: condition_of(given, kind))
         if condition.change is not None:
@@ -116,15 +124,15 @@ def _asked(
 
 
 def _show(out: Output, process: Mapped, hit: int, *, as_text: bool) -> None:
-    where = name_of(process, hit)
     if out.json:
-        out.record({"address": hex(hit), "where": where})
+        out.record({"address": hex(hit), "where": process.describe(hit)})
         return
+    name = name_of(process, hit)
     if not out.is_terminal:
-        out.line(f"{hit:#x}\t{where}", flush=True)
+        out.line(f"{hit:#x}\t{name}", flush=True)
         return
     n = _PREVIEW_LEN if as_text else _PREVIEW_LEN // 3
     seen = read_some(process.vm, hit, bytearray(min(n, process.vm.end - hit)))
     preview = f"{ascii_text(seen) if as_text else seen.hex(' '):{_PREVIEW_LEN}}"
-    name = "" if where == hex(hit) else out.style(where, "name")
-    out.line(f"{out.style(f'{hit:012x}', 'address')}  {preview}  {name}".rstrip())
+    place = out.style(address_text(hit), "address")
+    out.line(f"{place}  {preview}  {out.style(name, 'name')}".rstrip())

@@ -66,6 +66,7 @@ def read(
     if raw and out.json:
         raise click.UsageError("--raw and --json do not go together")
     with open_target(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         vm = process.vm.forced() if force else process.vm
         if raw:
@@ -85,7 +86,7 @@ def read(
 
 
 def _pointer(out: Output, text: str, where: str) -> str:
-    if where == text:
+    if not where:
         return text
     return f"{text}  {out.style(where, 'name')}" if out.is_terminal else f"{text}\t{where}"
 
@@ -118,7 +119,7 @@ def _document(
         for where, value in kind.read(vm, at, count):
             one = {"address": hex(where), "value": kind.as_json(value)}
             if isinstance(kind, Pointer):
-                one["where"] = name_of(process, value)
+                one["where"] = process.describe(value)
             values.append(one)
     except ProcvmError as error:
         broken = error
@@ -203,6 +204,7 @@ class _Change:
         self._old: bytes | None = None
 
     def _resolve(self, process: procvm.Process) -> procvm.VmSpace:
+        self._kind = self._kind.of_target(process.address_size)
         encode, address_of = self._kind.encode, process.address
         value, expect = self._texts
         self._at = address_in(process, self._address)
@@ -283,7 +285,7 @@ class _Change:
         elif self._out.is_terminal:
             n = len(self._new)
             where = name_of(process, self._at)
-            name = "" if where == hex(self._at) else f" ({where})"
+            name = f" ({where})" if where else ""
             self._out.line(f"{n} byte{'s' * (n != 1)} written at {self._at:#x}{name}")
         return 0
 

@@ -21,7 +21,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.kinds import Kind, Number
 from procvm.cli.output import Output, OutputError, tell
-from procvm.cli.target import address_in, name_of, open_process, said_of
+from procvm.cli.target import address_in, open_process, said_of
 
 __all__ = ["freeze", "watch"]
 
@@ -68,10 +68,11 @@ def watch(
     """
     condition = _until(until, kind)
     with open_process(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         looks = _looks(process.vm.forced() if force else process.vm, at, kind, interval, count)
         show: _Lines = _Live(out, kind, as_hex) if out.is_terminal else _Lines(out, kind, as_hex)
-        show.title = name_of(process, at)
+        show.title = process.describe(at)
         with show:
             old: Any = None
             for seconds, value in looks:
@@ -244,6 +245,7 @@ def freeze(
     Ctrl-C, with the process, or after --for.
     """
     with open_process(target) as process:
+        kind = kind.of_target(process.address_size)
         at = address_in(process, address)
         data = said_of("VALUE", lambda: kind.encode(value, process.address))
         vm = process.vm.forced() if force else process.vm
@@ -251,7 +253,7 @@ def freeze(
         begin = time.monotonic()
         vm.write_bytes(at, data)
         if out.is_terminal:
-            tell(f"freezing {name_of(process, at)} of process {process.pid}; Ctrl-C ends")
+            tell(f"freezing {process.describe(at)} of process {process.pid}; Ctrl-C ends")
         try:
             while duration is None or time.monotonic() - begin < duration:
                 time.sleep(interval)
