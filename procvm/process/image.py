@@ -10,13 +10,12 @@ of one process_vm_readv which address space it took.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import select
 import threading
 import time
-import weakref
 
+from procvm import forks
 from procvm.elf.core import MACHINES
 from procvm.errors import (
     ClosedError,
@@ -100,7 +99,7 @@ class Image:
         if not self.by_calls:
             files.prepare()
         self._lock = threading.Lock()
-        _forget_in_children(self)
+        forks.register(self)
 
     @property
     def token_address(self) -> int:
@@ -273,31 +272,15 @@ class Image:
             self.pidfd = None
             self._pagemap = None
 
+    def after_fork_in_child(self) -> None:
+        """Closes it in a child that the tool forked: a pinned one is the parent's memory."""
+        self._lock = threading.Lock()  # a thread that the child lacks may have held it
+        self.close()
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self.files is None
-
-
-_images: weakref.WeakSet[Image] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for image in list(_images):
-        # The lock may have been held by a thread that the child does not have.
-        image._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]  # this module's own
-        image.close()
-
-
-@functools.cache
-def _at_fork() -> None:
-    os.register_at_fork(after_in_child=_close_all)
-
-
-def _forget_in_children(image: Image) -> None:
-    """Closes the image in every child that the tool forks: the pinned one is not theirs."""
-    _at_fork()
-    _images.add(image)
 
 
 def open_image(pid: int, *, by_calls: bool = True) -> Image:
