@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import SharedMemoryError
+from procvm.fds import Fd
 from procvm.linux.procmap import VmaEntry
 from procvm.own.buffers import Pin, pin
 
@@ -31,11 +32,11 @@ def map_page(pid: int, entry: VmaEntry, address: int, *, writable: bool) -> Pin:
     prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     for path in _links(pid, entry):
         try:
-            fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            file = Fd.open(path, os.O_RDWR if writable else os.O_RDONLY)
         except OSError:
             continue
         try:
-            status = os.fstat(fd)
+            status = os.fstat(file.number)
             same = (
                 status.st_ino == entry.inode
                 and (
@@ -46,12 +47,12 @@ def map_page(pid: int, entry: VmaEntry, address: int, *, writable: bool) -> Pin:
             )
             # A page behind the end of the object would kill us with SIGBUS.
             if same and offset + PAGE_SIZE <= -(-status.st_size // PAGE_SIZE) * PAGE_SIZE:
-                page = mmap.mmap(fd, PAGE_SIZE, mmap.MAP_SHARED, prot, offset=offset)
+                page = mmap.mmap(file.number, PAGE_SIZE, mmap.MAP_SHARED, prot, offset=offset)
                 return pin(page, writable=writable)
         except (OSError, ValueError):
             continue
         finally:
-            os.close(fd)
+            file.close()
     raise SharedMemoryError(
         f"the memory at {address:#x} of process {pid} is shared, so that holding the process does "
         "not keep others from writing it, and the object behind it can not be mapped here: run "

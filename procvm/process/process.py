@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from procvm.address import as_address, as_int
 from procvm.closing import Closing
 from procvm.errors import WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
-from procvm.linux.libc import errno_error
+from procvm.linux.pidfd import ended
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
 from procvm.linux.procmap import entry_at
 from procvm.mm.space import VmSpace
@@ -22,7 +20,7 @@ from procvm.newfile import new_file
 from procvm.own.buffers import Buffer
 from procvm.process.atomic import Holder
 from procvm.process.facts import Facts
-from procvm.process.image import Image, ended, open_image
+from procvm.process.image import Image, open_image
 from procvm.process.mapped import Mapped
 from procvm.process.maps import Maps, Vma, vma_of
 from procvm.process.memory import ProcessMemory
@@ -44,6 +42,8 @@ class Process(Mapped, Closing):
         self._image = image
         self._memory = ProcessMemory(image, holder)
         self._vm = VmSpace(self._memory)
+        # Not by __del__: a Ctrl-C that lands in there is swallowed.
+        image.warn_if_dropped(repr(self))
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"
@@ -81,15 +81,7 @@ class Process(Mapped, Closing):
             ClosedError: It was closed.
         """
         address = as_address(address)
-        files = self._image.open_files()
-        try:
-            found = entry_at(files.maps.number, address)
-        except OSError as error:
-            if error.errno == errno.ESRCH:
-                raise self._image.gone() from None
-            raise errno_error(
-                error.errno or errno.EIO, "asking for a mapping", pid=self.pid
-            ) from None
+        found = self._image.ask(lambda maps: entry_at(maps, address), "asking for a mapping")
         return None if found is None else vma_of(found)
 
     def snapshot(
@@ -216,7 +208,7 @@ class Process(Mapped, Closing):
         Raises:
             ClosedError: It was closed.
         """
-        return not ended(self._image.open_pidfd().number)
+        return not self._image.has_ended()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the process has ended.
@@ -235,14 +227,15 @@ class Process(Mapped, Closing):
             WaitTimeoutError: It has not ended in time.
             ClosedError: It was closed.
         """
-        held = self._image.open_pidfd()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not ended(held.number, None if deadline is None else _ms_until(deadline)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(
-                    f"process {self.pid} has not ended within {timeout} s", pid=self.pid
-                )
-        return _pidfd.exit_status(held.number, self.pid)
+        with self._image.open_pidfd().use() as pidfd:
+            while not ended(pidfd, None if deadline is None else _ms_until(deadline)):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise WaitTimeoutError(
+                        f"process {self.pid} has not ended within {timeout} s", pid=self.pid
+                    )
+            self._image.open_pidfd()  # closed by another thread before, it tells nothing
+            return _pidfd.exit_status(pidfd, self.pid)
 
     def close(self) -> None:
         """Lets go of the process, which runs on. Twice is fine.
@@ -252,10 +245,11 @@ class Process(Mapped, Closing):
         """
         self._image.close()
 
-    def __del__(self) -> None:
-        image: Image | None = getattr(self, "_image", None)
-        if image is not None and not image.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be pickled: it has to be closed where it was opened; pickle its vm, "
+            "which opens the process again where it is used"
+        )
 
 
 def _ms_until(deadline: float) -> int:
