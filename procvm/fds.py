@@ -86,13 +86,13 @@ class Fd(Closing):
         )
 
     @classmethod
-    def of_pid(cls, pid: int) -> Fd:
-        """Opens a process; the result is one that can `warn_if_dropped`.
+    def of_file(cls, function: Callable[..., int], *args: object) -> Fd:
+        """As `of`; the result is one that can `warn_if_dropped`.
 
         Raises:
-            OSError: As os.pidfd_open.
+            OSError: As the function.
         """
-        made = cls._of_owner(next(map(FileIO, map(os.pidfd_open, (pid,)))))
+        made = cls._of_owner(next(map(FileIO, map(function, *[(arg,) for arg in args]))))
         made._be_silent()
         return made
 
@@ -106,7 +106,7 @@ class Fd(Closing):
     def warn_if_dropped(self, text: str) -> None:
         """Has the interpreter give a ResourceWarning with `text` if this is never closed.
 
-        Only for one of `of_pid`. No Python of ours runs then, as it would in a `__del__`.
+        Only for one of `of_file`. No Python of ours runs then, as it would in a `__del__`.
         """
         owner = self.owner
         if owner is not None:

@@ -72,7 +72,7 @@ def open_pidfd(pid: int) -> Fd:
         AccessDeniedError: Something does not allow it.
     """
     try:
-        return Fd.of_pid(pid)
+        return Fd.of_file(os.pidfd_open, pid)
     except OverflowError:
         pass
     except OSError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Literal, NoReturn
 
 from procvm.address import as_address, as_int
 from procvm.closing import Closing
-from procvm.errors import WaitTimeoutError
+from procvm.errors import ProcvmError, WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux.pidfd import ended
 from procvm.linux.procfs import AT_ENTRY, parse_auxv
@@ -42,6 +43,7 @@ class Process(Mapped, Closing):
         self._image = image
         self._memory = ProcessMemory(image, holder)
         self._vm = VmSpace(self._memory)
+        self._patches: list[weakref.ref[Patch]] = []
         # Not by __del__: a Ctrl-C that lands in there is swallowed.
         image.warn_if_dropped(repr(self))
 
@@ -176,7 +178,10 @@ class Process(Mapped, Closing):
             data: What to write.
             expect: What has to be there before, as many bytes; without it anything.
         """
-        return Patch(self._vm, self._hold).also(address, data, expect=expect)
+        patch = Patch(self._vm, self._hold, self.pid).also(address, data, expect=expect)
+        self._patches[:] = [found for found in self._patches if found() is not None]
+        self._patches.append(weakref.ref(patch))
+        return patch
 
     def unchanged(self, ranges: Iterable[Any]) -> Unchanged:
         """Returns a watch over ranges: ``with process.unchanged(ranges) as kept:``.
@@ -241,9 +246,19 @@ class Process(Mapped, Closing):
         """Lets go of the process, which runs on. Twice is fine.
 
         Every later use of it, of its `vm` and of cursors over it raises
-        ClosedError.
+        ClosedError. Patches that are still in place are undone.
         """
+        self._undo_patches()
         self._image.close()
+
+    def _undo_patches(self) -> None:
+        """Undoes what a Ctrl-C left in place, just before the first line of a patch's end."""
+        for found in self._patches:
+            patch = found()
+            if patch is not None:
+                with suppress(ProcvmError):
+                    patch.close()
+        self._patches.clear()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
