@@ -86,6 +86,15 @@ class Fd(Closing):
         )
 
     @classmethod
+    def open_at(cls, folder: int, name: str, flags: int) -> Fd:
+        """Opens `name` in the folder of a descriptor, close-on-exec.
+
+        Raises:
+            OSError: As os.open.
+        """
+        return cls.of(partial(os.open, dir_fd=folder), name, flags | os.O_CLOEXEC)
+
+    @classmethod
     def of_file(cls, function: Callable[..., int], *args: object) -> Fd:
         """As `of`; the result is one that can `warn_if_dropped`.
 

@@ -154,6 +154,7 @@ class Patch(Closing):
         try:
             self._undo_all()
         except ProcvmError as again:
+            self._end_warning()  # the note tells of it
             error.add_note(f"and not all could be put back: {again}")
 
     def _checked(self, site: _Site) -> bytes:
