@@ -42,7 +42,10 @@ def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
             # What was found out by the number is believed of a process that lives: the
             # number may be another's by now, and one on its way out belongs to root.
             if failure is not None and not ended(pidfd.number) and not access.is_ending(pid):
-                raise failure from None
+                try:
+                    raise failure from None
+                finally:
+                    del failure  # it and this frame would keep each other
             continue
         if token_address is None and naps:
             # Who started it knows of the exec before the exec is done.

@@ -386,7 +386,7 @@ class Spawner(Closing):
             else:
                 self._children.remove(child)
         if late:
-            raise late[0]
+            raise late.pop(0)
         _spawners[:] = [found for found in _spawners if found() not in (None, self)]
 
 
