@@ -65,6 +65,7 @@ class Image:
         end: One past the last address of user space.
         pages: What is kept of it while it is held still; None when it is not.
         in_use: Keeps the descriptors of `files` open; None once closed.
+        shared: Whether another process has the address space; None while not known.
         proof_due: When an access by a descriptor needs `prove`, on time.monotonic.
     """
 
@@ -91,7 +92,7 @@ class Image:
         # On the clock of time.monotonic: when an access by a descriptor has to be proved
         # again; 0 for each of them, if another process shares the address space.
         self.proof_due = math.inf if self.pinned else 0.0
-        self._shared: bool | None = None
+        self.shared: bool | None = None
         self._identity: Identity | None = None
         self._lock = threading.Lock()
         forks.register(self)
@@ -289,13 +290,13 @@ class Image:
         """
         files = self.open_files(copied_len)
         begun = time.monotonic()
-        if self._shared is None:
-            self._shared = not self.pinned and is_shared(self.pid)
+        if self.shared is None:
+            self.shared = not self.pinned and is_shared(self.pid)
         if not self._answers():
             self.verify(copied_len)
             if not self.pinned and not self._answers() and not self._has(files):
                 raise self.gone(copied_len)
-        if not self._shared and not self.pinned:
+        if not self.shared and not self.pinned:
             now = time.monotonic()
             # Proofs take a fiftieth of the time at most, where they are slow too.
             self.proof_due = now + min(max(_PROOF_LASTS, 50 * (now - begun)), 20 * _PROOF_LASTS)
@@ -325,7 +326,7 @@ class Image:
             if code in (errno.ENOENT, errno.ESRCH):
                 return False
         self.open_files()  # closed by another thread meanwhile, it tells nothing
-        if not self._shared:
+        if not self.shared:
             return not self.has_ended()
         raise errno_error(
             code,

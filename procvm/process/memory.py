@@ -166,15 +166,17 @@ class ProcessMemory(UserMemory):
 
     def _read_by_mem(self, address: int, own_address: int, n: int, done: int) -> None:
         image = self.image
+        image.prove_if_due(done)
         got, code = image.open_files(done).read(
             address + done, own_address + done, n - done, self._to_read
         )
-        try:
-            image.prove_if_due(done)
-        except BaseException:
-            # Not known to be of the program that was opened, so not the caller's to have.
-            fill_zeros(own_address + done, got)
-            raise
+        if image.shared:
+            try:
+                image.prove(done)
+            except BaseException:
+                # Not known to be of the process that was opened, so not the caller's to have.
+                fill_zeros(own_address + done, got)
+                raise
         self._settle(code, "read", address, own_address, done + got)
 
     def readv(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
