@@ -120,7 +120,8 @@ class Fd(Closing):
         owner = self.owner
         if owner is not None:
             owner.name = text
-            vars(owner).pop("close", None)
+            attributes: dict[str, object] = vars(owner)
+            attributes.pop("close", None)
 
     def _be_silent(self) -> None:
         # The deallocation calls this, and not the file's own `close`, which would warn. The

@@ -13,7 +13,7 @@ from procvm.linux.libc import same_memory
 
 __all__ = ["Identity", "identity_of", "is_shared", "require_same"]
 
-_START_TIME = 21  # proc_pid_stat(5), field 22
+_PARENT, _START_TIME = 3, 21  # proc_pid_stat(5), fields 4 and 22
 _A_MOMENT = 0.002
 
 
@@ -109,21 +109,23 @@ def _now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * ticks // 1_000_000_000
 
 
-_MOST_ASKED = 1024
-"""Processes that `is_shared` asks at most: 1 ms or so."""
+_NEAR = 32
+_MOST_CHILDREN = 32
 
 
 def is_shared(pid: int) -> bool:
     """Returns whether another process runs in the address space, as far as can be told.
 
-    The nearest pids are asked, up to `_MOST_ASKED`. Where the kernel does not answer,
-    it counts as shared.
+    The parent, the children of the leader and the nearest pids are asked: all processes
+    of a large machine would take milliseconds. Where the kernel does not answer, it
+    counts as shared.
     """
     task = procfs.task_with_memory(pid)
     if not same_memory(task, task):
         return True
-    try:
-        others = sorted(procfs.pids(), key=lambda other: abs(other - pid))
-    except OSError:
-        return True
-    return any(same_memory(task, other) for other in others[:_MOST_ASKED] if other != pid)
+    stat = procfs.read_stat(pid)
+    parent = [] if stat is None else [int(stat[_PARENT])]
+    others = {*parent, *procfs.children(pid, [pid])[:_MOST_CHILDREN]}
+    others.update(range(max(pid - _NEAR, 1), pid + _NEAR + 1))
+    others.difference_update((0, pid, *procfs.thread_ids(pid)))
+    return any(same_memory(task, other) for other in others)

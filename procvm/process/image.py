@@ -312,6 +312,7 @@ class Image:
             ProcvmError: It is not known, and another process shares that of `files`.
         """
         code = errno.EAGAIN
+        mark: bytes | list[VmaEntry] = b""
         try:
             with open_address_space(self.pid)[0] as now:
                 for _ in range(_LOOKS):
