@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import warnings
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
@@ -20,6 +21,17 @@ CLOSED = 0x7FFFFFFF
 # `epoll.fromfd` takes any descriptor, and its deallocation is close(2) and nothing else. With
 # `__del__` in its place, a Ctrl-C that lands in there is swallowed and the descriptor stays open.
 _own: Callable[[int], Any] = select.epoll.fromfd
+
+
+def _is_shown(kind: type[Warning]) -> bool:
+    """Returns whether the filters of warnings show or raise one of this kind anywhere."""
+    for action, message, category, module, _ in warnings.filters:
+        if issubclass(kind, category):
+            if action != "ignore":
+                return True
+            if message is None and module is None:
+                return False
+    return True
 
 
 @final
@@ -116,9 +128,12 @@ class Fd(Closing):
         """Has the interpreter give a ResourceWarning with `text` if this is never closed.
 
         Only for one of `of_file`. No Python of ours runs then, as it would in a `__del__`.
+        Where the warning is ignored now, as it is by default, none is prepared: the
+        interpreter looks for signals as it puts the text together, and loses what a
+        handler raises.
         """
         owner = self.owner
-        if owner is not None:
+        if owner is not None and _is_shown(ResourceWarning):
             owner.name = text
             attributes: dict[str, object] = vars(owner)
             attributes.pop("close", None)
