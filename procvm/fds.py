@@ -135,8 +135,7 @@ class Fd(Closing):
         owner = self.owner
         if owner is not None and _is_shown(ResourceWarning):
             owner.name = text
-            attributes: dict[str, object] = vars(owner)
-            attributes.pop("close", None)
+            owner.__dict__.pop("close", None)
 
     def _be_silent(self) -> None:
         # The deallocation calls this, and not the file's own `close`, which would warn. The

@@ -199,15 +199,6 @@ class Patch(Closing):
         if interrupted:
             raise KeyboardInterrupt
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Undoes it; see `close`."""
-        self.close()
-
     def _undo_all(self) -> None:
         if self._owner != os.getpid():
             self._end_warning()
