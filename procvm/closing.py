@@ -12,6 +12,8 @@ __all__ = ["Closing"]
 class Closing(ABC):
     """An object that is given back by `close`, or by its with statement."""
 
+    __slots__ = ()
+
     @abstractmethod
     def close(self) -> None:
         """Gives back what it keeps. Twice is fine."""

@@ -7,9 +7,11 @@ import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from procvm.errors import ProcvmError
+from procvm.fds import Fd
 
 __all__ = ["new_file"]
 
@@ -42,11 +44,13 @@ def new_file(path: Any) -> Generator[int]:
     # Shorter in bytes than any name that a file system takes, whatever `name` is.
     beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"
     # One folder from here on, whatever becomes of its path.
-    parent = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    fd = -1
+    parent_file = Fd.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = parent_file.number
+    file: Fd | None = None
     named = False
     try:
-        fd, named = _open(parent, beside)
+        file, named = _open(parent, beside)
+        fd = file.number
         os.fchmod(fd, _MODE)  # whatever the umask took away
         yield fd
         # A name of its own first: a link can not take the place of a file, a rename can.
@@ -68,19 +72,20 @@ def new_file(path: Any) -> Generator[int]:
         if named:
             with suppress(FileNotFoundError):
                 os.unlink(beside, dir_fd=parent)
-        if fd >= 0:
-            os.close(fd)
-        os.close(parent)
+        if file is not None:
+            file.close()
+        parent_file.close()
 
 
-def _open(parent: int, beside: str) -> tuple[int, bool]:
+def _open(parent: int, beside: str) -> tuple[Fd, bool]:
     """Opens a file for writing; returns it and whether it has a name."""
     flags = os.O_RDWR | os.O_CLOEXEC
+    open_in = partial(os.open, dir_fd=parent)
     try:
-        return os.open(".", flags | os.O_TMPFILE, _MODE, dir_fd=parent), False
+        return Fd.of(open_in, ".", flags | os.O_TMPFILE, _MODE), False
     except OSError as error:
         # What file systems answer that have no files without a name, and old kernels.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
             raise
     flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    return os.open(beside, flags, _MODE, dir_fd=parent), True
+    return Fd.of(open_in, beside, flags, _MODE), True

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from procvm.doctor.finding import Finding, said
 from procvm.errors import AccessDeniedError, NotTracedError, ProcvmError, UnsupportedError
 from procvm.escape import printable
+from procvm.fds import Fd
 from procvm.linux import procfs
 from procvm.linux.access import Explanation, explain
-from procvm.linux.fds import Fd
 from procvm.linux.libc import REFUSALS, libc
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmap import prepared_query

@@ -8,6 +8,7 @@ import resource
 
 from procvm.doctor.finding import Finding, Verdict, said
 from procvm.errors import UnsupportedError
+from procvm.fds import Fd
 from procvm.linux import procfs
 from procvm.linux.access import Explanation
 from procvm.linux.mounts import read_mounts
@@ -26,7 +27,7 @@ __all__ = [
 def proc() -> Finding:
     """Looks whether /proc is that of this pid namespace, and may be written."""
     try:
-        os.close(os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC))
+        Fd.open("/proc/self/status", os.O_RDONLY).close()
     except OSError as error:
         evidence = f"open(/proc/self/status): {said(error)}"
         return Finding("proc", "fails", evidence, "mount proc on /proc")
@@ -36,7 +37,7 @@ def proc() -> Finding:
         text, _, fix = error.message.rpartition("; ")
         return Finding("proc", "fails", text, fix)
     try:
-        os.close(os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC))
+        Fd.open("/proc/self/mem", os.O_RDWR).close()
     except OSError as error:
         evidence = f"open(/proc/self/mem, O_RDWR): {said(error)}"
         if error.errno == errno.EROFS:

@@ -13,9 +13,9 @@ from procvm.doctor.calls import killing_call, way_out
 from procvm.doctor.finding import Finding, said
 from procvm.errors import AccessDeniedError, PageFaultError, ProcvmError
 from procvm.escape import printable
+from procvm.fds import Fd
 from procvm.linux import procfs
 from procvm.linux.access import Explanation
-from procvm.linux.fds import Fd
 from procvm.linux.pagemap import touched
 from procvm.own.buffers import pin
 from procvm.process.process import open_process

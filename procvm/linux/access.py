@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from procvm.errors import AccessDeniedError, ProcessExitedError, ProcvmError
 from procvm.escape import printable
+from procvm.fds import Fd
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
 
@@ -293,7 +294,7 @@ def _by_yama(facts: Explanation) -> tuple[str, str] | None:
 
 def _why_not(path: str) -> str | None:
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        Fd.open(path, os.O_RDONLY).close()
     except OSError as error:
         return os.strerror(error.errno or errno.EIO)
     return None

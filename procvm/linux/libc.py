@@ -122,10 +122,10 @@ def _kcmp() -> Callable[[int, int], int] | None:
         return None
     function: Function = ctypes.CDLL(None)["syscall"]
     function.restype = ctypes.c_long
-    long = ctypes.c_long
-    call_number, kind, none = long(number), long(_KCMP_VM), ctypes.c_ulong(0)
-    # SAFETY: numbers only.
-    return lambda pid, other: function(call_number, long(pid), long(other), kind, none, none)
+    call_number, kind, none = ctypes.c_long(number), ctypes.c_long(_KCMP_VM), ctypes.c_ulong(0)
+    # SAFETY: numbers only; the kernel takes both pids as a C int, so that they need no wrapper,
+    # which would take as long as the call.
+    return lambda pid, other: function(call_number, pid, other, kind, none, none)
 
 
 def errno_error(

@@ -8,8 +8,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from procvm.fds import Fd
 from procvm.linux import procfs
-from procvm.linux.fds import Fd
 from procvm.linux.mounts import kinds_by_device
 from procvm.linux.procmap import VmaEntry
 

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import select
 import struct
 
+from procvm.errors import VmError
+from procvm.linux.libc import TRANSIENT
 from procvm.linux.procfs import read_stat
 
-__all__ = ["exit_status"]
+__all__ = ["ended", "exit_status"]
 
+_TRIES = 100
 _GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, the first published struct pidfd_info)
 _INFO_LEN = 64
 _INFO_EXIT = 1 << 3
 _EXIT_CODE_AT = 60
 _STAT_EXIT_CODE = 51
+
+
+def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
+    """Returns whether the process has ended, at most `timeout_ms` from now; a zombie has.
+
+    Raises:
+        VmError: The kernel does not tell.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    for tries in range(_TRIES):
+        try:
+            return bool(poll.poll(timeout_ms))
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code not in TRANSIENT or tries == _TRIES - 1:
+                raise VmError(
+                    f"asking whether a process lives: {os.strerror(code)} "
+                    f"[{errno.errorcode.get(code, code)}]"
+                ) from None
+    return False
 
 
 def exit_status(fd: int, pid: int) -> int | None:

@@ -127,7 +127,8 @@ def _prepare_once(guard: Guard) -> Once:
         # `words` views; the caller keeps its own bytes alive.
         done = function(*args)
         try:
-            if done >= TOKEN_LEN and token.raw == guard.token and not ended(0):
+            # The token last: `close` takes it away before the pidfd's number is free.
+            if done >= TOKEN_LEN and not ended(0) and token.raw == guard.token:
                 return done - TOKEN_LEN
         except OSError:
             pass  # not known whether it lives
@@ -251,14 +252,13 @@ class VmCalls:
             ctypes.c_ulong(0),
         )
         arrived = bytes(token.view)
-        if done < TOKEN_LEN or arrived != guard.token:
-            return -1
         try:
             if not guard.pinned and _poller(guard.pidfd)(0):
                 return -1
         except OSError:
             return -1  # not known whether it lives
-        return done - TOKEN_LEN
+        # As above: the token last.
+        return done - TOKEN_LEN if done >= TOKEN_LEN and arrived == guard.token else -1
 
     def write(self, address: int, own_address: int, n: int) -> tuple[int, int]:
         """Writes once; returns (bytes written, 0) or (-1, errno). Nothing is checked."""
@@ -304,7 +304,7 @@ class VmCalls:
             # SAFETY: the vectors and the bytes they name are in the scratch
             # that `where` and `value` stand in.
             try:
-                if function(*args) == whole and token.raw == guard.token and not ended(0):
+                if function(*args) == whole and not ended(0) and token.raw == guard.token:
                     found: T = value.value
                     # A signal handler that used this meanwhile left its own address.
                     if where.value == address:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from procvm.errors import UnsupportedError
+from procvm.fds import Fd
 
 __all__ = [
     "Status",
@@ -27,6 +28,7 @@ __all__ = [
     "read_text",
     "require_own_proc",
     "task_has_memory",
+    "task_with_memory",
     "thread_ids",
     "thread_leader",
     "threads",
@@ -85,11 +87,8 @@ def token_address(path: str) -> int | None:
     Raises:
         OSError: As open and read.
     """
-    fd = os.open(f"{path}/auxv", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        auxv = parse_auxv(os.read(fd, 4096))
-    finally:
-        os.close(fd)
+    with Fd.open(f"{path}/auxv", os.O_RDONLY) as file:
+        auxv = parse_auxv(os.read(file.number, 4096))
     return auxv.get(AT_RANDOM, 0) if any(auxv) else None
 
 
@@ -169,13 +168,10 @@ def read_bytes(path: str, most: int = -1) -> bytes | None:
     # Not by a file object, whose making takes longer than the system calls.
     parts: list[bytes] = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while most and (part := os.read(fd, most if most > 0 else _READ_LEN)):
+        with Fd.open(path, os.O_RDONLY) as file:
+            while most and (part := os.read(file.number, most if most > 0 else _READ_LEN)):
                 parts.append(part)
                 most = most - len(part) if most > 0 else most
-        finally:
-            os.close(fd)
     except OSError:
         return None
     return b"".join(parts)
@@ -198,6 +194,14 @@ def has_memory(pid: int) -> bool:
 def task_has_memory(tid: int) -> bool:
     """Returns whether a task has an address space."""
     return (read_bytes(f"/proc/{tid}/statm") or b"0 ")[:2] != b"0 "
+
+
+def task_with_memory(pid: int) -> int:
+    """Returns the process, or a thread of it if the leader has ended and others live on."""
+    for tid in (pid, *thread_ids(pid)):
+        if task_has_memory(tid):
+            return tid
+    return pid
 
 
 def thread_ids(pid: int) -> list[int]:

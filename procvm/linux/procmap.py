@@ -182,7 +182,10 @@ def _entry_in_text(
 ) -> VmaEntry | None:
     """Does without PROCMAP_QUERY where it is not known; re-raises any other refusal."""
     if refused.errno not in _NOT_KNOWN | {errno.ENOENT, errno.ENAMETOOLONG}:
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused  # it and this frame would keep each other
     entries = read_maps(maps_fd, exact_names=False)
     if not entries:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
-from collections.abc import Callable
 
 from procvm.address import PAGE_SIZE
-from procvm.errors import VmError
-from procvm.linux.fds import Fd
+from procvm.closing import Closing
+from procvm.errors import ClosedError, VmError
+from procvm.fds import Fd
 from procvm.linux.libc import TRANSIENT, Function, call, libc
-from procvm.linux.procmap import QUERY, VmaRange, prepared_query, vma_at
+from procvm.linux.procmap import VmaRange, vma_at
 from procvm.own.buffers import pin
 from procvm.perms import READ
 
@@ -28,6 +27,7 @@ __all__ = ["ProcMem"]
 
 _PIECE_LEN = 1 << 20
 _TRIES = 1000
+_SHORT_TRIES = 8
 
 
 class _Piece:
@@ -38,7 +38,7 @@ class _Piece:
     """
 
     def __init__(self) -> None:
-        self._file = Fd(os.memfd_create("procvm-piece", os.MFD_CLOEXEC))
+        self._file = Fd.of(os.memfd_create, "procvm-piece", os.MFD_CLOEXEC)
         os.ftruncate(self._file.number, _PIECE_LEN)
         self._held = pin(mmap.mmap(self._file.number, _PIECE_LEN), writable=True)
         self.address = self._held.address
@@ -64,7 +64,7 @@ class _Piece:
         return done, 0
 
 
-class ProcMem:
+class ProcMem(Closing):
     """The two descriptors and the walk over the mappings between them.
 
     Attributes:
@@ -105,6 +105,8 @@ class ProcMem:
             return self._walk(libc().pread, address, own_address, n, need, room)
         finally:
             self._idle.append(room)
+            if self.mem.closed:
+                self._idle.clear()
 
     def write(self, address: int, own_address: int, n: int, need: int) -> tuple[int, int]:
         """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
@@ -119,12 +121,15 @@ class ProcMem:
         need: int,
         room: _Piece | None,
     ) -> tuple[int, int]:
+        # Kept until the walk is over, so that both numbers are ours.
+        _owners = self.mem.owner, self.maps.owner
+        mem, maps = self.mem.number, self.maps.number
         done = 0
         piece_len = _PIECE_LEN
         tries = 0
         while done < n:
             at, own = address + done, own_address + done
-            vma, code = self._vma(at)
+            vma, code = _vma(maps, at)
             if vma is None:
                 return done, code or errno.EIO
             if vma.flags & need != need:
@@ -134,7 +139,7 @@ class ProcMem:
             # holds a piece; an offset in user space fits off_t.
             moved, code = call(
                 function,
-                self.mem.number,
+                mem,
                 ctypes.c_void_p(own if room is None else room.address),
                 ctypes.c_size_t(piece),
                 ctypes.c_longlong(at),
@@ -152,7 +157,7 @@ class ProcMem:
             if moved == 0:
                 return done, errno.ESRCH
             if room is not None:
-                vma, code = self._vma(at)
+                vma, code = _vma(maps, at)
                 if vma is None or vma.flags & need != need:
                     return done, code or errno.EIO
                 # What stands behind the end of the mapping now is looked at next.
@@ -164,20 +169,10 @@ class ProcMem:
             tries = 0
         return done, 0
 
-    def _vma(self, address: int) -> tuple[VmaRange | None, int]:
-        code = 0
-        for _ in range(_TRIES):
-            try:
-                return vma_at(self.maps.number, address), 0
-            except OSError as error:
-                code = error.errno or errno.EIO
-                if code not in TRANSIENT:
-                    break
-        return None, code
-
     def readable(self, address: int) -> bool:
         """Returns whether the target itself can read at `address`."""
-        vma, _ = self._vma(address)
+        with self.maps.use() as maps:
+            vma, _ = _vma(maps, address)
         return vma is not None and bool(vma.flags & READ)
 
     def peek(self, address: int, n: int) -> bytes | None:
@@ -189,15 +184,20 @@ class ProcMem:
             VmError: The kernel does not answer.
         """
         code = 0
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
             try:
-                return os.pread(self.mem.number, n, address)
+                with self.mem.use() as mem:
+                    found = os.pread(mem, n, address)
+                if len(found) in (0, n) or tries > _SHORT_TRIES:
+                    return found
             except OSError as error:
                 code = error.errno or errno.EIO
                 if code not in TRANSIENT:
                     break
         if code == errno.EIO:
             return None
+        if self.mem.closed:
+            raise ClosedError(f"process {self._pid} was closed; open it again")
         # Not by the gate: an ESRCH here would say that the process has ended, and
         # this descriptor says that by an empty answer.
         raise VmError(
@@ -205,33 +205,20 @@ class ProcMem:
             f"[{errno.errorcode.get(code, code)}]"
         )
 
-    def putter(self, need: int) -> Callable[[int, bytes], bool] | None:
-        """Returns a quick writer of a few bytes into one mapping, for one thread.
-
-        It takes (address, bytes) and returns whether all of them were written;
-        nothing is said about a failure: `write` finds out. Whoever calls it holds
-        this object meanwhile. None where the kernel can not be asked quickly.
-        """
-        prepared = prepared_query(self.maps.number, need)
-        if prepared is None:
-            return None
-        words, query = prepared
-        mem, maps = self.mem.number, self.maps.number
-        ioctl, pwrite = fcntl.ioctl, os.pwrite
-
-        def put(address: int, data: bytes) -> bool:
-            n = len(data)
-            words[_ADDRESS] = address
-            try:
-                ioctl(maps, QUERY, query)
-                # A signal handler that used this meanwhile left its own address.
-                if words[_ADDRESS] != address or words[_END] - address < n:
-                    return False
-                return pwrite(mem, data, address) == n
-            except OSError:
-                return False
-
-        return put
+    def close(self) -> None:
+        """Closes both as soon as no access uses them."""
+        self.mem.close()
+        self.maps.close()
+        self._idle.clear()
 
 
-_ADDRESS, _END = 2, 4  # words of a question
+def _vma(maps: int, address: int) -> tuple[VmaRange | None, int]:
+    code = 0
+    for _ in range(_TRIES):
+        try:
+            return vma_at(maps, address), 0
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code not in TRANSIENT:
+                break
+    return None, code

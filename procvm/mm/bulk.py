@@ -73,7 +73,13 @@ def read_by_threads(memory: Memory, address: int, own_address: int, n: int, thre
         done, error = min(errors, key=lambda one: one[0])
         if isinstance(error, ProcvmError):
             error.copied_len += done
-        raise error
+        errors.clear()
+        try:
+            raise error
+        finally:
+            # It and this frame would keep each other, and a target's descriptors, until the
+            # collector runs.
+            del error
 
 
 def _give_up(gate: threading.Condition, waiting: set[int], nr_begun: Callable[[], int]) -> None:

@@ -93,4 +93,7 @@ def _copy_in_steps(
         done += step
         if fault is not None:
             fault.copied_len = done
-            raise fault
+            try:
+                raise fault
+            finally:
+                fault = None  # it and this frame would keep each other

@@ -104,9 +104,7 @@ def _read_again(np: Any, memory: UserMemory, addresses: Any, values: Any, ok: An
         scratch = Scratch(size)
         address = int(addresses[index])
         try:
-            outside = _outside(memory, address, size)
-            if outside is not None:
-                raise outside
+            _require_inside(memory, address, size)
             memory.read(address, scratch.address, size)
         except PageFaultError as error:
             raise _at_index(error, index, address, size) from None
@@ -114,15 +112,14 @@ def _read_again(np: Any, memory: UserMemory, addresses: Any, values: Any, ok: An
         raw[index] = np.frombuffer(scratch.view, np.uint8)
 
 
-def _outside(memory: UserMemory, address: int, size: int) -> PageFaultError | None:
-    """Returns the fault of a value that leaves user space, or None if it does not."""
-    if address + size <= memory.end:
-        return None
-    return PageFaultError(
-        f"[{address:#x}, {address + size:#x}) leaves user space, which ends at {memory.end:#x}",
-        address=address,
-        pid=memory.pid,
-    )
+def _require_inside(memory: UserMemory, address: int, size: int) -> None:
+    """Raises PageFaultError for a value that leaves user space."""
+    if address + size > memory.end:
+        raise PageFaultError(
+            f"[{address:#x}, {address + size:#x}) leaves user space, which ends at {memory.end:#x}",
+            address=address,
+            pid=memory.pid,
+        )
 
 
 def _at_index(error: PageFaultError, index: int, address: int, size: int) -> PageFaultError:
@@ -329,9 +326,8 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
             some += 1
         own_address = room.address + i * size
         try:
-            outside = None if some else _outside(memory, addresses[i], size)
-            if outside is not None:
-                raise outside
+            if not some:
+                _require_inside(memory, addresses[i], size)
             memory.readv([(a, size) for a in addresses[i : i + some]], own_address)
         except PageFaultError as error:
             bad = i + error.copied_len // size
@@ -377,9 +373,7 @@ def scatter(memory: UserMemory, addresses: Any, kind: Any, values: Any, faults: 
         while j < n and places[j] == places[j - 1] + size <= memory.end - size:
             j += 1
         try:
-            outside = _outside(memory, places[i], size)
-            if outside is not None:
-                raise outside
+            _require_inside(memory, places[i], size)
             memory.write(places[i], own_address + i * size, (j - i) * size)
         except PageFaultError as error:
             bad = i + error.copied_len // size

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast, final
 from procvm.address import PAGE_SIZE, check_range
 from procvm.closing import Closing
 from procvm.errors import ClosedError, InvalidArgsError
+from procvm.fds import Fd
 from procvm.markers import Io
 from procvm.mm.io import HasVmReaderWriter
 from procvm.mm.memory import Memory
@@ -159,8 +160,8 @@ class IoMem(HasVmReaderWriter, Closing):
         offset, n = check_range(offset, n, "offset")
         if n == 0:
             raise InvalidArgsError("the length is 0; map 1 byte or more")
-        fd = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
-        try:
+        with Fd.open(os.fsdecode(path), os.O_RDWR | os.O_SYNC) as file:
+            fd = file.number
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode) and offset + n > status.st_size:
                 raise InvalidArgsError(
@@ -174,8 +175,6 @@ class IoMem(HasVmReaderWriter, Closing):
                     f"{n} bytes at offset {offset:#x} can not be mapped: {error}"
                 ) from None
             return cls(pages, delta, n)
-        finally:
-            os.close(fd)
 
     def __len__(self) -> int:
         return self._n

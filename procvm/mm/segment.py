@@ -10,6 +10,7 @@ from typing import final
 from procvm.address import PAGE_SIZE, as_len
 from procvm.closing import Closing
 from procvm.errors import ClosedError, InvalidArgsError
+from procvm.fds import Fd
 from procvm.markers import Infallible
 from procvm.mm.io import HasVmReaderWriter
 from procvm.mm.own import OwnMemory
@@ -35,7 +36,7 @@ class Segment(HasVmReaderWriter, Closing):
         OSTD ``Segment``, ``FrameAllocOptions::alloc_segment``.
     """
 
-    def __init__(self, pages: mmap.mmap, fd: int | None) -> None:
+    def __init__(self, pages: mmap.mmap, fd: Fd | None) -> None:
         self._pages: mmap.mmap | None = pages
         self._fd = fd
         self._memory = OwnMemory.of_buffer(pages, writable=True)
@@ -62,13 +63,14 @@ class Segment(HasVmReaderWriter, Closing):
         try:
             if not shared:
                 return cls(mmap.mmap(-1, n, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), None)
-            fd = os.memfd_create("procvm-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(fd, n)
-            fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK)
-            return cls(mmap.mmap(fd, n, mmap.MAP_SHARED), fd)
+            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            fd = Fd.of(os.memfd_create, "procvm-segment", flags)
+            os.ftruncate(fd.number, n)
+            fcntl.fcntl(fd.number, _F_ADD_SEALS, _F_SEAL_SHRINK)
+            return cls(mmap.mmap(fd.number, n, mmap.MAP_SHARED), fd)
         except (OSError, OverflowError, ValueError) as error:
             if fd is not None:
-                os.close(fd)
+                fd.close()
             raise InvalidArgsError(f"no room for {npages} pages: {error}") from None
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class Segment(HasVmReaderWriter, Closing):
         self._require_open()
         if self._fd is None:
             raise ValueError("the segment is private and has no fd; use alloc(..., shared=True)")
-        return self._fd
+        return self._fd.number
 
     def reader(self) -> VmReader[Infallible]:
         """Returns a reader of the whole segment."""
@@ -114,10 +116,4 @@ class Segment(HasVmReaderWriter, Closing):
         """Closes the segment; cursors over it stay good. Twice is fine."""
         self._pages = None
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def __del__(self) -> None:
-        # Only the fd needs it: the pages go with the last view of them.
-        if getattr(self, "_fd", None) is not None:
-            self.close()
+            self._fd.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from procvm.errors import UnsupportedError
+from procvm.fds import Fd
 from procvm.own.buffers import pin
 
 __all__ = ["compare_exchange", "from_libatomic", "from_machine_code", "prepare"]
@@ -73,14 +74,13 @@ def from_machine_code(size: int, machine: str | None = None) -> Prepare | None:
         return None
     # Written through a memfd and mapped read-execute, so that no page of ours
     # is ever writable and executable at once.
-    fd = os.memfd_create("procvm-atomics", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, code)
-        page = mmap.mmap(fd, len(code), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
-    except OSError:  # a policy that forbids executable mappings
-        return None
-    finally:
-        os.close(fd)
+    with Fd.of(os.memfd_create, "procvm-atomics", os.MFD_CLOEXEC) as file:
+        fd = file.number
+        try:
+            os.write(fd, code)
+            page = mmap.mmap(fd, len(code), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+        except OSError:  # a policy that forbids executable mappings
+            return None
     word: type[Any] = ctypes.c_uint32 if size == 4 else ctypes.c_uint64
     held = pin(page, writable=False)
     function = ctypes.CFUNCTYPE(word)(held.address)

@@ -112,12 +112,17 @@ def pin(buf: Buffer, *, writable: bool) -> Pin:
     if not view.nbytes:
         return Pin(0, 0, view)
     raw = _PyBuffer()
-    # SAFETY: `raw` outlives both calls; `view` keeps the exporter's memory in
-    # place after the second export is released.
-    _get_buffer(view, ctypes.addressof(raw), _PyBUF_SIMPLE)
-    address = int(raw.buf)
-    # SAFETY: `raw` was filled by the call above and is released once.
-    _release_buffer(ctypes.addressof(raw))
+    where = ctypes.addressof(raw)
+    try:
+        # SAFETY: `raw` outlives both calls; `view` keeps the exporter's memory in
+        # place after the second export is released.
+        _get_buffer(view, where, _PyBUF_SIMPLE)
+        address = int(raw.buf)
+    finally:
+        # A Ctrl-C is raised after a call returns: with another call before this one the
+        # buffer, and the descriptor of a mapping, would never be let go of.
+        # SAFETY: a `raw` that was not filled is zeros, whose release does nothing.
+        _release_buffer(where)
     return Pin(address, view.nbytes, view)
 
 

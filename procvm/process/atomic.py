@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from procvm.address import PAGE_SIZE
 from procvm.errors import SharedMemoryError
 from procvm.linux import procfs
-from procvm.linux.libc import errno_error, same_memory
+from procvm.linux.libc import same_memory
 from procvm.linux.procmap import VmaEntry, VmaRange, entry_at
 from procvm.linux.shared import map_page
 from procvm.own import atomics, buffers
@@ -75,14 +74,7 @@ def vma_of_atomic(memory: ProcessMemory, what: Atomic, ask: Callable[[int, int],
     Raises:
         PageFaultError: The target's own instruction would fault there.
     """
-    image = memory.image
-    try:
-        vma = ask(image.open_files().maps.number, what.address)
-    except OSError as error:
-        if error.errno == errno.ESRCH:
-            raise image.gone() from None
-        code = error.errno or errno.EIO
-        raise errno_error(code, "asking for a mapping", pid=image.pid) from None
+    vma = memory.image.ask(lambda maps: ask(maps, what.address), "asking for a mapping")
     needs = 0 if memory.is_forced else what.needs
     if vma is None or vma.flags & needs != needs:
         raise memory.fault(what.address, "access atomically")
@@ -156,8 +148,7 @@ def require_no_peer(pid: int, *, everyone: bool = False) -> None:
         parent = int(stat[3])
         others = [*([parent] if parent else []), *procfs.children(pid, tids)]
     # A leader that has ended has no memory to compare, as has a kernel thread.
-    ended = stat[2] in (b"Z", b"X")
-    task = next((tid for tid in tids if not ended or procfs.task_has_memory(tid)), pid)
+    task = procfs.task_with_memory(pid)
     for other in others:
         if other != pid and same_memory(task, other) and procfs.task_has_memory(other):
             raise SharedMemoryError(

@@ -12,8 +12,8 @@ from procvm.elf import core
 from procvm.elf.headers import ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE, Elf, Segment, turned
 from procvm.errors import MalformedError, UnsupportedError
 from procvm.escape import printable
+from procvm.fds import Fd
 from procvm.linux import procfs
-from procvm.linux.fds import Fd
 from procvm.perms import Perms
 from procvm.process.corepages import CorePages, FileFinder
 from procvm.process.facts import Facts, Thread

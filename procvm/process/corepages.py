@@ -17,7 +17,7 @@ from procvm.elf.core import FileNote
 from procvm.elf.headers import Elf, Segment, build_id_of
 from procvm.errors import MalformedError, UnsupportedError
 from procvm.escape import printable
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
 from procvm.process.kept import FilePart, Gap, Piece
 
 __all__ = ["CorePages", "FileFinder"]

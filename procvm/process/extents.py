@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 from procvm.address import PAGE_SIZE
 from procvm.errors import PageFaultError
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
 from procvm.linux.libc import call, libc
 from procvm.linux.objects import Objects
 from procvm.linux.pagemap import touched

@@ -10,30 +10,33 @@ of one process_vm_readv which address space it took.
 from __future__ import annotations
 
 import errno
+import math
 import os
-import select
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import TypeVar, cast
 
 from procvm import forks
 from procvm.elf.core import MACHINES
 from procvm.errors import (
     ClosedError,
-    NoSuchProcessError,
     ProcessExecedError,
     ProcessExitedError,
     ProcvmError,
-    VmError,
+    UnsupportedError,
 )
-from procvm.linux import access, procfs
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
+from procvm.linux import procfs
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
+from procvm.linux.pidfd import ended
 from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm.linux.procmap import VmaEntry, read_maps, read_named
 from procvm.linux.procmem import ProcMem
 from procvm.process.facts import Facts, read_facts
+from procvm.process.identity import Identity, identity_of, is_shared
+from procvm.process.opening import open_address_space, open_pidfd, open_settled
 from procvm.process.pages import PageCache
 
 __all__ = ["Image", "ended", "open_image"]
@@ -41,34 +44,13 @@ __all__ = ["Image", "ended", "open_image"]
 T = TypeVar("T")
 
 _LOOKS = 4
-_TRIES = 100
 # What peeking at the token answers when that says something about the target.
 _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 
+_PROOF_LASTS = 0.001
+"""Seconds for which a proof is believed that no other process shared the address space."""
 
 _A_MOMENT = 0.001
-_NAPS_FOR_EXEC = 20
-
-
-def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
-    """Returns whether the process has ended, at most `timeout_ms` from now; a zombie has.
-
-    Raises:
-        VmError: The kernel does not tell.
-    """
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    for tries in range(_TRIES):
-        try:
-            return bool(poll.poll(timeout_ms))
-        except OSError as error:
-            code = error.errno or errno.EIO
-            if code not in TRANSIENT or tries == _TRIES - 1:
-                raise VmError(
-                    f"asking whether a process lives: {os.strerror(code)} "
-                    f"[{errno.errorcode.get(code, code)}]"
-                ) from None
-    return False
 
 
 class Image:
@@ -82,6 +64,9 @@ class Image:
         by_calls: Whether they are to be used: not once they were refused.
         end: One past the last address of user space.
         pages: What is kept of it while it is held still; None when it is not.
+        in_use: Keeps the descriptors of `files` open; None once closed.
+        shared: Whether another process has the address space; None while not known.
+        proof_due: When an access by a descriptor needs `prove`, on time.monotonic.
     """
 
     def __init__(
@@ -103,6 +88,13 @@ class Image:
         self.by_calls = by_calls and bool(token)
         if not self.by_calls:
             files.prepare()
+        # What a quick write keeps meanwhile, so that the descriptors it uses stay its own.
+        self.in_use: object = (files.mem.owner, files.maps.owner)
+        # On the clock of time.monotonic: when an access by a descriptor has to be proved
+        # again; 0 for each of them, if another process shares the address space.
+        self.proof_due = math.inf if self.pinned else 0.0
+        self.shared: bool | None = None
+        self._identity: Identity | None = None
         self._lock = threading.Lock()
         forks.register(self)
 
@@ -156,6 +148,37 @@ class Image:
             raise ClosedError(f"process {self.pid} was closed; open it again")
         return pidfd
 
+    def warn_if_dropped(self, text: str) -> None:
+        """Has the interpreter warn of `text` if the image is dropped and was not closed."""
+        self.open_pidfd().warn_if_dropped(text)
+
+    def ask(self, question: Callable[[int], T], what: str) -> T:
+        """Asks something of the descriptor of maps.
+
+        Args:
+            question: Takes the descriptor; its OSError is turned into ours.
+            what: The question, in words, for that error.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
+        code = 0
+        found = None
+        try:
+            with self.open_files().maps.use() as maps:
+                found = question(maps)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        if code:
+            self.open_files()
+            if code == errno.ESRCH:
+                raise self.gone()
+            raise errno_error(code, what, pid=self.pid)
+        self.prove_if_due()
+        return cast(T, found)
+
     def entries(self) -> list[VmaEntry]:
         """Returns the lines of its maps, sorted and disjoint, as they are now.
 
@@ -164,7 +187,7 @@ class Image:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        found = self._from_maps(read_maps)
+        found = self.ask(read_maps, "reading the mappings")
         if not found:
             raise self.gone()
         return found
@@ -177,18 +200,10 @@ class Image:
             ProcessExecedError: It runs another program.
             ClosedError: It was closed.
         """
-        found = self._from_maps(lambda number: read_named(number, known))
+        found = self.ask(lambda number: read_named(number, known), "reading the mappings")
         if not found[0]:
             raise self.gone()
         return found
-
-    def _from_maps(self, read: Callable[[int], T]) -> T:
-        files = self.open_files()
-        try:
-            return read(files.maps.number)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise errno_error(code, "reading the mappings", pid=self.pid) from None
 
     def facts(self) -> Facts:
         """Returns what is known of the process beside its memory.
@@ -201,7 +216,8 @@ class Image:
         self.open_files()
         found = read_facts(self.pid, MACHINES.get(os.uname().machine, 0))
         # Read by the number: it is of this process if that is still there.
-        if found is None or not self.is_there():
+        self.prove()
+        if found is None:
             raise self.gone()
         return found
 
@@ -218,28 +234,158 @@ class Image:
         self.open_files()
         found = procfs.parse_undumped(procfs.read_bytes(f"/proc/{self.pid}/smaps") or b"")
         # Read by the number: it is of this process if that is still there.
-        if not self.is_there():
-            raise self.gone()
+        self.prove()
         return found
 
-    def is_there(self) -> bool:
-        """Returns whether the process still is what was opened."""
-        if self.open_files().peek(self.token_address, TOKEN_LEN) == b"":
-            return False
-        return not ended(self.open_pidfd().number)
-
     def open_pagemap(self) -> Fd | None:
-        """Returns its pagemap, or None if that can not be had."""
+        """Returns its pagemap, or None if that can not be had.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+        """
         if self._pagemap is None:
+            self.open_files()
             try:
                 pagemap = Fd.open(f"/proc/{self.pid}/pagemap", os.O_RDONLY)
             except OSError:
                 return None
             # Opened by the number: it is that of this address space if that is still there.
-            if not self.is_there():
-                return None
+            try:
+                self.prove()
+            except BaseException:
+                pagemap.close()
+                raise
             self._pagemap = pagemap
+            if self.closed:
+                pagemap.close()
         return self._pagemap
+
+    def identity(self) -> Identity:
+        """Returns which process it is, for a process that opens it again.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+            UnsupportedError: /proc does not show when the process started.
+        """
+        self.open_files()
+        if self._identity is None:
+            with self.open_pidfd().use() as pidfd:
+                found = identity_of(self.pid, pidfd)
+            self.prove()
+            if found is None:
+                raise UnsupportedError(
+                    f"/proc does not show when process {self.pid} started, so that another "
+                    "process could not tell it from a later one with its pid"
+                )
+            self._identity = found
+        return self._identity
+
+    def current_token(self) -> bytes:
+        """Returns the token as it is now, for a process that opens the program again.
+
+        Raises:
+            UnsupportedError: There is none.
+        """
+        token = None
+        if self.token_address:
+            token = self.open_files().peek(self.token_address, TOKEN_LEN)
+        if not token:
+            self.prove()
+            raise UnsupportedError(
+                f"process {self.pid} has no readable AT_RANDOM, so that another process could not "
+                "tell whether it runs another program"
+            )
+        return token
+
+    # Whether it is still there
+
+    def has_ended(self) -> bool:
+        """Returns whether the process that was opened has ended."""
+        with self.open_pidfd().use() as pidfd:
+            found = ended(pidfd)
+        self.open_pidfd()  # closed by another thread meanwhile, it tells nothing
+        return found
+
+    def prove_if_due(self, copied_len: int = 0) -> None:
+        """Calls `prove` if it is time for that."""
+        if self.proof_due <= time.monotonic():
+            self.prove(copied_len)
+
+    def prove(self, copied_len: int = 0) -> None:
+        """Raises unless the process still runs in the address space that was opened.
+
+        The descriptors alone do not tell: they stay good for as long as any process has
+        the address space, also one that shared it with the process that has ended.
+
+        Args:
+            copied_len: What an error is to say of the access under way.
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program.
+            ClosedError: It was closed.
+            VmError: It shares its address space, and the kernel does not tell which one
+                it has now.
+        """
+        files = self.open_files(copied_len)
+        begun = time.monotonic()
+        if self.shared is None:
+            self.shared = not self.pinned and is_shared(self.pid)
+        if not self._answers():
+            self.verify(copied_len)
+            if not self.pinned and not self._answers() and not self._has(files):
+                raise self.gone(copied_len)
+        if not self.shared and not self.pinned:
+            now = time.monotonic()
+            # Proofs take a fiftieth of the time at most, where they are slow too.
+            self.proof_due = now + min(max(_PROOF_LASTS, 50 * (now - begun)), 20 * _PROOF_LASTS)
+
+    def _answers(self) -> bool:
+        """Returns whether a call by number finds the token, in a process that has not ended."""
+        return self.by_calls and self.calls.read(self.token_address, 0, 0) == 0
+
+    def _has(self, files: ProcMem) -> bool:
+        """Returns whether the address space that the process has now is that of `files`.
+
+        Raises:
+            ProcvmError: It is not known, and another process shares that of `files`.
+        """
+        code = errno.EAGAIN
+        mark: bytes | list[VmaEntry] = b""
+        try:
+            with open_address_space(self.pid)[0] as now:
+                for _ in range(_LOOKS):
+                    mark = self._mark(files)
+                    if mark and mark == self._mark(now):
+                        return not self.has_ended()
+                if mark == self._mark(files):
+                    return False
+            # The target writes its own token all the time, so that it proves nothing.
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code in (errno.ENOENT, errno.ESRCH):
+                return False
+        self.open_files()  # closed by another thread meanwhile, it tells nothing
+        if not self.shared:
+            return not self.has_ended()
+        raise errno_error(
+            code,
+            f"process {self.pid} shares its address space with another process, and which one it "
+            "has now cannot be found out",
+            pid=self.pid,
+        )
+
+    def _mark(self, files: ProcMem) -> bytes | list[VmaEntry]:
+        """Returns what tells an address space from others: its token, or else its mappings."""
+        token = files.peek(self.token_address, TOKEN_LEN)
+        if token is not None:
+            return token
+        with files.maps.use() as maps:
+            return read_maps(maps)
 
     def verify(self, copied_len: int, *, refused: bool = False) -> None:
         """Finds out why an answer could not be believed; returns if it is worth asking again.
@@ -257,7 +403,7 @@ class Image:
         same_token = True
         for look in range(_LOOKS):
             files = self.open_files(copied_len)
-            if ended(self.open_pidfd().number):
+            if self.has_ended():
                 raise self.gone(copied_len)
             here = files.peek(guard.token_address, TOKEN_LEN)
             if here == b"":
@@ -271,6 +417,8 @@ class Image:
                 # The leader has ended and other threads live on, or a policy
                 # came over us, or the target keeps its token from itself.
                 break
+            if not code and len(now) < len(here):
+                continue  # cut short, it does not differ
             if now == here:
                 with self._lock:
                     if guard.token is not None:
@@ -287,21 +435,21 @@ class Image:
 
     def gone(self, copied_len: int = 0) -> ProcvmError:
         """Returns the error that says how the address space went."""
-        if self._runs_another(self.open_pidfd()):
+        if self._runs_another():
             return self._execed(copied_len)
         return ProcessExitedError(
             f"process {self.pid} has ended", pid=self.pid, copied_len=copied_len
         )
 
-    def _runs_another(self, pidfd: Fd) -> bool:
+    def _runs_another(self) -> bool:
         """Returns whether the process has memory, though not what was opened."""
         for _ in range(_LOOKS):
-            if ended(pidfd.number):
+            if self.has_ended():
                 return False
             # A process on its way out has none. One look is not enough: while a thread
             # execs, the leader has none either and the listing may be empty.
             if procfs.has_memory(self.pid):
-                return not ended(pidfd.number)
+                return not self.has_ended()
             time.sleep(_A_MOMENT)
         return False
 
@@ -319,9 +467,14 @@ class Image:
             # that is under way compares with this.
             self._guard.token = None
             self.by_calls = False
-            self.files = None
-            self.pidfd = None
-            self._pagemap = None
+            self.in_use = None
+            owners = (self.files, self.pidfd, self._pagemap)
+            # First, so that an access which finds a descriptor closed finds this too.
+            self.files = self.pidfd = self._pagemap = None
+            # Closed and not only dropped: the frames of an error that is kept have them.
+            for owner in owners:
+                if owner is not None:
+                    owner.close()
 
     def after_fork_in_child(self) -> None:
         """Closes it in a child that the tool forked: a pinned one is the parent's memory."""
@@ -343,83 +496,10 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
         AccessDeniedError: Something does not allow it; the message names it.
         UnsupportedError: /proc is not mounted, or is that of another pid namespace.
     """
-    pidfd = _open_pidfd(pid)
-    procfs.require_own_proc()
-    naps = _NAPS_FOR_EXEC
-    looks = 0
-    while looks < _LOOKS:
-        looks += 1
-        if ended(pidfd.number):
-            raise ProcessExitedError(
-                f"process {pid} has ended and waits to be reaped by its parent", pid=pid
-            )
-        try:
-            files, token_address = _open_address_space(pid)
-        except OSError as error:
-            absent = error.errno in (errno.ENOENT, errno.ESRCH)
-            failure = access.denial(pid) if absent else access.open_error(pid, error)
-            # What was found out by the number is believed of a process that lives: the
-            # number may be another's by now, and one on its way out belongs to root.
-            if failure is not None and not ended(pidfd.number) and not access.is_ending(pid):
-                raise failure from None
-            continue
-        if token_address is None and naps:
-            # Who started it knows of the exec before the exec is done.
-            naps -= 1
-            looks -= 1
-            time.sleep(_A_MOMENT)
-            continue
-        token_address = token_address or 0
-        # All were opened on one program, and on that of the pidfd, only if it is still there.
-        if files.peek(token_address, TOKEN_LEN) != b"" and not ended(pidfd.number):
-            return Image(pid, pidfd, files, token_address, by_calls=by_calls)
-    if ended(pidfd.number) or not procfs.has_memory(pid):
-        raise ProcessExitedError(f"process {pid} has ended, or is about to", pid=pid)
-    raise ProcessExecedError(
-        f"process {pid} runs one new program after the other; open it when it has settled",
-        pid=pid,
-    )
-
-
-def _open_pidfd(pid: int) -> Fd:
-    try:
-        return Fd(os.pidfd_open(pid))
-    except OverflowError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
-            raise access.open_error(pid, error) from None
-        leader = procfs.thread_leader(pid)
-        if leader is not None:
-            raise NoSuchProcessError(
-                f"{pid} is a thread of process {leader}; open {leader}", pid=pid
-            ) from None
-    raise NoSuchProcessError(f"no process has the pid {pid}", pid=pid)
-
-
-def _open_address_space(pid: int) -> tuple[ProcMem, int | None]:
-    """Opens mem and maps by the leader, or by a thread that outlived it."""
-    try:
-        return _open_at(pid, f"/proc/{pid}")
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESRCH):
-            raise
-        for tid in procfs.thread_ids(pid):
-            try:
-                return _open_at(pid, f"/proc/{pid}/task/{tid}")
-            except OSError as again:
-                if again.errno not in (errno.ENOENT, errno.ESRCH):
-                    raise
-        raise
-
-
-def _open_at(pid: int, path: str) -> tuple[ProcMem, int | None]:
-    try:
-        mem, writable = Fd.open(f"{path}/mem", os.O_RDWR), True
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        mem, writable = Fd.open(f"{path}/mem", os.O_RDONLY), False
-    maps = Fd.open(f"{path}/maps", os.O_RDONLY)
-    token_address = procfs.token_address(path)
-    return ProcMem(mem, maps, pid=pid, writable=writable), token_address
+    with ExitStack() as undo:
+        # Closed by it, since the frames of an error that is kept have them.
+        pidfd = undo.enter_context(open_pidfd(pid))
+        procfs.require_own_proc()
+        files, token_address = open_settled(pid, pidfd)
+        undo.pop_all()
+    return Image(pid, pidfd, files, token_address, by_calls=by_calls)

@@ -10,7 +10,7 @@ from os import pread
 from typing import Any, NamedTuple, TypeVar
 
 from procvm.errors import AccessDeniedError, ClosedError, PageFaultError
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
 from procvm.linux.sparse import data_runs
 from procvm.mm.extent import Content, Extent, joined
 from procvm.mm.memory import Region, UserMemory

@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import errno
-import functools
+import fcntl
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 from weakref import WeakMethod
 
 from procvm.errors import (
     AccessDeniedError,
     NotTracedError,
     PageFaultError,
-    ProcessExecedError,
     ProcvmError,
     VmError,
 )
 from procvm.linux.libc import REFUSALS, TRANSIENT, errno_error
 from procvm.linux.process_vm import NR_RANGES
-from procvm.linux.procmap import vma_at
+from procvm.linux.procfs import user_space_end
+from procvm.linux.procmap import QUERY, prepared_query, vma_at
 from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
-from procvm.own.buffers import address_of_bytes
+from procvm.own.buffers import address_of_bytes, fill_zeros
 from procvm.perms import READ, SHARED, WRITE
 from procvm.pod import Pod, PodAtomic
+from procvm.process.again import Pickled, open_again
 from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
 from procvm.process.extents import layout_of
-from procvm.process.image import Image, open_image
+from procvm.process.image import Image
 
 __all__ = ["ProcessMemory"]
 
 T = TypeVar("T")
 
 _TRIES = 1000
+_ADDRESS, _END = 2, 4  # words of a question; see `prepared_query`
+_OF_OPEN = ("image", "_calls")
 
 
 @final
@@ -52,16 +56,27 @@ class ProcessMemory(UserMemory):
         self, image: Image, holder: Holder | None = None, *, ignore_protections: bool = False
     ) -> None:
         self.image = image
-        self._holder = holder
-        self._forced = ignore_protections
         self._calls = image.calls
-        self._to_read = 0 if ignore_protections else READ
-        self._to_write = 0 if ignore_protections else WRITE
+        self._prepare(holder, forced=ignore_protections, pickled=None)
+
+    def _prepare(self, holder: Holder | None, *, forced: bool, pickled: Pickled | None) -> None:
+        self._holder = holder
+        self._forced = forced
+        self._pickled = pickled
+        self._to_read = 0 if forced else READ
+        self._to_write = 0 if forced else WRITE
         # Weak: a process and its memory in a cycle would keep descriptors open.
         self.holding: WeakMethod[Callable[[], AbstractContextManager[object]]] | None = None
 
+    @classmethod
+    def of_pickled(cls, pickled: Pickled, *, forced: bool) -> ProcessMemory:
+        """Returns the memory of a process that is opened at the first access."""
+        memory = cls.__new__(cls)
+        memory._prepare(None, forced=forced, pickled=pickled)
+        return memory
+
     def __repr__(self) -> str:
-        return f"process {self.image.pid}" + (", forced" if self._forced else "")
+        return f"process {self.pid}" + (", forced" if self._forced else "")
 
     @property
     def domain(self) -> object:
@@ -71,7 +86,7 @@ class ProcessMemory(UserMemory):
     @property
     def end(self) -> int:
         """One past the last address of user space on this machine."""
-        return self.image.end
+        return user_space_end()
 
     @property
     def address_size(self) -> int:
@@ -81,7 +96,7 @@ class ProcessMemory(UserMemory):
     @property
     def pid(self) -> int:
         """The process."""
-        return self.image.pid
+        return self.image.pid if self._pickled is None else self._pickled.identity.pid
 
     @property
     def is_forced(self) -> bool:
@@ -89,12 +104,27 @@ class ProcessMemory(UserMemory):
         return self._forced
 
     def __reduce__(self) -> tuple[Any, ...]:
-        image = self.image
-        image.open_files()  # raises if it was closed
-        return _open_again, (image.pid, image.token, image.by_calls, self._forced)
+        pickled = self._pickled
+        if pickled is None:
+            image = self.image
+            pickled = Pickled(image.identity(), image.current_token(), image.by_calls)
+        return _unpickled, (pickled, self._forced)
+
+    if not TYPE_CHECKING:  # to a checker every memory has its image
+
+        def __getattr__(self, name: str) -> Any:
+            # Of one that was unpickled, at its first access: a pickle that opened the
+            # process would break the pool of workers that it is sent to.
+            if name not in _OF_OPEN or self._pickled is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.image = open_again(self._pickled)
+            self._calls = self.image.calls
+            return getattr(self, name)
 
     def forced(self) -> ProcessMemory:
         """Returns the same memory with page protections ignored."""
+        if self._pickled is not None:
+            return _unpickled(self._pickled, forced=True)
         other = ProcessMemory(self.image, self._holder, ignore_protections=True)
         other.holding = self.holding
         return other
@@ -163,9 +193,18 @@ class ProcessMemory(UserMemory):
         return None
 
     def _read_by_mem(self, address: int, own_address: int, n: int, done: int) -> None:
-        got, code = self.image.open_files(done).read(
+        image = self.image
+        image.prove_if_due(done)
+        got, code = image.open_files(done).read(
             address + done, own_address + done, n - done, self._to_read
         )
+        if image.shared:
+            try:
+                image.prove(done)
+            except BaseException:
+                # Not known to be of the process that was opened, so not the caller's to have.
+                fill_zeros(own_address + done, got)
+                raise
         self._settle(code, "read", address, own_address, done + got)
 
     def readv(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
@@ -277,6 +316,8 @@ class ProcessMemory(UserMemory):
     def _write(self, address: int, own_address: int, n: int) -> tuple[int, int]:
         image = self.image
         files = image.open_files()
+        # Before, as what is written cannot be taken back.
+        image.prove_if_due()
         if image.pinned and not self._forced:
             return self._write_by_calls(address, own_address, n)
         if files.writable:
@@ -310,23 +351,36 @@ class ProcessMemory(UserMemory):
         image = self.image
         size = pod.size
         to_bytes = pod.to_bytes
-        files = image.files
-        put = None if files is None else files.putter(self._to_write)
+        slow = self.write
+        files = image.open_files()
+        mem, maps = files.mem.number, files.maps.number
+        prepared = prepared_query(maps, self._to_write)
+        if prepared is None:
+            return super().storer(pod)
+        words, query = prepared
+        now, ioctl, pwrite = time.monotonic, fcntl.ioctl, os.pwrite
 
         def store(address: int, value: T) -> None:
             data = to_bytes(value)
-            held = image.files  # its descriptors stay open meanwhile
-            if (
-                image.pages is None
-                and held is not None
-                and put is not None
-                and put(address, data)
-                # What is kept of a hold that began meanwhile may be older.
-                and image.pages is None
-            ):
-                return
+            held = image.in_use  # the descriptors stay ours meanwhile
+            if image.proof_due > now() and image.pages is None and held is not None:
+                words[_ADDRESS] = address
+                try:
+                    ioctl(maps, QUERY, query)
+                    if (
+                        # A signal handler that used this meanwhile left its own address.
+                        words[_ADDRESS] == address
+                        and words[_END] - address >= size
+                        and pwrite(mem, data, address) == size
+                        # What is kept of a hold that began meanwhile may be older.
+                        and image.pages is None
+                    ):
+                        return
+                except OSError:
+                    pass  # the complete write finds out why
+            held = None  # the frames of an error that is kept would keep them open
             # `data` is alive until the write is done.
-            self.write(address, address_of_bytes(data), size)
+            slow(address, address_of_bytes(data), size)
 
         return store
 
@@ -341,6 +395,8 @@ class ProcessMemory(UserMemory):
             raise self.fault(address + done, verb, done)
         if code == errno.EFAULT:
             raise self._own_fault(own_address + done, done)
+        if code == errno.EBADF:
+            image.open_files(done)  # closed by another thread meanwhile
         if code == errno.ESRCH:
             image.verify(done)
             raise VmError(
@@ -353,6 +409,7 @@ class ProcessMemory(UserMemory):
         """Returns the error of a page that can not be accessed, if the program is still there."""
         # A page that faults and an address space that has just gone look alike.
         self.image.verify(done)
+        self.image.prove(done)
         if self._forced:
             advice = "nothing is mapped there, or not even a debugger may"
         elif not self._is_mapped(address):
@@ -368,7 +425,8 @@ class ProcessMemory(UserMemory):
 
     def _is_mapped(self, address: int) -> bool:
         try:
-            return vma_at(self.image.open_files().maps.number, address) is not None
+            with self.image.open_files().maps.use() as maps:
+                return vma_at(maps, address) is not None
         except OSError:
             return True  # not known; the mappings will tell
 
@@ -411,25 +469,8 @@ class ProcessMemory(UserMemory):
         return self._holder.atomic(self, what)
 
 
-def _open_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> ProcessMemory:
-    """Opens in another process of this machine what one of them had open."""
-    memory = _opened_again(pid, token, by_calls, forced)
-    if memory.image.closed:
-        # By the fork that made this process.
-        _opened_again.cache_clear()
-        memory = _opened_again(pid, token, by_calls, forced)
-    return memory
-
-
-@functools.lru_cache(maxsize=16)
-def _opened_again(pid: int, token: bytes, by_calls: bool, forced: bool) -> ProcessMemory:
-    image = open_image(pid, by_calls=by_calls)
-    if image.token != token:
-        image.close()
-        raise ProcessExecedError(
-            f"process {pid} runs another program than the one that was opened", pid=pid
-        )
-    return ProcessMemory(image, ignore_protections=forced)
+def _unpickled(pickled: Pickled, forced: bool) -> ProcessMemory:
+    return ProcessMemory.of_pickled(pickled, forced=forced)
 
 
 _EXPECTED = frozenset({0, errno.EFAULT, errno.ESRCH})

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
 
 from procvm.address import check_range, page_end
+from procvm.closing import Closing
 from procvm.errors import (
     InvalidArgsError,
     MismatchError,
@@ -18,6 +19,7 @@ from procvm.errors import (
     ProcessExitedError,
     ProcvmError,
 )
+from procvm.fds import Fd
 from procvm.mm.own import OwnMemory
 from procvm.mm.space import VmSpace
 from procvm.own.buffers import Buffer, view_of
@@ -36,7 +38,7 @@ class _Site(NamedTuple):
 
 
 @final
-class Patch:
+class Patch(Closing):
     r"""Bytes of a process that are others for as long as the ``with`` lasts.
 
     ::
@@ -51,18 +53,26 @@ class Patch:
     the two, so that its threads see all sites change at once; other processes run.
     What has ended or runs another program by the end needs no undoing.
 
+    A patch that is dropped while it is in place is not undone, since the garbage collector
+    would write to the target at a moment that nobody chose: it gives a ResourceWarning.
+    Where there was no ``with`` to end it, `close` does, and so does `Process.close`.
+
     Attributes:
         old: What was there, by address, while it is in place.
         overwritten: After the end: where the target itself had changed what was
             patched, as runs of (address, what was patched, what it had become).
     """
 
-    def __init__(self, vm: VmSpace, hold: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(
+        self, vm: VmSpace, hold: Callable[[], AbstractContextManager[object]], pid: int
+    ) -> None:
         self._vm = vm.forced()
+        self._pid = pid
         self._hold = hold
         self._sites: list[_Site] = []
         self._in_place = False
         self._owner = 0
+        self._warning: Fd | None = None
         # Those of which the beginning at least is in place.
         self._written: list[_Site] = []
         self.old: dict[int, bytes] = {}
@@ -115,6 +125,7 @@ class Patch:
                 lasts = self._vm.memory.lasting()
                 self.old = {site.address: self._checked(site) for site in self._sites}
                 self._in_place, self._owner = True, os.getpid()
+                self._warn_if_dropped()
                 try:
                     for site in self._sites:
                         over = self._hold_over(lasts, "patched")
@@ -143,11 +154,23 @@ class Patch:
             pid=pid,
         )
 
+    def _warn_if_dropped(self) -> None:
+        # Not by __del__, where a Ctrl-C is swallowed.
+        with suppress(OSError):  # no descriptor is left for a warning
+            self._warning = Fd.of_file(os.eventfd, 0, os.EFD_CLOEXEC)
+            where = ", ".join(f"{site.address:#x}" for site in self._sites)
+            self._warning.warn_if_dropped(f"{self!r} at {where} of process {self._pid}")
+
+    def _end_warning(self) -> None:
+        if self._warning is not None:
+            self._warning.close()
+
     def _undo_after(self, error: BaseException) -> None:
         """Undoes what was begun; a failure of that is told beside the error that led to it."""
         try:
             self._undo_all()
         except ProcvmError as again:
+            self._end_warning()  # the note tells of it
             error.add_note(f"and not all could be put back: {again}")
 
     def _checked(self, site: _Site) -> bytes:
@@ -172,31 +195,32 @@ class Patch:
                 address=address + k,
             )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Undoes it.
+    def close(self) -> None:
+        """Undoes it, as the end of the ``with`` does. Twice is fine.
 
         Raises:
             PageFaultError: A site is not mapped any more; the others were undone.
         """
-        interrupt: KeyboardInterrupt | None = None
+        interrupted = False
         while True:
             try:
                 self._undo_all()
-            except KeyboardInterrupt as again:
-                interrupt = again  # all of it is done all the same, from the beginning
+            except KeyboardInterrupt:
+                interrupted = True  # all of it is done all the same, from the beginning
                 continue
+            except BaseException:
+                self._end_warning()  # the error tells of it
+                raise
             break
-        if interrupt is not None:
-            raise interrupt
+        if interrupted:
+            raise KeyboardInterrupt
 
     def _undo_all(self) -> None:
-        if not self._in_place or self._owner != os.getpid():
+        if self._owner != os.getpid():
+            self._end_warning()
             return  # a child that the tool forked has no part in it
+        if not self._in_place:
+            return
         failed: ProcvmError | None = None
         try:
             with self._hold():
@@ -209,9 +233,15 @@ class Patch:
         except (ProcessExitedError, ProcessExecedError):
             self._written.clear()  # with the memory went the patch
             self.overwritten = []
+        # First, so that a Ctrl-C between the two leaves no warning of what was undone.
+        self._end_warning()
         self._in_place, self.old = False, {}
         if failed is not None:
-            raise failed
+            try:
+                raise failed
+            finally:
+                # The error and its frame would keep each other until the collector runs.
+                failed = None
 
     def _undo(self, site: _Site) -> ProcvmError | None:
         """Puts back what is still there of a site, page by page; returns what failed first."""
@@ -238,12 +268,6 @@ class Patch:
             *self.overwritten,
         ]
         return failed
-
-    def __del__(self) -> None:
-        # Of an interrupt that came before the first line of the end of the with.
-        if getattr(self, "_in_place", False):
-            with suppress(ProcvmError):
-                self._undo_all()
 
 
 def _first_difference(found: bytes, wanted: bytes) -> int:

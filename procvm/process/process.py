@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 from weakref import WeakMethod
 
 from procvm.address import PAGE_SIZE, as_address, as_int, as_timeout
 from procvm.closing import Closing
-from procvm.errors import NoSuchProcessError, NotStoppedError, WaitTimeoutError
+from procvm.errors import NoSuchProcessError, NotStoppedError, ProcvmError, WaitTimeoutError
 from procvm.linux import pidfd as _pidfd
 from procvm.linux import procfs
-from procvm.linux.libc import errno_error
 from procvm.linux.pagemap import is_own
+from procvm.linux.pidfd import ended
 from procvm.linux.procfs import AT_ENTRY, has_memory, parse_auxv
 from procvm.linux.procmap import entry_at
 from procvm.mm.search import ranges_of
@@ -26,7 +25,7 @@ from procvm.newfile import new_file
 from procvm.own.buffers import Buffer
 from procvm.process.atomic import Holder
 from procvm.process.facts import Facts, names_of_program
-from procvm.process.image import Image, ended, open_image
+from procvm.process.image import Image, open_image
 from procvm.process.mapped import Mapped
 from procvm.process.mappedfile import MappedFile, SlowFiles, open_mapped
 from procvm.process.maps import Maps, Vma, vma_of
@@ -62,6 +61,9 @@ class Process(Mapped, Closing):
         self._memory.holding = WeakMethod(self._hold)
         self._vm = VmSpace(self._memory)
         self._slow = SlowFiles(image.pid)
+        self._patches: list[weakref.ref[Patch]] = []
+        # Not by __del__: a Ctrl-C that lands in there is swallowed.
+        image.warn_if_dropped(repr(self))
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"
@@ -99,15 +101,7 @@ class Process(Mapped, Closing):
             ClosedError: It was closed.
         """
         address = as_address(address)
-        files = self._image.open_files()
-        try:
-            found = entry_at(files.maps.number, address)
-        except OSError as error:
-            if error.errno == errno.ESRCH:
-                raise self._image.gone() from None
-            raise errno_error(
-                error.errno or errno.EIO, "asking for a mapping", pid=self.pid
-            ) from None
+        found = self._image.ask(lambda maps: entry_at(maps, address), "asking for a mapping")
         return None if found is None else vma_of(found)
 
     def snapshot(
@@ -268,7 +262,10 @@ class Process(Mapped, Closing):
             data: What to write.
             expect: What has to be there before, as many bytes; without it anything.
         """
-        return Patch(self._vm, self._hold).also(address, data, expect=expect)
+        patch = Patch(self._vm, self._hold, self.pid).also(address, data, expect=expect)
+        self._patches[:] = [found for found in self._patches if found() is not None]
+        self._patches.append(weakref.ref(patch))
+        return patch
 
     def unchanged(self, ranges: Iterable[Any]) -> Unchanged:
         """Returns a watch over ranges: ``with process.unchanged(ranges) as kept:``.
@@ -300,7 +297,7 @@ class Process(Mapped, Closing):
         Raises:
             ClosedError: It was closed.
         """
-        return not ended(self._image.open_pidfd().number)
+        return not self._image.has_ended()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the process has ended.
@@ -321,27 +318,39 @@ class Process(Mapped, Closing):
             ClosedError: It was closed.
         """
         timeout = as_timeout(timeout)
-        held = self._image.open_pidfd()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not ended(held.number, None if deadline is None else _ms_until(deadline)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(
-                    f"process {self.pid} has not ended within {timeout} s", pid=self.pid
-                )
-        return _pidfd.exit_status(held.number, self.pid)
+        with self._image.open_pidfd().use() as pidfd:
+            while not ended(pidfd, None if deadline is None else _ms_until(deadline)):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise WaitTimeoutError(
+                        f"process {self.pid} has not ended within {timeout} s", pid=self.pid
+                    )
+            self._image.open_pidfd()  # closed by another thread before, it tells nothing
+            return _pidfd.exit_status(pidfd, self.pid)
 
     def close(self) -> None:
         """Lets go of the process, which runs on. Twice is fine.
 
         Every later use of it, of its `vm` and of cursors over it raises
-        ClosedError.
+        ClosedError. Patches that are still in place are undone.
         """
+        self._undo_patches()
         self._image.close()
 
-    def __del__(self) -> None:
-        image: Image | None = getattr(self, "_image", None)
-        if image is not None and not image.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+    def _undo_patches(self) -> None:
+        """Undoes what a Ctrl-C left in place, just before the first line of a patch's end."""
+        for found in self._patches:
+            patch = found()
+            if patch is not None:
+                with suppress(ProcvmError):
+                    patch.close()
+        self._patches.clear()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be pickled: it has to be closed where it was opened; pickle its vm, "
+            "which opens the process again where it is used"
+        )
 
 
 def _ms_until(deadline: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from procvm.errors import UnsupportedError
 from procvm.escape import printable
+from procvm.testing.private import is_own_program, is_private
 
 __all__ = ["CompilerError", "compile_c", "user_cache"]
 
@@ -46,8 +48,9 @@ def compile_c(
     Args:
         source: The text.
         cflags: More arguments of the compiler; libraries too (``-lm``).
-        cache: The folder where programs are kept; without it one of the user's. Where that
-            can not be written they are kept for this run.
+        cache: The folder where programs are kept; without it one of the user's. A folder
+            that cannot be written, or that another user can write to, is not used: then
+            they are kept in the user's, or for this run.
         name: What the program's name begins with, for whoever looks at processes.
 
     Raises:
@@ -58,19 +61,20 @@ def compile_c(
     command, version = _compiler(os.environ.get("CC", ""), os.environ.get("PATH", os.defpath))
     what = json.dumps([command, version, platform.machine(), _FLAGS, list(cflags), source])
     key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    program = _writable(user_cache() if cache is None else cache) / f"{name}-{key}"
-    if not program.exists():
+    program = _private_folder(cache) / f"{name}-{key}"
+    if not is_own_program(program):
         _compile(command, source, cflags, program)
     return program
 
 
-def _writable(folder: Path) -> Path:
-    """Returns a folder that programs can be put into: the one given, or one for this run."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return _of_this_run()
-    return folder if os.access(folder, os.W_OK | os.X_OK) else _of_this_run()
+def _private_folder(cache: Path | None) -> Path:
+    """Returns a folder for programs that no other user can put one into."""
+    for folder in [user_cache()] if cache is None else [cache, user_cache()]:
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK) and is_private(folder):
+                return folder
+    return _of_this_run()
 
 
 @functools.cache
@@ -134,4 +138,5 @@ def _compile(command: list[str], source: str, cflags: Sequence[str], program: Pa
                     ]
                 )
             )
+        os.chmod(made, 0o700)  # with a umask of 002 it would not be taken for our own
         os.replace(made, program)

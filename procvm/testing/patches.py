@@ -59,6 +59,6 @@ class Patches(Closing):
             except Exception as error:  # noqa: BLE001 (raised below, when all is undone)
                 failures.append(error)
         if len(failures) == 1:
-            raise failures[0]
+            raise failures.pop()
         if failures:
             raise ExceptionGroup("patches that could not be undone", failures)

@@ -13,7 +13,7 @@ from procvm.linux import procfs
 from procvm.process.maps import Maps
 from procvm.process.process import Process, open_process
 from procvm.testing.hexdump import hexdump_readable
-from procvm.testing.spawner import Spawned, spawners
+from procvm.testing.spawner import Spawned, open_spawners
 from procvm.tracee.tracee import Tracee
 
 __all__ = ["sections"]
@@ -102,7 +102,7 @@ def _processes(errors: list[BaseException]) -> dict[int, Process]:
                 if isinstance(value, Process) and _is_open(value):
                     found[value.pid] = value
             traceback = traceback.tb_next
-    for spawner in list(spawners):
+    for spawner in open_spawners():
         found.update((process.pid, process) for process in spawner.children if _is_open(process))
     return found
 
@@ -157,7 +157,7 @@ def _window(address: int, dump_len: int, limit: int) -> tuple[int, int]:
 
 
 def _all_states() -> Iterator[str]:
-    processes = [process for spawner in list(spawners) for process in spawner.children]
+    processes = [process for spawner in open_spawners() for process in spawner.children]
     for process in processes[-_MOST_PROCESSES:]:
         yield _state(process)
     if len(processes) > _MOST_PROCESSES:

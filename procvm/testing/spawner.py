@@ -32,7 +32,7 @@ from procvm.testing.keeper_process import end_all
 from procvm.tracee.spawn import spawn
 from procvm.tracee.tracee import Tracee
 
-__all__ = ["Child", "Spawned", "Spawner", "spawners"]
+__all__ = ["Child", "Spawned", "Spawner", "open_spawners"]
 
 File: TypeAlias = int | IO[bytes] | None
 Arg: TypeAlias = str | bytes | os.PathLike[str]
@@ -87,10 +87,6 @@ class Spawned(Process):
         """Lets go of its memory; see `Process.close`."""
         if self._was_opened:
             super().close()
-
-    def __del__(self) -> None:
-        if self._was_opened:
-            super().__del__()
 
     @property
     def stdin(self) -> Any:
@@ -233,7 +229,8 @@ class Spawner(Closing):
         self._children: list[Child] = []
         self._births: list[_Birth] = []
         self._closed = False
-        spawners.add(self)
+        _spawners[:] = [found for found in _spawners if found() is not None]
+        _spawners.append(weakref.ref(self))
 
     def lack(self, error: UnsupportedError) -> NoReturn:
         """Says that this machine lacks something, in the way that was asked for."""
@@ -392,12 +389,20 @@ class Spawner(Closing):
             else:
                 self._children.remove(child)
         if late:
-            raise late[0]
-        spawners.discard(self)
+            raise late.pop(0)
+        _spawners[:] = [found for found in _spawners if found() not in (None, self)]
 
 
-spawners: weakref.WeakSet[Spawner] = weakref.WeakSet()
-"""Those that are open."""
+_spawners: list[weakref.ref[Spawner]] = []
+"""Those that are open.
+
+Not a WeakSet: its callbacks are Python that runs in a deallocation, where a Ctrl-C is swallowed.
+"""
+
+
+def open_spawners() -> list[Spawner]:
+    """Returns the spawners that are open."""
+    return [spawner for found in _spawners if (spawner := found()) is not None]
 
 
 def _start_traced(

@@ -64,13 +64,14 @@ class Calls:
             raise ClosedError(f"process {self._image.pid} was detached from; attach again")
         if self._channel is None or self._channel.closed:
             self.drop()
-            files = self._image.open_files()
-            self._channel = open_channel(
-                self._image.pid,
-                self._image.open_pidfd().number,
-                (files.mem.number, files.maps.number),
-                self._image.token_address,
-            )
+            image = self._image
+            files = image.open_files()
+            with (
+                image.open_pidfd().use() as pidfd,
+                files.mem.use() as mem,
+                files.maps.use() as maps,
+            ):
+                self._channel = open_channel(image.pid, pidfd, (mem, maps), image.token_address)
         return self._channel
 
     def look_for_peers(self) -> None:

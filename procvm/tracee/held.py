@@ -253,7 +253,8 @@ class Standstill:
         at = bisect_right(vmas, (address, _LAST)) - 1
         if at >= 0 and address < vmas[at].end:
             return vmas[at]
-        found = entry_at(self._files.maps.number, address)
+        with self._files.maps.use() as maps:
+            found = entry_at(maps, address)
         if found is not None:
             # Twice if two threads ask for it at once, which does no harm.
             insort(vmas, found)
@@ -269,7 +270,8 @@ class Standstill:
                 return None
             if (vma.inode or vma.dev != (0, 0)) and not self._is_copied(number):
                 return None
-            data = os.pread(self._files.mem.number, PAGE_SIZE, address)
+            with self._files.mem.use() as mem:
+                data = os.pread(mem, PAGE_SIZE, address)
         except OSError:
             return None  # a read of its own finds out why
         if len(data) != PAGE_SIZE or not self.lasts:
@@ -292,7 +294,8 @@ class Standstill:
         """
         address, size, expected, desired = what
         needs = what.needs
-        mem = self._files.mem.number
+        # The owner first: while it lives here, `close` by another thread leaves the number be.
+        owner, mem = self._files.mem.owner, self._files.mem.number
         found: bytes | None = None
         lived = True
         try:
@@ -310,6 +313,7 @@ class Standstill:
             return None
         finally:
             lived = self.reliance.end()
+            del owner
         if found is not None and not lived:
             raise tracer_ended(self.image.pid)
         return found if found is not None and len(found) == size else None
@@ -391,7 +395,9 @@ class HeldMemory(UserMemory):
             raise hold_is_over(still.image.pid)
         # Nothing but the end of the target ends it otherwise; the kernel tells that end
         # once the tracer has reaped the last thread.
-        if ended(still.image.open_pidfd().number, _LAST_BREATH_MS):
+        with still.image.open_pidfd().use() as pidfd:
+            has_ended = ended(pidfd, _LAST_BREATH_MS)
+        if has_ended:
             raise still.image.gone()
         raise hold_is_over(still.image.pid)
 

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeAlias, cast
 
 from procvm.address import as_int, as_timeout
 from procvm.errors import ProcessExitedError, UnsupportedError
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
 from procvm.process.image import open_image
 from procvm.tracee.calls import Calls
 from procvm.tracee.tracee import LONGEST_HOLD, Tracee
@@ -242,7 +242,7 @@ def _become(
     longest_hold: float | None,
 ) -> Tracee:
     """Lets the trampoline become the program, held at its first instruction."""
-    pidfd = Fd(os.pidfd_open(popen.pid))
+    pidfd = Fd.of(os.pidfd_open, popen.pid)
     channel = open_channel(popen.pid, pidfd.number)
     try:
         try:

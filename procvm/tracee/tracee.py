@@ -173,7 +173,8 @@ class Tracee(Process):
         self._image.open_files()
         found = procfs.threads(self.pid)
         # Listed by the number: they are of this process if that is still there.
-        if not found or not self._image.is_there():
+        self._image.prove()
+        if not found:
             raise self._image.gone()
         return [Thread(*fields) for fields in found]
 
@@ -293,7 +294,8 @@ class Tracee(Process):
         if not 0 < number < signal.NSIG:
             raise ValueError(f"no signal has the number {number}; give 1 to {signal.NSIG - 1}")
         try:
-            signal.pidfd_send_signal(self._image.open_pidfd().number, number)
+            with self._image.open_pidfd().use() as pidfd:
+                signal.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             raise self._image.gone() from None
         except PermissionError as error:
@@ -314,6 +316,7 @@ class Tracee(Process):
     def close(self) -> None:
         """Lets go of the target, which runs on. Twice is fine."""
         if not self._calls.closed:
+            self._undo_patches()  # before the hold ends in which they were made
             try:
                 self._calls.request(Op.DETACH)
             except ProcvmError:

@@ -462,10 +462,6 @@ def _sharer(target: Subject) -> Iterator[int]:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.xfail(
-    reason="the descriptors stay good while another process keeps the memory (architecture.md)",
-    strict=True,
-)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Backend) -> None:
     """Row 12: the process runs another program, though one that shared its memory still has it."""
@@ -480,29 +476,6 @@ def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Ba
         target.hexes()
         accesses.assert_all_raise(procvm.ProcessExecedError)
         assert process.is_alive()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_exec_while_another_process_keeps_the_old_memory(backend: Backend) -> None:
-    """Row 12: while a process that shared its memory lives, that is reached or an error told.
-
-    Never the new program's: a read by number notices the exec, and the descriptors lead to the
-    memory that was opened.
-    """
-    with Subject() as target, _sharer(target) as sharer:
-        with procvm.open(target.pid, backend=backend) as process:
-            accesses = Accesses(process, target.address)
-            accesses.assert_all_work()
-            target.send(f"exec {compiled('subject')}")
-            target.hexes()
-            if backend == "auto":
-                with pytest.raises(procvm.ProcessExecedError):
-                    process.vm.read_bytes(target.address, 64)
-            else:
-                assert process.vm.read_bytes(target.address, 64) == pattern(target.address, 64)
-            assert process.is_alive()
-        with procvm.open(sharer, backend=backend) as process:
-            assert process.vm.read_bytes(target.address, 64) == pattern(target.address, 64)
 
 
 @as_root

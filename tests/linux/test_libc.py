@@ -10,7 +10,7 @@ import signal
 import pytest
 
 import procvm
-from procvm.linux.fds import Fd
+from procvm.fds import Fd
 from procvm.linux.libc import errno_error
 from procvm.linux.pidfd import exit_status
 

@@ -373,8 +373,7 @@ def _interrupted(patch: Any, where: str, at: int) -> tuple[bool, bool]:
             return None
         above: FrameType | None = frame
         while above is not None and above.f_code.co_name != where:
-            # Another patch may be collected just then: it is not meant.
-            above = None if above.f_code.co_name == "__del__" else above.f_back
+            above = above.f_back
         if event == "line" and above is not None:
             count += 1
             if count == at:
@@ -411,10 +410,8 @@ def test_ctrl_c_before_any_line_leaves_nothing_patched(
         at += 1
         patch = opened.patch(places[0], b"abc").also(places[1], b"def").also(places[2], b"g")
         came, _ = _interrupted(patch, where, at)
-        # Before the first line of __exit__ nothing can be caught: then as it is forgotten.
-        del patch
-        if not is_as_it_was():
-            gc.collect()
+        # Before the first line of __exit__ nothing can be caught: then `close` undoes it.
+        patch.close()
         if not is_as_it_was():
             left.append(at)
             for place in places:
@@ -434,6 +431,7 @@ def test_ctrl_c_as_it_is_undone_tells_of_no_change(
         at += 1
         patch = opened.patch(base, b"abc").also(base + PAGE, b"def")
         came, _ = _interrupted(patch, "__exit__", at)
+        patch.close()
         if patch.overwritten:
             told.append(at)
     assert told == []
@@ -610,3 +608,50 @@ def test_what_came_and_went_is_told_beside_the_runs(
     with opened.unchanged([(base, base + PAGE)]) as kept:
         playground.map(base, PAGE)
     assert (kept.gone, kept.new, kept.runs) == ([], [(base, base + PAGE)], [])
+
+
+def test_patch_dropped_in_place_warns_and_writes_nothing(
+    playground: Playground, base: int, opened: procvm.Process
+) -> None:
+    """A patch that lost its with statement is told of, and the target is left alone."""
+    patch = opened.patch(base, b"abc")
+    patch.__enter__()
+    with pytest.warns(ResourceWarning, match=f"{base:#x} of process {playground.pid}"):  # noqa: PT031
+        del patch
+        gc.collect()
+    assert playground.peek(base, 4) == b"abc" + pattern(base, 4)[3:]
+
+
+def test_patch_close_undoes_it(playground: Playground, base: int, opened: procvm.Process) -> None:
+    """`close` ends a patch that has no with statement; twice is fine."""
+    patch = opened.patch(base, b"abc")
+    patch.close()
+    patch.__enter__()
+    assert playground.peek(base, 3) == b"abc"
+    patch.close()
+    patch.close()
+    assert playground.peek(base, 3) == pattern(base, 3)
+
+
+def test_process_close_undoes_patches_in_place(playground: Playground, base: int) -> None:
+    """A Ctrl-C before the first line of a patch's end leaves it to the end of the process's."""
+    with procvm.open(playground.pid) as process:
+        patch = process.patch(base, b"abc")
+        patch.__enter__()
+        assert playground.peek(base, 3) == b"abc"
+    assert playground.peek(base, 3) == pattern(base, 3)
+
+
+def test_patch_that_fails_keeps_no_descriptor(playground: Playground, base: int) -> None:
+    """Its error is freed without the collector, and what it kept with it."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = sorted(os.listdir("/proc/self/fd"))
+        with procvm.open(playground.pid) as process:
+            where = playground.layout("rw")
+            with pytest.raises(procvm.PageFaultError), process.patch(where, b"abc"):
+                playground.unmap(where, PAGE)
+        assert sorted(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()

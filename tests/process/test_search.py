@@ -437,17 +437,6 @@ def test_a_space_pickles(process: procvm.Process, playground: Playground) -> Non
         vm.read_bytes(start, 2 * PAGE)
 
 
-def test_a_space_of_a_target_that_has_ended_does_not_unpickle(playground: Playground) -> None:
-    """The error says which process it was."""
-    with procvm.open(playground.pid) as process:
-        data = pickle.dumps(process.vm)
-    playground.popen.kill()
-    playground.popen.wait()
-    with pytest.raises(procvm.NoSuchProcessError) as caught:
-        pickle.loads(data)
-    assert caught.value.pid == playground.pid
-
-
 def test_a_space_of_a_closed_process_says_so(playground: Playground) -> None:
     """As every other use of it; the target still runs the same program."""
     with procvm.open(playground.pid) as process:

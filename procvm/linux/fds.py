@@ -1,5 +1,0 @@
-"""File descriptors; see `procvm.fds`."""
-
-from procvm.fds import Fd
-
-__all__ = ["Fd"]
