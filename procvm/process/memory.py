@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar, final
-from weakref import WeakMethod
 
 from procvm.errors import (
     AccessDeniedError,
@@ -66,7 +65,9 @@ class ProcessMemory(UserMemory):
         self._to_read = 0 if forced else READ
         self._to_write = 0 if forced else WRITE
         # Weak: a process and its memory in a cycle would keep descriptors open.
-        self.holding: WeakMethod[Callable[[], AbstractContextManager[object]]] | None = None
+        self.holding: Callable[[], Callable[[], AbstractContextManager[object]] | None] | None = (
+            None
+        )
 
     @classmethod
     def of_pickled(cls, pickled: Pickled, *, forced: bool) -> ProcessMemory:

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal, NoReturn, cast
-from weakref import WeakMethod
 
 from procvm.address import PAGE_SIZE, as_address, as_int, as_timeout
 from procvm.closing import Closing
@@ -43,6 +42,22 @@ _LOOK_MS = 50
 """The same, where its hold may have ended for another reason."""
 
 
+def _hold_of(
+    ref: weakref.ref[Process],
+) -> Callable[[], Callable[[], AbstractContextManager[object]] | None]:
+    """Returns a function that gives what holds a process, or None once it was dropped.
+
+    Not a WeakMethod: its callback is Python that runs in a deallocation, where a Ctrl-C is
+    swallowed.
+    """
+
+    def hold() -> Callable[[], AbstractContextManager[object]] | None:
+        process = ref()
+        return None if process is None else process._hold  # pyright: ignore[reportPrivateUsage]  # this module's own
+
+    return hold
+
+
 class Process(Mapped, Closing):
     """A live process whose memory can be read and written; it is never stopped.
 
@@ -58,7 +73,7 @@ class Process(Mapped, Closing):
             )
         self._image = image
         self._memory = ProcessMemory(image, holder)
-        self._memory.holding = WeakMethod(self._hold)
+        self._memory.holding = _hold_of(weakref.ref(self))
         self._vm = VmSpace(self._memory)
         self._slow = SlowFiles(image.pid)
         self._patches: list[weakref.ref[Patch]] = []
