@@ -35,7 +35,7 @@ def test_watch_shows_each_change_until_its_condition_holds(dials: Dials) -> None
         dials.ask("inc")
         assert watch.stdout.readline().split("\t")[1] == "8\n"
         dials.ask("inc")
-        out, err = watch.communicate(timeout=30)
+        out, err = watch.communicate()
         assert out.split("\t")[1] == "9\n"
         assert (watch.returncode, err) == (0, "")
 
@@ -55,7 +55,7 @@ def test_watch_is_told_of_the_end_of_the_process(dials: Dials) -> None:
         assert watch.stdout is not None
         watch.stdout.readline()
         dials.close()
-        out, err = watch.communicate(timeout=30)
+        out, err = watch.communicate()
         assert (out, watch.returncode) == ("", 4)
         assert err == f"procvm: process {dials.pid} has ended\n"
 
