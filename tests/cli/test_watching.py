@@ -78,6 +78,16 @@ def test_freeze_puts_a_value_back(dials: Dials) -> None:
             wait_for(lambda: process.vm.read_val(at, procvm.i32) == -9)
 
 
+def test_freeze_of_a_process_that_ends_is_told(dials: Dials) -> None:
+    """4, and one line that says so."""
+    with _running("freeze", dials.pid, "g_lives", "-9", "-t", "i32", "-i", "0.005") as frozen:
+        wait_for(lambda: dials.ask("show")[1] == "-9")
+        dials.close()
+        out, err = frozen.communicate()
+        assert (out, frozen.returncode) == ("", 4)
+        assert err == f"procvm: process {dials.pid} has ended\n"
+
+
 def test_diff_shows_what_changed_since_a_snapshot(dials: Dials, tmp_path: Path) -> None:
     """Exactly the bytes that differ, where they are, old and new; 1 where nothing does."""
     core = tmp_path / "before.core"

@@ -33,7 +33,7 @@ from tests.faults.subjects import (
     run_as,
 )
 from tests.faults.tools import GatedTool, Refusal, Tool
-from tests.playground import PAGE, pattern
+from tests.playground import PAGE, Playground, pattern
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 STATIC = ("-static", "-no-pie")
@@ -178,6 +178,40 @@ def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only
     assert faults >= 100, f"{faults} faults"
     # One in a thousand where nothing else runs; more where the tool is kept waiting in between.
     assert touched * 30 <= cycles + 300, f"{touched} of {cycles} read-only pages were written"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_read_of_a_page_that_is_closed_at_any_system_call_gives_no_byte_of_later(
+    playground: Playground, backend: Backend
+) -> None:
+    """Row 10: what the target wrote and made inaccessible meanwhile never counts as read."""
+    base = playground.layout("rw rw")
+    expected = pattern(base, PAGE)
+    secret = bytes(byte ^ 0xFF for byte in expected)
+
+    def close() -> None:
+        playground.poke(base, secret)
+        playground.protect(base, PAGE, "none")
+
+    faults = 0
+    with GatedTool() as tool:
+        tool.do("open", playground.pid, backend)
+        for call in (["read", base, PAGE], ["read_val", base], ["gather", [(base, 8)]]):
+            for n in range(1, MOST_CALLS):
+                playground.protect(base, PAGE, "rw")
+                playground.clear(base, PAGE)
+                held, answer = tool.held_at(n, close, *call)
+                if not held:
+                    break
+                if isinstance(answer, Refusal):
+                    assert answer.name == "PageFaultError", (call, n, answer)
+                    faults += 1
+                elif isinstance(answer, int):
+                    assert answer == int.from_bytes(expected[:8], "little"), (call, n)
+                else:
+                    assert bytes.fromhex(answer) in (expected, expected[:8]), (call, n)
+        tool.do("close")
+    assert faults >= 3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

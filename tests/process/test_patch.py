@@ -208,6 +208,25 @@ def test_arguments_that_make_no_patch(base: int, opened: procvm.Process) -> None
         assert nothing.old == {}
 
 
+def test_patch_of_what_the_target_writes_is_refused(
+    playground: Playground, base: int, opened: procvm.Process
+) -> None:
+    """A thread counts the word up: what was written is not there any more at the look after it."""
+    playground.poke(base, bytes(8))
+    playground.spin(base)
+    patch = opened.patch(base + 8, b"another").also(base, bytes(8))
+
+    def put_in_place() -> None:
+        for _ in range(10_000):  # the thread does not run at every moment
+            with patch:
+                pass
+
+    with pytest.raises(MismatchError) as caught:
+        put_in_place()
+    assert base <= caught.value.address < base + 8
+    assert playground.peek(base + 8, 7) == pattern(base + 8, 7)
+
+
 def test_what_is_given_is_copied(playground: Playground, base: int, opened: procvm.Process) -> None:
     """A buffer that its owner changes later does not change the patch."""
     data, expect = bytearray(b"abc"), bytearray(pattern(base, 3))

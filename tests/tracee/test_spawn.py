@@ -20,7 +20,9 @@ from tests.build import compiled
 from tests.patience import eventually
 from tests.tracee.witness import (
     ROOT,
+    Child,
     assert_free,
+    comm,
     own_children,
     state_of,
     status_field,
@@ -402,6 +404,39 @@ def test_a_tool_without_standard_descriptors_can_spawn(closed: str) -> None:
             cwd=ROOT,
         ).returncode
         assert (status, out.read()) == (0, b"b'x' 0\n")
+
+
+INTERRUPTED = """
+import os, sys, procvm
+# The program that is to become the one that was asked for never does.
+sys.executable = sys.argv[1]
+def children():
+    return open(f"/proc/self/task/{os.getpid()}/children").read().split()
+print("spawning", flush=True)
+try:
+    procvm.spawn(["true"])
+except KeyboardInterrupt:
+    print(children(), flush=True)
+"""
+
+
+def test_spawn_that_is_interrupted_leaves_no_child(tmp_path: Path) -> None:
+    """Ctrl-C while the program is still to be started: what was begun is ended and reaped."""
+    wrapper = tmp_path / "never"
+    wrapper.write_text("#!/bin/sh\nexec sleep 1000\n")
+    wrapper.chmod(0o755)
+    with Child([sys.executable, "-c", INTERRUPTED, str(wrapper)]) as tool:
+        assert tool.line() == "spawning"
+        children = Path(f"/proc/{tool.pid}/task/{tool.pid}/children")
+        assert eventually(
+            lambda: [comm(int(pid)) for pid in children.read_text().split()] == ["sleep"]
+        )
+        (child,) = map(int, children.read_text().split())
+        assert eventually(lambda: state_of(tool.pid) == "S")
+        tool.signal(signal.SIGINT)
+        assert tool.line() == "[]"
+        assert not os.path.exists(f"/proc/{child}")
+        assert tool.popen.wait() == 0
 
 
 def test_spawning_leaves_nothing_behind() -> None:
