@@ -15,8 +15,8 @@ def test_pickle_of_a_space_after_an_exec_reaches_no_byte_of_the_new_program() ->
     """ProcessExecedError, by unpickling or by the first use, where both programs have memory."""
     with Subject() as target:
         with procvm.open(target.pid) as process:
+            # Not unpickled before the exec: it could be told from what was opened then.
             data = pickle.dumps(process.vm)
-            assert pickle.loads(data).read_bytes(target.address, 8)
         target.send(f"exec {compiled('subject')}")
         (address,) = target.hexes()
         for at in (address, target.address):

@@ -48,7 +48,7 @@ def test_exchanges_outside_holds_lose_nothing(threads: int, width: int) -> None:
 @pytest.mark.parametrize("width", [4, 8])
 def test_shared_memory_is_exact_or_refused(width: int, kind: str, held: bool) -> None:
     """Beside a process that nobody stops no increment is lost, be it refused all the time."""
-    found = cas_on_shared(kind, width, 20_000, held=held)
+    found = cas_on_shared(kind, width, 8_000, held=held)
     assert found["lost"] == 0
     assert found["neighbours harmed"] == 0
     assert found["exchanged"] >= 1 or found["refused"] == found["tries"]
@@ -228,7 +228,7 @@ def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None
         os.kill(tracer, signal.SIGKILL)
         assert eventually(lambda: state_of(tracer) == "Z")
         assert_free(target.pid)
-        for _ in range(2000):
+        for _ in range(600):
             try:
                 old = tracee.vm.atomic_load(target.word, procvm.u64)
                 _, good = tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)
