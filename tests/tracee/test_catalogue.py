@@ -754,11 +754,11 @@ class Sweep:
         self.hits: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
         self.tracer = 0
-        failures, self.fds = self.rounds(2)
+        failures, self.fds = self.rounds("2")
         assert failures == {}
 
-    def rounds(self, count: int) -> tuple[dict[str, int], list[str]]:
-        failures, fds, self.tracer = json.loads(self.tool.ask(str(count)))
+    def rounds(self, order: str) -> tuple[dict[str, int], list[str]]:
+        failures, fds, self.tracer = json.loads(self.tool.ask(order))
         return failures, fds
 
     def provoke(self, pid: int, faults: list[tuple[str, str, str]]) -> None:
@@ -767,7 +767,7 @@ class Sweep:
         for call, error, when in faults:
             options += ["-e", f"inject={call}:error={error}:when={when}"]
         with Strace(pid, *options) as strace:
-            failures, _ = self.rounds(5)
+            failures, _ = self.rounds("5 failing")
         for name in injected(strace.stop()):
             self.hits[name] += 1
         self.problems += [f"{faults}: {what}" for what in _foreign(failures)]
@@ -778,7 +778,7 @@ class Sweep:
 
     def finish(self) -> None:
         """Nothing fails any more, and the tool has kept nothing."""
-        failures, fds = self.rounds(3)
+        failures, fds = self.rounds("3")
         assert self.problems == [], "\n".join(self.problems[:40])
         assert failures == {}
         assert not Counter(fds) - Counter(self.fds), (fds, self.fds)
