@@ -335,9 +335,11 @@ def test_ctrl_c_in_the_middle_leaves_no_thread(
         if address == start:
             if slow == "first":
                 assert eventually(readers)
+                interrupted.set()
                 signal.raise_signal(signal.SIGINT)
-            return
-        if slow == "others" and not interrupted.is_set():
+        elif slow == "first":
+            interrupted.wait()
+        elif not interrupted.is_set():
             assert eventually(main_waits)
             interrupted.set()
             os.kill(os.getpid(), signal.SIGINT)
