@@ -329,7 +329,7 @@ def test_ctrl_c_in_the_middle_leaves_no_thread(
     """While the first part is read, or while the others are waited for: nothing reads on."""
     n = 3 * _WORTH
     start = filled(playground, n)
-    interrupted = threading.Event()
+    interrupted, first = threading.Event(), threading.Lock()
 
     def interrupt(address: int, _n: int) -> None:
         if address == start:
@@ -339,9 +339,8 @@ def test_ctrl_c_in_the_middle_leaves_no_thread(
                 signal.raise_signal(signal.SIGINT)
         elif slow == "first":
             interrupted.wait()
-        elif not interrupted.is_set():
+        elif first.acquire(blocking=False):  # one interrupt, of one of them
             assert eventually(main_waits)
-            interrupted.set()
             os.kill(os.getpid(), signal.SIGINT)
 
     buffer = bytearray(n)
