@@ -134,3 +134,35 @@ def test_tracer_killed_between_seeing_a_signal_and_passing_it_on_loses_none(tmp_
         target.signal(signal.SIGUSR2)
         assert eventually(lambda: target.seen(signal.SIGUSR2) == 1)
         assert target.seen(signal.SIGUSR1) == 1
+
+
+def test_stop_of_two_targets_at_a_time_takes_no_event_of_the_other() -> None:
+    """Two threads hold one target each, 300 times: each is stopped whole, and runs on after."""
+    wrong: list[object] = []
+
+    def cycle(target: Work, tracee: procvm.Tracee) -> None:
+        try:
+            for _ in range(300):
+                with tracee.stopped():
+                    found = set(states(target.pid).values())
+                    if found != {"t"}:
+                        wrong.append(found)
+        except BaseException as error:  # noqa: BLE001 (shown by the test's thread)
+            wrong.append(error)
+
+    with (
+        Work("tick", 3) as one,
+        Work("tick", 3) as two,
+        procvm.attach(one.pid) as first,
+        procvm.attach(two.pid) as second,
+    ):
+        threads = [
+            threading.Thread(target=cycle, args=pair) for pair in ((one, first), (two, second))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        one.assert_runs()
+        two.assert_runs()
