@@ -826,7 +826,7 @@ def test_a_hold_that_is_too_short_gives_none() -> None:
     """NotStoppedError if it was over before all was copied, and the target runs."""
     with Work("mixed", 2) as work, procvm.attach(work.pid, longest_hold=0.05) as tracee:
         vma = tracee.maps().filter(perms="rw")[0]
-        with pytest.raises(procvm.NotStoppedError, match="longest_hold") as caught:
+        with pytest.raises(procvm.NotStoppedError) as caught:
             tracee.snapshot([vma], progress=lambda *_: eventually(lambda: not tracee.is_stopped()))
         assert caught.value.pid == work.pid
         work.assert_runs()

@@ -166,3 +166,25 @@ def test_stop_of_two_targets_at_a_time_takes_no_event_of_the_other() -> None:
         assert wrong == []
         one.assert_runs()
         two.assert_runs()
+
+
+def test_stop_of_another_target_while_one_stands_at_an_event_is_no_slower() -> None:
+    """What one target is held at is not taken for news of the other, which stops 50 times."""
+    with (
+        Recorder() as held,
+        Work("tick", 2) as other,
+        procvm.attach(held.pid, longest_hold=None) as first,
+        procvm.attach(other.pid) as second,
+    ):
+        first.stop()
+        held.signal(signal.SIGUSR1)
+        event = first.cont()
+        assert event is not None
+        assert event.signo == signal.SIGUSR1
+        for _ in range(50):
+            with second.stopped():
+                assert set(states(other.pid).values()) == {"t"}
+        other.assert_runs()
+        assert held.seen(signal.SIGUSR1) == 0
+        first.resume()
+        assert eventually(lambda: held.seen(signal.SIGUSR1) == 1)
