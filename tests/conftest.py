@@ -8,11 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
+from tests import progress
+from tests.patience import be_patient
 from tests.playground import Playground
 
 # What a shell starts in its background ignores Ctrl-C, and so would every tool that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+be_patient()
 
 
 @pytest.fixture
@@ -27,3 +31,9 @@ def process(request: pytest.FixtureRequest, playground: Playground) -> Iterator[
     """The playground, opened: once served by process_vm_readv, once by /proc/PID/mem."""
     with procvm.open(playground.pid, backend=request.param) as process:
         yield process
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Shows how the run goes on."""
+    progress.show(config)

@@ -182,7 +182,7 @@ def run_plan(plan: Path, folder: Path) -> list[str]:
         start_new_session=True,
     ) as popen:
         try:
-            stdout, stderr = popen.communicate(timeout=60)
+            stdout, stderr = popen.communicate()
         except BaseException:
             os.killpg(popen.pid, signal.SIGKILL)  # not reaped yet: the group is still this one
             raise

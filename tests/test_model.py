@@ -686,7 +686,7 @@ class MemModel(Model):
 
 
 _SETTINGS = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     derandomize=False,

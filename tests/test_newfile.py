@@ -324,7 +324,6 @@ def test_a_full_file_system_is_left_as_it_was(facets: Facets, tmp_path: Path) ->
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=60,
     )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
@@ -359,7 +358,6 @@ def test_other_file_systems(facets: Facets, tmp_path: Path, kind: str) -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=60,
     )
     if done.returncode == 77:
         pytest.skip(f"the kernel mounts no {kind}: {done.stderr}")
@@ -417,7 +415,6 @@ def saved_read_only(pid: int, folder: Path) -> str:
         text=True,
         cwd=ROOT,
         check=True,
-        timeout=60,
     )
     return done.stdout
 

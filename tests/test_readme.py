@@ -23,7 +23,6 @@ def test_a_block_runs_and_prints_what_its_comments_say(block: str, tmp_path: Pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
@@ -49,7 +48,6 @@ def test_the_tour_comes_to_its_end() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 
 from procvm.errors import (
     AccessDeniedError,
@@ -33,7 +33,10 @@ from procvm.process.atomic import Atomic, Holder, on_shared, vma_of_atomic
 from procvm.process.extents import layout_of
 from procvm.process.image import Image
 
-__all__ = ["ProcessMemory"]
+__all__ = ["Holding", "ProcessMemory"]
+
+Holding: TypeAlias = Callable[[], Callable[[], AbstractContextManager[object]] | None]
+"""Gives the function that holds a process; None once the process was dropped."""
 
 T = TypeVar("T")
 
@@ -65,9 +68,7 @@ class ProcessMemory(UserMemory):
         self._to_read = 0 if forced else READ
         self._to_write = 0 if forced else WRITE
         # Weak: a process and its memory in a cycle would keep descriptors open.
-        self.holding: Callable[[], Callable[[], AbstractContextManager[object]] | None] | None = (
-            None
-        )
+        self.holding: Holding | None = None
 
     @classmethod
     def of_pickled(cls, pickled: Pickled, *, forced: bool) -> ProcessMemory:

@@ -28,7 +28,7 @@ from procvm.process.image import Image, open_image
 from procvm.process.mapped import Mapped
 from procvm.process.mappedfile import MappedFile, SlowFiles, open_mapped
 from procvm.process.maps import Maps, Vma, vma_of
-from procvm.process.memory import ProcessMemory
+from procvm.process.memory import Holding, ProcessMemory
 from procvm.process.patch import Patch, Unchanged
 from procvm.process.snapshot import Snapshot, take_snapshot, write_core
 
@@ -42,9 +42,7 @@ _LOOK_MS = 50
 """The same, where its hold may have ended for another reason."""
 
 
-def _hold_of(
-    ref: weakref.ref[Process],
-) -> Callable[[], Callable[[], AbstractContextManager[object]] | None]:
+def _hold_of(ref: weakref.ref[Process]) -> Holding:
     """Returns a function that gives what holds a process, or None once it was dropped.
 
     Not a WeakMethod: its callback is Python that runs in a deallocation, where a Ctrl-C is
@@ -53,7 +51,9 @@ def _hold_of(
 
     def hold() -> Callable[[], AbstractContextManager[object]] | None:
         process = ref()
-        return None if process is None else process._hold  # pyright: ignore[reportPrivateUsage]  # this module's own
+        if process is None:
+            return None
+        return process._hold  # pyright: ignore[reportPrivateUsage]  # this module's own
 
     return hold
 

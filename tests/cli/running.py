@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import pytest
 
 from procvm.cli.run import run
 from tests.build import compiled
+from tests.patience import PATIENCE, eventually
 
 COMMAND = [sys.executable, "-m", "procvm"]
 
@@ -81,7 +81,6 @@ def in_process(*args: object, **settings: Any) -> Result:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
         **settings,
     )
     return Result(done.returncode, done.stdout, done.stderr)
@@ -110,7 +109,7 @@ class OnTerminal:
         self._waited = at + len(text)
 
     def _read(self) -> bool:
-        assert select.select([self.fd], [], [], 30)[0], f"nothing more came: {self.seen!r}"
+        assert select.select([self.fd], [], [], PATIENCE)[0], f"nothing more came: {self.seen!r}"
         try:
             data = os.read(self.fd, 1 << 16)
         except OSError:
@@ -205,7 +204,4 @@ class Dials:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Waits until something that nobody tells of has happened."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+    assert eventually(condition), "it did not happen"

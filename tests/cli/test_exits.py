@@ -155,7 +155,7 @@ def test_another_users_process_gives_3(playground: Playground) -> None:
         f"sys.exit(run(['read', '{target}', '0x1000']))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 3, done.stderr
     assert "another user" in _one_line(done.stderr)
@@ -171,7 +171,7 @@ def test_without_its_packages_it_says_what_to_install(package: str) -> None:
         "sys.argv = ['procvm', 'ps']; sys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stdout == ""
@@ -186,7 +186,7 @@ def test_the_viewer_without_its_package_says_what_to_install(dials: Dials) -> No
         f"sys.exit(run(['view', '{dials.pid}']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert _one_line(done.stderr) == (

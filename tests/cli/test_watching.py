@@ -35,7 +35,7 @@ def test_watch_shows_each_change_until_its_condition_holds(dials: Dials) -> None
         dials.ask("inc")
         assert watch.stdout.readline().split("\t")[1] == "8\n"
         dials.ask("inc")
-        out, err = watch.communicate(timeout=30)
+        out, err = watch.communicate()
         assert out.split("\t")[1] == "9\n"
         assert (watch.returncode, err) == (0, "")
 
@@ -55,7 +55,7 @@ def test_watch_is_told_of_the_end_of_the_process(dials: Dials) -> None:
         assert watch.stdout is not None
         watch.stdout.readline()
         dials.close()
-        out, err = watch.communicate(timeout=30)
+        out, err = watch.communicate()
         assert (out, watch.returncode) == ("", 4)
         assert err == f"procvm: process {dials.pid} has ended\n"
 
@@ -76,6 +76,16 @@ def test_freeze_puts_a_value_back(dials: Dials) -> None:
             wait_for(lambda: process.vm.read_val(at, procvm.i32) == -9)
             dials.ask("lives 3")
             wait_for(lambda: process.vm.read_val(at, procvm.i32) == -9)
+
+
+def test_freeze_of_a_process_that_ends_is_told(dials: Dials) -> None:
+    """4, and one line that says so."""
+    with _running("freeze", dials.pid, "g_lives", "-9", "-t", "i32", "-i", "0.005") as frozen:
+        wait_for(lambda: dials.ask("show")[1] == "-9")
+        dials.close()
+        out, err = frozen.communicate()
+        assert (out, frozen.returncode) == ("", 4)
+        assert err == f"procvm: process {dials.pid} has ended\n"
 
 
 def test_diff_shows_what_changed_since_a_snapshot(dials: Dials, tmp_path: Path) -> None:

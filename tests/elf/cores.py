@@ -63,7 +63,7 @@ def gdb(*commands: str, program: str | None = None, core: Path | None = None) ->
         args.append(program)
     if core is not None:
         args += ["-c", str(core)]
-    done = subprocess.run(args, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(args, capture_output=True, check=False)
     return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from tests.build import compiled
-from tests.tracee.witness import eventually, states
+from tests.patience import eventually
+from tests.tracee.witness import states
 
 FLAGS = ("-rdynamic", "-g", "-ldl")
 

@@ -73,7 +73,6 @@ def run(script: str, *arguments: object, given: str = "") -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
         cwd=EXAMPLES,
     )
     assert done.stderr == ""

@@ -66,17 +66,21 @@ def _readers(at: Addresses) -> list[Callable[[procvm.VmSpace], set[int]]]:
 
 
 def exec_race(
-    pid: int, at: Addresses, nr_opens: int, backend: Backend, *, forced_too: bool
+    pid: int, at: Addresses, nr_execs: int, backend: Backend, *, forced_too: bool
 ) -> dict[str, int]:
     """Opens a process that execs at full speed again and again, and accesses each until it is gone.
 
-    Every fourth is accessed with protections ignored, if that is asked for.
+    Every fourth is accessed with protections ignored, if that is asked for. It goes on until so
+    many execs were met, and half as many writes and twice as many reads by then.
 
     Returns:
         How often what happened.
     """
     seen: Counter[str] = Counter()
-    for k in range(nr_opens):
+    for k in range(100 * nr_execs):
+        writes = seen["writes"] + seen["writes refused"]
+        if min(seen["execed"], seen["reads"] // 2, 2 * writes) >= nr_execs:
+            break
         try:
             process = procvm.open(pid, backend=backend)
         except procvm.ProcessExecedError:
@@ -90,6 +94,8 @@ def exec_race(
             _refused(process, at, procvm.ProcessExecedError)
             if not process.is_alive():
                 raise WrongAnswerError("an exec is not an end")
+    else:
+        raise AssertionError(f"too little was met: {dict(seen)}")
     return dict(seen)
 
 

@@ -21,13 +21,11 @@ import pytest
 
 import procvm
 from tests.build import compiled
+from tests.patience import PATIENCE
 from tests.playground import PAGE, Playground, pattern
 
 NOBODY = 65534
 DAEMON = 1
-
-HANG_AFTER = 60.0
-"""Seconds after which something is said to hang; nothing waits for it in a run that goes well."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users, namespaces")
 
@@ -135,7 +133,7 @@ class Child:
         """Returns the next line; fails if none comes, because the process ended or hangs."""
         assert self.popen.stdout is not None
         while b"\n" not in self._rest:
-            if not self._poll.poll(HANG_AFTER * 1000):
+            if not self._poll.poll(PATIENCE * 1000):
                 raise AssertionError(f"process {self.pid} hangs")
             part = os.read(self.popen.stdout.fileno(), 1 << 20)
             if not part:

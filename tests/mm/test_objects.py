@@ -1052,7 +1052,7 @@ def test_a_shared_segment_is_one_memory_with_a_child() -> None:
                 assert child.stdout is not None
                 assert bytes.fromhex(child.stdout.readline()) == b"to child"
                 segment.write_bytes(PAGE, b"DCBAdcba")
-                child.communicate("go\n", timeout=30)
+                child.communicate("go\n")
             finally:
                 child.kill()
         assert child.returncode == 0

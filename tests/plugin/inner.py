@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from pathlib import Path
 from typing import Self
 
-_LONGEST = 60.0
+from tests.patience import PATIENCE, eventually
+
 _MARK = "PROCVM_INNER_RUN"
 
 # No other plugin than those that a test is about: each takes its time to load.
@@ -82,7 +82,7 @@ class Inner:
         """Waits until a test has called ``tell_ready()``."""
         poll = select.poll()
         poll.register(self._ready, select.POLLIN)
-        assert poll.poll(_LONGEST * 1000), "the inner test is not ready"
+        assert poll.poll(PATIENCE * 1000), "the inner test is not ready"
         if not os.read(self._ready, 1):
             assert self.popen.stdout is not None
             raise AssertionError(self.popen.stdout.read())
@@ -93,7 +93,7 @@ class Inner:
 
     def ended(self) -> tuple[int, str]:
         """Waits for its end; returns its status and what it printed."""
-        text, _ = self.popen.communicate(timeout=_LONGEST)
+        text, _ = self.popen.communicate()
         return self.popen.returncode, text
 
     def left(self, *, but: str = "\0") -> list[str]:
@@ -102,12 +102,12 @@ class Inner:
         Args:
             but: Commands with this text do not count.
         """
-        deadline = time.monotonic() + 5
-        while True:
-            found = [line for line in _with_mark(self._mark.encode()) if but not in line]
-            if not found or time.monotonic() > deadline:
-                return found
-            time.sleep(0.005)
+
+        def found() -> list[str]:
+            return [line for line in _with_mark(self._mark.encode()) if but not in line]
+
+        eventually(lambda: not found())
+        return found()
 
     def __enter__(self) -> Self:
         return self

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
+
+from tests.patience import eventually
 
 
 def state_of(pid: int) -> str:
@@ -16,14 +17,13 @@ def state_of(pid: int) -> str:
 
 
 def is_gone(pid: int) -> bool:
-    """Returns whether a process is gone, or is a zombie that init has not reaped yet, soon."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
+    """Waits until a process is gone, or is a zombie that init has not reaped yet."""
+
+    def gone() -> bool:
         state = state_of(pid)
-        if not state or (state == "Z" and not _is_ours(pid)):
-            return True
-        time.sleep(0.001)
-    return False
+        return not state or (state == "Z" and not _is_ours(pid))
+
+    return eventually(gone)
 
 
 def _is_ours(pid: int) -> bool:

@@ -149,7 +149,7 @@ def test_wait_until_says_what_was_there_last(playground: Playground) -> None:
     begun = time.monotonic()
     with pytest.raises(AssertionError) as caught:
         wait_until(process, base, procvm.u64, lambda value: value == 78, 0.05)
-    assert 0.05 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.05
     assert f"the u64 at {base:#x} of process {process.pid} was not" in str(caught.value)
     assert str(caught.value).endswith("and is 77 (0x4d)")
     playground.poke(base, bytes(Point(5, 1.5)))
@@ -197,7 +197,7 @@ def test_a_patch_of_a_process_that_ended_is_fine(make: Playgrounds) -> None:
         patch(first.process, first.base, b"ab")
         patch(second.process, second.base, b"ab")
         second.tracee.kill()
-        second.tracee.wait(10)
+        second.tracee.wait()
     assert first.peek(first.base, 2) == before
 
 

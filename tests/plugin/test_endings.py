@@ -117,7 +117,7 @@ def test_a_crash_of_the_test_process_leaves_nothing(
             {body}
         """
     with Inner(tmp_path, code, "-p", "no:faulthandler", cache=cache) as inner:
-        assert inner.popen.wait(60) == status
+        assert inner.popen.wait() == status
         # A child that the test itself forked is its own.
         assert inner.left(but="pytest") == []
 
@@ -199,7 +199,7 @@ def test_a_daemon_is_not_ours(tmp_path: Path, cache: Path) -> None:
             daemon = "exec setsid sh -c 'sleep 1000 > /dev/null 2>&1 & echo $!'"
             child = procvm_spawn(["sh", "-c", daemon])
             print("DAEMON", int(child.stdout.readline()))
-            assert child.wait(10) == 0
+            assert child.wait() == 0
         """
     with Inner(tmp_path, code, "-s", cache=cache) as inner:
         _, text = inner.ended()

@@ -168,7 +168,7 @@ def test_a_playground_that_has_ended_says_so(make: Playgrounds) -> None:
     """Every question is a ProcessExitedError then."""
     playground = make("rw")
     playground.tracee.kill()
-    playground.tracee.wait(10)
+    playground.tracee.wait()
     with pytest.raises(procvm.ProcessExitedError):
         playground.peek(playground.base, 1)
 

@@ -166,9 +166,9 @@ def test_the_processes_of_a_failed_test_are_told(run: pytest.Pytester) -> None:
             named.stdout.readline()
             held = procvm_spawn(["sleep", "1000"], stopped=True)
             crashed = procvm_spawn(["sh", "-c", "kill -SEGV $$"], traced=False)
-            crashed.wait(10)
+            crashed.wait()
             done = procvm_spawn(["true"])
-            done.wait(10)
+            done.wait()
             print("pids", named.pid, held.pid, crashed.pid, done.pid)
             assert 0
         """
@@ -301,10 +301,10 @@ PTRACE = """
 
     @pytest.mark.needs_ptrace
     def test_it(procvm_spawn):
-        assert procvm_spawn(["true"]).wait(10) == 0
+        assert procvm_spawn(["true"]).wait() == 0
 
     def test_other(procvm_spawn):
-        assert procvm_spawn(["true"], traced=False).wait(10) == 0
+        assert procvm_spawn(["true"], traced=False).wait() == 0
     """
 
 FILTER = f"""
@@ -369,7 +369,7 @@ def test_without_the_cache_plugin(
     run.makepyfile(
         """
         def test_it(procvm_spawn):
-            assert procvm_spawn("int main(void) { return 9; }").wait(10) == 9
+            assert procvm_spawn("int main(void) { return 9; }").wait() == 9
         """
     )
     inside(run, "-p", "no:cacheprovider").assert_outcomes(passed=1)

@@ -55,7 +55,7 @@ def test_c_source_is_compiled_and_started(spawn: Spawner, traced: bool) -> None:
     assert words == [b"one", b"two"]
     assert process.vm.read_val(int(address, 16), procvm.u64) == 0x1122334455667788
     process.stdin.close()
-    assert process.wait(10) == 7
+    assert process.wait() == 7
     assert process.returncode == 7
     assert process.poll() == 7
 
@@ -64,8 +64,8 @@ def test_a_file_of_c_source_is_a_program_too(spawn: Spawner, tmp_path: Path) -> 
     """A path that ends in .c is compiled, with the flags that are given."""
     source = tmp_path / "status.c"
     source.write_text("int main(void) { return STATUS; }")
-    assert spawn(source, cflags=["-DSTATUS=5"]).wait(10) == 5
-    assert spawn(source, cflags=["-DSTATUS=6"]).wait(10) == 6
+    assert spawn(source, cflags=["-DSTATUS=5"]).wait() == 5
+    assert spawn(source, cflags=["-DSTATUS=6"]).wait() == 6
 
 
 def test_a_list_is_a_command(spawn: Spawner, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_list_is_a_command(spawn: Spawner, tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
         process = spawn(["pwd"], stdout=out, cwd=tmp_path, traced=False)
         assert process.stdout is None
-        assert process.wait(10) == 0
+        assert process.wait() == 0
     assert (tmp_path / "out").read_text() == f"{tmp_path}\n"
 
 
@@ -110,7 +110,7 @@ def test_a_process_that_has_ended_is_fine(spawn: Spawner) -> None:
         pass
     assert first.returncode == -signal.SIGKILL
     second = spawn(["true"], traced=False)
-    assert second.wait(10) == 0
+    assert second.wait() == 0
     third = spawn(["sleep", "1000"], traced=False)
     third.kill()
     os.waitpid(third.pid, 0)
@@ -123,7 +123,7 @@ def test_one_that_ends_before_it_is_opened_has_no_memory(spawn: Spawner) -> None
     for _ in range(10):
         process = spawn(["sh", "-c", "echo done; exit 4"], traced=False)
         assert process.stdout.read() == b"done\n"
-        assert process.wait(10) == 4
+        assert process.wait() == 4
         assert not process.is_alive()
         assert repr(process).startswith(f"<Spawned {process.pid}")
         with pytest.raises(procvm.ProcessExitedError):
@@ -191,12 +191,12 @@ def test_a_program_is_compiled_once(programs: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with Spawner(cache) as spawn:
         source = "int main(void) { return 0; }"
-        spawn(source).wait(10)
+        spawn(source).wait()
         (program,) = (path for path in cache.iterdir() if not path.suffix)
         made = program.stat()
-        spawn(source).wait(10)
+        spawn(source).wait()
         assert program.stat().st_ino == made.st_ino
-        spawn(source, cflags=["-O2"]).wait(10)
+        spawn(source, cflags=["-O2"]).wait()
     assert sorted(path.suffix for path in cache.iterdir()) == ["", "", ".c", ".c"]
     assert program.with_name(f"{program.name}.c").read_text() == source
 
@@ -207,7 +207,7 @@ def test_the_programs_of_a_user_are_kept_in_his_cache(
     """Without a folder it is that of XDG_CACHE_HOME, which nobody else can read."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with Spawner() as spawn:
-        assert spawn("int main(void) { return 3; }").wait(10) == 3
+        assert spawn("int main(void) { return 3; }").wait() == 3
     folder = tmp_path / "procvm" / "programs"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.iterdir())) == 2

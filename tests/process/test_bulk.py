@@ -11,12 +11,9 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +24,7 @@ from procvm import VmSpace
 from procvm.mm.bulk import _WORTH
 from procvm.mm.memory import UserMemory
 from tests.linux.kinds import DEFAULT, KINDS, contents, every_pair, good_len, oracle
+from tests.patience import eventually
 from tests.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
@@ -229,7 +227,7 @@ def test_more_than_one_call_moves(playground: Playground) -> None:
 class Hooked(UserMemory):
     """A process's memory, with something done before some of the reads."""
 
-    def __init__(self, inner: UserMemory, before: Callable[[int, int], None]) -> None:
+    def __init__(self, inner: UserMemory, before: Callable[[int, int], object]) -> None:
         self.inner, self.before = inner, before
 
     @property
@@ -268,7 +266,7 @@ def test_a_target_that_exits_meanwhile_is_told(
     def end(address: int, _n: int) -> None:
         if address == start:
             return
-        first_done.wait(10)
+        first_done.wait()
         playground.popen.kill()
         playground.popen.wait()
 
@@ -295,15 +293,17 @@ def test_the_error_of_the_lowest_part_is_raised(
     """Whichever came first in time, and of whatever kind."""
     n = 3 * _WORTH
     start = filled(playground, n)
+    last_failed = threading.Event()
 
     class OddError(Exception):
         pass
 
     def fail(address: int, _n: int) -> None:
         if address == start + n // 3:
-            time.sleep(0.05)
+            last_failed.wait()
             raise OddError
         if address > start:
+            last_failed.set()
             raise procvm.PageFaultError("made up", address=address, pid=1)
 
     with pytest.raises(OddError):
@@ -314,25 +314,12 @@ def test_the_error_of_the_lowest_part_is_raised(
 # Interrupts
 
 
-@contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Raises KeyboardInterrupt in the main thread, as Ctrl-C does, once the time is over."""
-
-    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-
-
-def wait_for_readers() -> None:
-    while readers():
-        time.sleep(0.01)
+def main_waits() -> bool:
+    """Returns whether the main thread waits for another one."""
+    main = threading.main_thread().ident
+    assert main is not None
+    frame = sys._current_frames()[main]
+    return frame.f_code.co_filename == threading.__file__
 
 
 @pytest.mark.parametrize("slow", ["first", "others"])
@@ -342,17 +329,26 @@ def test_ctrl_c_in_the_middle_leaves_no_thread(
     """While the first part is read, or while the others are waited for: nothing reads on."""
     n = 3 * _WORTH
     start = filled(playground, n)
+    interrupted, first = threading.Event(), threading.Lock()
 
-    def wait(address: int, _n: int) -> None:
-        if (address == start) == (slow == "first"):
-            time.sleep(0.3)
+    def interrupt(address: int, _n: int) -> None:
+        if address == start:
+            if slow == "first":
+                assert eventually(readers)
+                interrupted.set()
+                signal.raise_signal(signal.SIGINT)
+        elif slow == "first":
+            interrupted.wait()
+        elif first.acquire(blocking=False):  # one interrupt, of one of them
+            assert eventually(main_waits)
+            os.kill(os.getpid(), signal.SIGINT)
 
     buffer = bytearray(n)
-    vm = VmSpace(Hooked(process.vm.memory, wait))
-    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
+    vm = VmSpace(Hooked(process.vm.memory, interrupt))
+    with pytest.raises(KeyboardInterrupt):
         vm.read_into(start, buffer, threads=3)
     left, seen = readers(), bytes(buffer)
-    wait_for_readers()
+    assert eventually(lambda: not readers())
     assert left == []
     assert seen == bytes(buffer)
 
@@ -365,22 +361,24 @@ def test_a_thread_that_does_not_start_leaves_no_other(
     n = 3 * _WORTH
     start = filled(playground, n)
     begun = 0
+    failed = threading.Event()
     start_of = threading.Thread.start
 
     def begin(thread: threading.Thread) -> None:
         nonlocal begun
         begun += 1
         if begun == 2:
+            failed.set()
             raise error
         start_of(thread)
 
     buffer = bytearray(n)
-    vm = VmSpace(Hooked(process.vm.memory, lambda _address, _n: time.sleep(0.1)))
+    vm = VmSpace(Hooked(process.vm.memory, lambda _address, _n: failed.wait()))
     monkeypatch.setattr(threading.Thread, "start", begin)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         vm.read_into(start, buffer, threads=3)
     left, seen = readers(), bytes(buffer)
-    wait_for_readers()
+    assert eventually(lambda: not readers())
     assert left == []
     assert seen == bytes(buffer)
 

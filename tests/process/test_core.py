@@ -33,8 +33,9 @@ from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
 from tests.faults.subjects import Subject
 from tests.linux.kinds import KINDS, READABLE, contents
+from tests.patience import eventually
 from tests.playground import PAGE, Playground, pattern
-from tests.tracee.witness import eventually, status_field
+from tests.tracee.witness import status_field
 
 ROOT = Path(__file__).parents[2]
 MIB, GIB = 1 << 20, 1 << 30
@@ -896,8 +897,7 @@ def test_a_hold_that_ends_too_early_leaves_no_core(facets: Facets, tmp_path: Pat
     with procvm.attach(facets.pid, longest_hold=0.05) as tracee:
 
         def wait(done: int, total: int) -> None:
-            while tracee.is_stopped():
-                time.sleep(0.005)
+            assert eventually(lambda: not tracee.is_stopped())
 
         with pytest.raises(procvm.NotStoppedError):
             tracee.save(path, progress=wait)

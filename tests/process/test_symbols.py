@@ -513,7 +513,6 @@ def test_an_unprivileged_tool_has_the_names(tmp_path: Path, how: str) -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=60,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)},
     )
     if "Permission denied" in done.stderr and "python" in done.stderr.splitlines()[0]:

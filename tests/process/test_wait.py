@@ -24,7 +24,7 @@ def test_wait_gives_the_status_and_leaves_the_child_to_its_parent(code: str, sta
         assert popen.stdin is not None
         popen.stdin.write(b"\n")
         popen.stdin.close()
-        assert process.wait(timeout=30) == status
+        assert process.wait() == status
         assert not process.is_alive()
         assert popen.wait() == status
         assert process.wait() == status
@@ -46,7 +46,7 @@ def test_wait_for_another_ones_child_gives_its_status() -> None:
         with procvm.open(int(popen.stdout.readline())) as process:
             popen.stdin.write(b"\n")
             popen.stdin.close()
-            assert process.wait(timeout=30) == 5
+            assert process.wait() == 5
             popen.wait()
             assert process.wait() == 5
 

@@ -8,9 +8,9 @@
  *                  each replacement is one step, so that POISON is never accessible in the region
  *        churn     a region of 1,500 pages is split, joined, unmapped and mapped everywhere
  *
- * It answers "ready REGION NR_PAGES"; a line starts the storm (answered "ok"), another one ends it
- * (answered "stopped CYCLES TOUCHED": how many changes it made, and how many of the pages that
- * were taken out had a byte that was not POISON).
+ * It answers "ready REGION NR_PAGES"; a line starts the storm (answered "ok"); "count" is answered
+ * with the changes it has made so far; any other line ends it (answered "stopped CYCLES TOUCHED":
+ * the changes, and how many of the pages that were taken out had a byte that was not POISON).
  * The contents are the playground's pattern.
  */
 #define _GNU_SOURCE
@@ -29,7 +29,7 @@
 static long page;
 static unsigned char *region;
 static volatile int running;
-static unsigned long cycles, touched;
+static volatile unsigned long cycles, touched;
 static const char *mode;
 
 static unsigned char pattern(uintptr_t address)
@@ -153,7 +153,10 @@ int main(int argc, char **argv)
     pthread_create(&thread, NULL, storm, NULL);
     printf("ok\n");
     fflush(stdout);
-    if (!fgets(line, sizeof line, stdin)) return 0;
+    do {
+        if (!fgets(line, sizeof line, stdin)) return 0;
+        if (!strcmp(line, "count\n")) printf("%lu\n", cycles), fflush(stdout);
+    } while (!strcmp(line, "count\n"));
     running = 0;
     pthread_join(thread, NULL);
     printf("stopped %lu %lu\n", cycles, touched);

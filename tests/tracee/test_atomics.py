@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 import procvm
+from tests.patience import eventually
 from tests.tracee.witness import (
     Cas,
     Work,
     assert_free,
-    eventually,
     has_ended,
-    hold_that_ends_early,
     tracer_of,
 )
 from tests.tracee.workloads import cas, cas_on_shared, races_met
 
 SLOW = 60_000
 """Turns between a target's load and its exchange, in which a tool from outside gets a turn."""
+
+MOST_TRIES = 100_000
+"""Of one update. It takes a few hundred at most; one that never wins takes millions."""
 
 
 @pytest.mark.parametrize("width", [4, 8])
@@ -51,7 +53,7 @@ def test_exchanges_outside_holds_lose_nothing(threads: int, width: int) -> None:
 @pytest.mark.parametrize("width", [4, 8])
 def test_shared_memory_is_exact_or_refused(width: int, kind: str, held: bool) -> None:
     """Beside a process that nobody stops no increment is lost, be it refused all the time."""
-    found = cas_on_shared(kind, width, 20_000, held=held)
+    found = cas_on_shared(kind, width, 8_000, held=held)
     assert found["lost"] == 0
     assert found["neighbours harmed"] == 0
     assert found["exchanged"] >= 1 or found["refused"] == found["tries"]
@@ -59,27 +61,21 @@ def test_shared_memory_is_exact_or_refused(width: int, kind: str, held: bool) ->
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_an_update_outside_a_hold_comes_to_an_end(threads: int) -> None:
-    """20 atomic_fetch_update of a word that threads increment all the time take less than 10 s."""
+    """Each of 20 updates of a word that threads increment all the time wins after a few tries."""
+    done = tries = 0
+
+    def increment(old: int) -> int:
+        nonlocal tries
+        tries += 1
+        assert tries <= MOST_TRIES, f"{done} updates have won, and this one never does"
+        return old + 1
+
     with Cas(threads, 8, work=200) as target, procvm.attach(target.pid) as tracee:
         target.go()
-        done = 0
-        finished = threading.Event()
-
-        def give_up() -> None:
-            if not finished.wait(10):
-                target.signal(signal.SIGKILL)
-
-        watch = threading.Thread(target=give_up)
-        watch.start()
-        try:
-            for _ in range(20):
-                tracee.vm.atomic_fetch_update(target.word, procvm.u64, lambda old: old + 1)
-                done += 1
-        except procvm.ProcessError:
-            raise AssertionError(f"only {done} updates in 10 s: it never wins") from None
-        finally:
-            finished.set()
-            watch.join()
+        while done < 20:
+            tries = 0
+            tracee.vm.atomic_fetch_update(target.word, procvm.u64, increment)
+            done += 1
         word, own, _, good = target.stop()
         assert word == own + done
         assert good
@@ -237,7 +233,7 @@ def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None
         os.kill(tracer, signal.SIGKILL)
         assert eventually(lambda: has_ended(tracer))
         assert_free(target.pid)
-        for _ in range(2000):
+        for _ in range(600):
             try:
                 old = tracee.vm.atomic_load(target.word, procvm.u64)
                 _, good = tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)
@@ -251,20 +247,29 @@ def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None
 
 
 def test_an_expired_hold_is_not_relied_on() -> None:
-    """Exchanges in a with whose longest time was over are exact."""
-    added = 0
-    with Cas(2, 8, work=20) as target, procvm.attach(target.pid, longest_hold=0.1) as tracee:
+    """Exchanges in holds whose longest time is over in the middle of them are exact."""
+    added, over, most = 0, 0, 400
+    with Cas(2, 8, work=20) as target, procvm.attach(target.pid, longest_hold=0.02) as tracee:
         target.go()
-        with hold_that_ends_early(tracee):
-            until = time.monotonic() + 0.4
-            while time.monotonic() < until:
-                old = tracee.vm.atomic_load(target.word, procvm.u64)
-                _, good = tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)
-                added += good
+        # On a busy machine a hold may be over before the first exchange.
+        while over < 15 or added < 300:
+            assert most > 0, f"{over} holds, {added} exchanges"
+            most -= 1
+            with contextlib.suppress(procvm.NotStoppedError), tracee.stopped():
+                while tracee.is_stopped():
+                    for _ in range(100):
+                        added += _increment(tracee, target)
+                over += 1
+                for _ in range(3):
+                    added += _increment(tracee, target)
         word, own, _, good = target.stop()
     assert own + added == word
     assert good
-    assert added >= 100
+
+
+def _increment(tracee: procvm.Tracee, target: Cas) -> bool:
+    old = tracee.vm.atomic_load(target.word, procvm.u64)
+    return tracee.vm.atomic_compare_exchange(target.word, procvm.u64, old, old + 1)[1]
 
 
 def test_values_of_every_width_and_sign_are_exchanged() -> None:

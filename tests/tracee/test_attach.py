@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
+from tests.patience import eventually
 from tests.tracee.witness import (
     Work,
     assert_free,
-    eventually,
     sleeper,
     state_of,
     states,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import procvm
+from tests.patience import eventually, usual_times
 from tests.tracee.witness import (
     Tool,
     Work,
     assert_free,
-    eventually,
     has_ended,
     hold_that_ends_early,
     is_free,
@@ -203,7 +203,7 @@ def _is_more(ran: Callable[[], int], k: int) -> bool:
 def _send_often(ran: Callable[[], int]) -> None:
     for k in range(200):
         os.kill(os.getpid(), signal.SIGUSR1)
-        if not eventually(partial(_is_more, ran, k), 5):
+        if not eventually(partial(_is_more, ran, k)):
             return
 
 
@@ -221,16 +221,26 @@ def test_a_hold_ends_after_its_longest_time(work: Work) -> None:
     with procvm.attach(work.pid, longest_hold=0.2) as tracee:
         start = time.monotonic()
         tracee.stop()
-        work.assert_stands_still()
+        work.assert_stands_still_while_held()
         assert_free(work.pid)
-        assert 0.15 < time.monotonic() - start < 2
+        assert time.monotonic() - start >= 0.2
         assert not tracee.is_stopped()
         with pytest.raises(procvm.NotStoppedError):
             tracee.resume()
-        tracee.stop()
-        work.assert_stands_still()
-        tracee.resume()
+        hold_once_in_time(tracee, work)
         work.assert_runs()
+
+
+def hold_once_in_time(tracee: procvm.Tracee, work: Work) -> None:
+    """Stops a target and resumes it before the longest time is over, after some tries."""
+    while True:
+        tracee.stop()
+        work.assert_stands_still_while_held()
+        try:
+            tracee.resume()
+        except procvm.NotStoppedError:
+            continue  # the machine was busy
+        return
 
 
 def test_an_expired_with_keeps_no_later_hold(work: Work) -> None:
@@ -238,10 +248,8 @@ def test_an_expired_with_keeps_no_later_hold(work: Work) -> None:
     with procvm.attach(work.pid, longest_hold=0.2) as tracee:
         with hold_that_ends_early(tracee):
             assert_free(work.pid)
-            tracee.stop()
-            work.assert_stands_still()
-            tracee.resume()
-            assert eventually(lambda: is_free(work.pid), 0.1), "the expired hold came back"
+            hold_once_in_time(tracee, work)
+            assert not tracee.is_stopped(), "the expired hold came back"
         work.assert_runs()
 
 
@@ -263,7 +271,7 @@ def test_without_a_longest_time_a_hold_lasts(work: Work) -> None:
 @pytest.mark.parametrize("end", ["close", "detach", "with"])
 def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
     """Row 28: close, detach and the end of the with let it go; afterwards ClosedError."""
-    tracee = procvm.attach(work.pid)
+    tracee = procvm.attach(work.pid, longest_hold=None)
     held = tracee.stopped()
     tracee.stop()
     work.assert_stands_still()
@@ -272,7 +280,7 @@ def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
             pass
     else:
         getattr(tracee, end)()
-    work.assert_runs(0.5)
+    work.assert_runs()
     for use in (
         tracee.stop,
         tracee.resume,
@@ -323,7 +331,7 @@ def test_the_tracer_keeps_nothing_of_closed_tracees(work: Work) -> None:
     before = in_use(tracer)
     for _ in range(30):
         assert use() == tracer
-    assert eventually(lambda: in_use(tracer) == before, 5), (in_use(tracer), before)
+    assert eventually(lambda: in_use(tracer) == before), (in_use(tracer), before)
 
 
 def test_one_tracer_serves_every_tracee() -> None:
@@ -352,7 +360,8 @@ def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> Non
         with first.stopped():
             told = 0
             try:
-                second = procvm.attach(work.pid)
+                with usual_times():
+                    second = procvm.attach(work.pid)
             except procvm.AlreadyTracedError as error:
                 told = error.tracer_pid
             else:
@@ -399,7 +408,7 @@ def test_the_tracer_is_killed(work: Work, held: bool) -> None:
             tracee.resume()
         os.kill(tracer, signal.SIGKILL)
         assert eventually(lambda: has_ended(tracer))
-        work.assert_runs(0.1)
+        work.assert_runs()
         with pytest.raises(procvm.NotTracedError):
             tracee.is_stopped()
         with tracee.stopped():
@@ -436,7 +445,7 @@ def test_a_forked_child_of_the_tool_keeps_no_hold(work: Work) -> None:
             assert os.read(end, 6) == b"closed"
             work.assert_stands_still()
         try:
-            assert eventually(lambda: is_free(work.pid), 1), "held by the fork of the tool"
+            assert eventually(lambda: is_free(work.pid)), "held by the fork of the tool"
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -486,9 +495,9 @@ def test_a_killed_target_is_not_held_any_more(work: Work) -> None:
     with procvm.attach(work.pid, longest_hold=None) as tracee:
         tracee.stop()
         work.popen.kill()
-        assert work.popen.wait(5) == -signal.SIGKILL
-        assert eventually(lambda: not tracee.is_alive(), 1)
-        assert tracee.wait(1) == -signal.SIGKILL
+        assert work.popen.wait() == -signal.SIGKILL
+        assert eventually(lambda: not tracee.is_alive())
+        assert tracee.wait() == -signal.SIGKILL
         assert not tracee.is_stopped()
         with pytest.raises((procvm.NotStoppedError, procvm.ProcessExitedError)):
             tracee.resume()
@@ -506,8 +515,8 @@ def test_a_zombie_leader_that_is_killed_while_held_is_not_stopped_any_more() -> 
             tracee.stop()
             assert tracee.is_stopped()
             target.popen.kill()
-            assert target.popen.wait(5) == -signal.SIGKILL
-            assert eventually(lambda: not tracee.is_stopped(), 1), "a dead process is held"
+            assert target.popen.wait() == -signal.SIGKILL
+            assert eventually(lambda: not tracee.is_stopped()), "a dead process is held"
             with pytest.raises(procvm.ProcessExitedError):
                 tracee.stop()
 
@@ -517,7 +526,7 @@ def test_kill_and_signals_reach_a_held_target(work: Work) -> None:
     with procvm.attach(work.pid) as tracee:
         tracee.stop()
         tracee.kill()
-        assert work.popen.wait(5) == -signal.SIGKILL
+        assert work.popen.wait() == -signal.SIGKILL
         tracee.kill()
         with pytest.raises(procvm.ProcessExitedError):
             tracee.send_signal(signal.SIGTERM)
@@ -554,6 +563,6 @@ def test_a_second_tool_is_told_who_traces(work: Work, tracee: procvm.Tracee) -> 
         with pytest.raises(procvm.AlreadyTracedError):
             procvm.attach(work.pid)
         tool.send("plain")
-        assert tool.popen.wait(10) == 0
+        assert tool.popen.wait() == 0
     with tracee.stopped():
         work.assert_stands_still()

@@ -12,7 +12,8 @@ import pytest
 import procvm
 from procvm import u64
 from tests.build import compiled
-from tests.tracee.witness import Child, assert_free, eventually, tracers
+from tests.patience import eventually
+from tests.tracee.witness import Child, assert_free, tracers
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 

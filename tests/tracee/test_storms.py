@@ -11,7 +11,8 @@ import time
 import pytest
 
 import procvm
-from tests.tracee.witness import Child, Execer, Work, assert_free, eventually, state_of, states
+from tests.patience import eventually, pass_time, usual_times
+from tests.tracee.witness import Child, Execer, Work, assert_free, state_of, states
 from tests.tracee.workloads import (
     children_storm,
     clone_storm,
@@ -79,9 +80,7 @@ def test_an_exec_in_a_hold_waits_for_its_end() -> None:
             try:
                 with procvm.attach(target.pid) as tracee, tracee.stopped():
                     before = target.board.snapshot()
-                    until = time.monotonic() + 0.001
-                    while time.monotonic() < until:
-                        pass
+                    pass_time(0.001)
                     assert target.board.snapshot() == before
                     seen += 1
             except (procvm.ProcessExecedError, procvm.ProcessExitedError):
@@ -107,7 +106,7 @@ def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:
         assert_free(target.pid)
         target.board[3] = 1
         words = target.board.words
-        assert eventually(lambda: words[32:37] == words[16:21], 5), (
+        assert eventually(lambda: words[32:37] == words[16:21]), (
             f"{words[16:21].tolist()} began, {words[32:37].tolist()} ended"
         )
         assert words[18] >= 200
@@ -118,7 +117,7 @@ def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
     with Work("vfork") as target:
         child = target.board[5]
         assert eventually(lambda: target.board[5] != 0)
-        with pytest.raises(procvm.StopTimeoutError):
+        with pytest.raises(procvm.StopTimeoutError), usual_times():
             procvm.attach(target.pid)
         assert eventually(lambda: states(target.pid) == {target.pid: "D"})
         assert_free(target.pid)
@@ -133,17 +132,17 @@ def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
 
 
 def test_the_deadline_of_a_stop_is_kept() -> None:
-    """Row 17: A stop of a vfork parent raises within 4 s; later one works in 0.2 s."""
+    """Row 17: A stop of a vfork parent gives up, and not before its time; a later one works."""
     with Work("vfork") as target, procvm.open(target.pid) as process:
         assert process.is_alive()
         start = time.monotonic()
-        with pytest.raises(procvm.StopTimeoutError):
+        with pytest.raises(procvm.StopTimeoutError), usual_times():
             procvm.attach(target.pid)
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start >= 2
         target.send("x")
-        with procvm.attach(target.pid) as tracee:
-            tracee.stop(0.2)
-            tracee.resume()
+        target.assert_runs()
+        with procvm.attach(target.pid) as tracee, tracee.stopped():
+            target.assert_stands_still()
 
 
 FREEZER = "/sys/fs/cgroup/freezer"
@@ -165,10 +164,8 @@ def test_a_frozen_target_is_not_stopped_later() -> None:
                 _write(f"{group}/freezer.state", "FROZEN")
                 try:
                     assert eventually(lambda: "FROZEN" in _read(f"{group}/freezer.state"))
-                    start = time.monotonic()
                     with pytest.raises(procvm.StopTimeoutError):
                         tracee.stop(0.5)
-                    assert time.monotonic() - start < 1.5
                 finally:
                     _write(f"{group}/freezer.state", "THAWED")
                 target.assert_runs()
@@ -198,15 +195,13 @@ def test_a_target_that_dies_about_a_stop_ends_with_its_status() -> None:
         with Work("mixed", 8) as target, procvm.attach(target.pid) as tracee:
             pid = os.fork()
             if pid == 0:
-                until = time.monotonic() + k * 0.0001
-                while time.monotonic() < until:
-                    pass
+                pass_time(k * 0.0001)
                 os.kill(target.pid, signal.SIGKILL)
                 os._exit(0)
             with pytest.raises(procvm.ProcessExitedError):
                 _read_in_holds(tracee, target.word)
             assert os.waitpid(pid, 0)[1] == 0
-            assert target.popen.wait(5) == -signal.SIGKILL
+            assert target.popen.wait() == -signal.SIGKILL
 
 
 def _read_in_holds(tracee: procvm.Tracee, address: int) -> None:
@@ -249,7 +244,7 @@ def test_gdb_attaches_between_holds() -> None:
             pass
         assert_free(target.pid)
         argv = ["gdb", "-q", "-nx", "-batch", "-p", str(target.pid), "-ex", "print 6 * 7"]
-        found = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=50)
+        found = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert "$1 = 42" in found.stdout, found
         assert_free(target.pid)
         with tracee.stopped():

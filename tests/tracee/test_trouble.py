@@ -15,10 +15,10 @@ import pytest
 import procvm
 from procvm import u64
 from tests.build import compiled
+from tests.patience import eventually
 from tests.tracee.witness import (
     Child,
     assert_free,
-    eventually,
     has_ended,
     sleeper,
     state_of,

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import procvm
+from tests.patience import be_patient, usual_times
 from tests.tracee.witness import tracer_of
 
 
@@ -40,14 +41,16 @@ def cycle(pid: str) -> None:
 
 
 def hold(pid: str, longest: str = "60", how: str = "stop") -> None:
-    """Holds a target, says so, and ends as the next line of its input says."""
+    """Holds a target, says so and by which tracer, and ends as the next line of its input says."""
+    with procvm.attach(int(pid), longest_hold=None) as first, first.stopped():
+        tracer = tracer_of(int(pid))
     tracee = procvm.attach(int(pid), longest_hold=None if longest == "none" else float(longest))
     if how == "stop":
         tracee.stop()
         held = None
     else:
         held = tracee.stopped()
-    say(f"held {os.getpid()}")
+    say(f"held {tracer}")
     order = sys.stdin.readline().strip()
     endings[order](tracee)
     del held
@@ -185,11 +188,16 @@ def at_exit(pid: str) -> None:
         say("end")
 
 
+ENOUGH = 20
+"""Holds, and refusals, that a tool meets in a race with another one before it says so."""
+
+
 def race(pid: str) -> None:
     """Attaches and holds until a line comes; tells how often, how often refused, and by whom."""
     held = 0
     ours: set[int] = set()
     told: Counter[int] = Counter()
+    said = False
     say("racing")
     while not select.select([0], [], [], 0)[0]:
         try:
@@ -198,6 +206,9 @@ def race(pid: str) -> None:
                 held += 1
         except procvm.AlreadyTracedError as error:
             told[error.tracer_pid] += 1
+        if not said and min(held, told.total()) >= ENOUGH:
+            say("met")
+            said = True
     say(json.dumps([held, told.total(), sorted(ours), sorted(told)]))
 
 
@@ -266,7 +277,10 @@ def held_by_a_thread(pid: str) -> None:
 
 
 def rounds(pid: str, word: str) -> None:
-    """For each line, a number, uses a target so often; answers what was raised."""
+    """For each line, a number, uses a target so often; answers what was raised.
+
+    The number is followed by a word where a tracer is made to fail, which may never answer then.
+    """
     failures: Counter[str] = Counter()
     address = int(word)
     tracer = 0
@@ -308,8 +322,10 @@ def rounds(pid: str, word: str) -> None:
     say(f"ready {os.getpid()}")
     while line := sys.stdin.readline():
         failures.clear()
-        for _ in range(int(line)):
-            attempt("attach", once)
+        number, *failing = line.split()
+        with usual_times() if failing else contextlib.nullcontext():
+            for _ in range(int(number)):
+                attempt("attach", once)
         gc.collect()
         fds: list[str] = []
         while not fds:
@@ -329,4 +345,5 @@ if __name__ == "__main__":
     # A background job of a shell is started with these two ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    be_patient()
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -10,8 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,10 +18,9 @@ import pytest
 
 import procvm
 from tests.build import compiled
+from tests.patience import PATIENCE, eventually, pass_time
 
 ROOT = Path(__file__).parent.parent.parent
-HANG_AFTER = 60.0
-"""Seconds after which something hangs; nothing waits for it in a run that goes well."""
 
 
 # What /proc tells
@@ -80,18 +78,6 @@ def is_free(pid: int) -> bool:
     return not tracers(pid) and "t" not in states(pid).values()
 
 
-def eventually(condition: Callable[[], object], within: float = HANG_AFTER) -> bool:
-    """Waits until a condition holds; returns whether it did in time."""
-    deadline = time.monotonic() + within
-    nap = 0.0
-    while not condition():
-        if time.monotonic() > deadline:
-            return bool(condition())
-        time.sleep(nap)
-        nap = min(nap + 0.0002, 0.005)
-    return True
-
-
 @contextlib.contextmanager
 def hold_that_ends_early(tracee: procvm.Tracee) -> Iterator[procvm.Held]:
     """A hold that is over before its ``with`` is left, which says so."""
@@ -99,10 +85,10 @@ def hold_that_ends_early(tracee: procvm.Tracee) -> Iterator[procvm.Held]:
         yield held
 
 
-def assert_free(pid: int, within: float = 10.0) -> None:
-    """The target is let go in time: nobody traces any thread of it, and none is held."""
-    assert eventually(lambda: is_free(pid), within), (
-        f"process {pid} is left {states(pid)}, traced by {tracers(pid)}, after {within} s"
+def assert_free(pid: int) -> None:
+    """The target is let go: nobody traces any thread of it, and none is held."""
+    assert eventually(lambda: is_free(pid)), (
+        f"process {pid} is left {states(pid)}, traced by {tracers(pid)}"
     )
 
 
@@ -189,11 +175,11 @@ class Child:
     def pid(self) -> int:
         return self.popen.pid
 
-    def line(self, within: float = HANG_AFTER) -> str:
+    def line(self) -> str:
         """Returns the next line; fails if none comes, because the process ended or hangs."""
         assert self.popen.stdout is not None
         while b"\n" not in self._rest:
-            if not self._poll.poll(within * 1000):
+            if not self._poll.poll(PATIENCE * 1000):
                 raise AssertionError(f"process {self.pid} hangs")
             part = os.read(self.popen.stdout.fileno(), 1 << 20)
             if not part:
@@ -207,10 +193,10 @@ class Child:
         self.popen.stdin.write(line.encode() + b"\n")
         self.popen.stdin.flush()
 
-    def ask(self, line: str, within: float = HANG_AFTER) -> str:
+    def ask(self, line: str) -> str:
         """Sends a line and returns the answer."""
         self.send(line)
-        return self.line(within)
+        return self.line()
 
     def hexes(self) -> list[int]:
         """Returns the numbers that the line with "ready" gives."""
@@ -254,19 +240,24 @@ class Work(Child):
         """Returns what all threads have counted."""
         return self.board.sum(16, 1100)
 
-    def assert_runs(self, within: float = 10.0) -> None:
+    def assert_runs(self) -> None:
         """Every thread that ticks counts on, and nobody traces or holds any."""
-        assert_free(self.pid, within)
+        assert_free(self.pid)
         before = self.ticks()
-        assert eventually(lambda: self.ticks() > before, within), "nothing is counted any more"
+        assert eventually(lambda: self.ticks() > before), "nothing is counted any more"
 
     def assert_stands_still(self) -> None:
         """Not a word changes while a busy machine would change thousands."""
         before = self.board.snapshot()
-        until = time.monotonic() + 0.002
-        while time.monotonic() < until:
-            pass
+        pass_time(0.002)
         assert self.board.snapshot() == before
+
+    def assert_stands_still_while_held(self) -> None:
+        """The same in a hold with a longest time, which may be over before all was looked at."""
+        before = self.board.snapshot()
+        pass_time(0.002)
+        after = self.board.snapshot()
+        assert after == before or is_free(self.pid)
 
     def close(self) -> None:
         super().close()

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import procvm
 from tests.build import compiled
+from tests.patience import eventually, pass_time
 from tests.tracee.witness import (
     Board,
     Cas,
@@ -26,7 +27,6 @@ from tests.tracee.witness import (
     Tool,
     Work,
     assert_free,
-    eventually,
     is_free,
     sleeper,
     state_of,
@@ -95,7 +95,7 @@ def cycles_of_work(mode: str, n: int, count: int, seconds: float | None = None) 
                     held = states(target.pid)
                     moved += target.board.snapshot() != before or set(held.values()) != {"t"}
             if k % 50 == 49:
-                left += not eventually(lambda: is_free(target.pid), 5)
+                left += not eventually(lambda: is_free(target.pid))
                 if clock.over:
                     break
         assert dict.fromkeys(states(target.pid)) == kept, "a thread is missing"
@@ -117,8 +117,8 @@ def cycles_of_stopped(signo: int, count: int, seconds: float | None = None) -> C
             _cycle(tracee, k)
             done += 1
             if k % 20 == 19:
-                left += not eventually(lambda: is_free(target.pid), 5)
-                other += not eventually(lambda: set(states(target.pid).values()) == {"T"}, 5)
+                left += not eventually(lambda: is_free(target.pid))
+                other += not eventually(lambda: set(states(target.pid).values()) == {"T"})
                 if clock.over:
                     break
         before = target.ticks()
@@ -136,10 +136,8 @@ def clone_storm(born: int, seconds: float | None = None) -> Counts:
         while (target.board[1] < born or stops < 10) and not clock.over:
             with tracee.stopped():
                 before = target.board.snapshot()
-                until = time.monotonic() + 0.0003
                 unheld += set(states(target.pid).values()) - {"t"} != set()
-                while time.monotonic() < until:
-                    pass
+                pass_time(0.0003)
                 moved += target.board.snapshot() != before
                 stops += 1
         target.board[3] = 1
@@ -159,7 +157,7 @@ def children_storm(count: int, seconds: float | None = None) -> Counts:
     """Stops a target that makes processes in five ways; each must run and end as it would."""
     clock = Clock(seconds)
     stops = late = touched = 0
-    with Work("children") as target, procvm.attach(target.pid) as tracee:
+    with Work("children") as target, procvm.attach(target.pid, longest_hold=None) as tracee:
         while stops < count and not clock.over:
             try:
                 with tracee.stopped():
@@ -167,13 +165,13 @@ def children_storm(count: int, seconds: float | None = None) -> Counts:
                     children = _children_of(target.pid)
                     # One that was traced from birth is let go in a moment.
                     touched += sum(
-                        not eventually(partial(_is_untraced, child), 1.0) for child in children
+                        not eventually(partial(_is_untraced, child)) for child in children
                     )
             except procvm.StopTimeoutError:
                 late += 1
         target.board[3] = 1
         words = target.board.words
-        if not eventually(lambda: words[32:37] == words[16:21], within=10):
+        if not eventually(lambda: words[32:37] == words[16:21]):
             stuck = {child: states(child) for child in _children_of(target.pid)}
             raise AssertionError(
                 f"children {stuck} never ended: {words[16:21].tolist()} began, "
@@ -211,7 +209,7 @@ def exec_storm(who: str, count: int, seconds: float | None = None) -> Counts:
                         stops += 1
             except (procvm.ProcessExecedError, procvm.ProcessExitedError):
                 errors += 1
-                if not eventually(lambda: os.path.exists(f"/proc/{target.pid}/exe"), 1):
+                if not eventually(lambda: os.path.exists(f"/proc/{target.pid}/exe")):
                     raise
                 assert target.popen.poll() is None, "the target has ended"
         assert_free(target.pid)
@@ -232,9 +230,7 @@ def leaders_leave(count: int, seconds: float | None = None) -> Counts:
             tracee.stop()
             tracee.resume()
             target.board[3] = 1
-            until = time.monotonic() + chance.random() * 200e-6
-            while time.monotonic() < until:
-                pass
+            pass_time(chance.random() * 200e-6)
             alive_before = state_of(target.pid) not in "ZX"
             try:
                 with tracee.stopped():
@@ -369,7 +365,7 @@ def queued_signals(
                 during += board[1] != before
             assert [sender.returncode for sender in senders] == [0] * len(senders)
             sent += each * len(signos)
-            assert eventually(partial(_has, board, 1, sent), 10), f"{board[1]} of {sent} arrived"
+            assert eventually(partial(_has, board, 1, sent)), f"{board[1]} of {sent} arrived"
         # As many again would come late, if any came twice.
         with tracee.stopped():
             pass
@@ -416,7 +412,7 @@ def standard_signals(rounds: int, threads: int, seconds: float | None = None) ->
                     tracee.resume()
                 stops += 1
                 sent += 1
-                lost += not eventually(partial(_has, target.board, 64 + signo, before + 1), 2)
+                lost += not eventually(partial(_has, target.board, 64 + signo, before + 1))
                 doubled += target.seen(signo) > before + 1
     return {"sent": sent, "stops": stops, "lost": lost, "doubled": doubled}
 
@@ -428,7 +424,7 @@ def tool_killed(count: int, signo: int = signal.SIGKILL, seconds: float | None =
     """Kills tools at random instants of stop cycles; their target, which takes signals, runs on."""
     clock = Clock(seconds)
     chance = random.Random(1)
-    done = slow = held = 0
+    done = held = 0
     slowest = 0.0
     with Recorder(2) as target:
         board = target.board
@@ -438,15 +434,12 @@ def tool_killed(count: int, signo: int = signal.SIGKILL, seconds: float | None =
             with Tool("cycle", target.pid) as tool:
                 assert tool.line() == "cycling"
                 sender = _send(target.pid, 40, target.seen(40) + 1, 60)
-                deadline = time.monotonic() + chance.random() * 0.01
-                while time.monotonic() < deadline:
-                    pass
+                pass_time(chance.random() * 0.01)
                 held += bool(tracers(target.pid))
                 tool.signal(signo)
                 slowest = max(slowest, _time_until_free(target))
-                slow += slowest > 0.1 and _time_until_free(target) > 0.1
                 assert sender.wait() == 0
-                assert eventually(partial(_has, board, 64 + 40, (k + 1) * 60), 5), "lost"
+                assert eventually(partial(_has, board, 64 + 40, (k + 1) * 60)), "lost"
                 assert tool.popen.wait() == -signo
             done += 1
         return {
@@ -482,14 +475,12 @@ def ctrl_c(count: int, seconds: float | None = None, how: str = "with") -> Count
         assert tool.popen.stdin is not None
         while sent < count and not clock.over:
             tool.send("go")
-            deadline = time.monotonic() + chance.random() ** 2 * 0.012
-            while time.monotonic() < deadline:
-                pass
+            pass_time(chance.random() ** 2 * 0.012)
             tool.signal(signal.SIGINT)
             sent += 1
             while True:
                 try:
-                    answer = tool.line(within=2.0)
+                    answer = tool.line()
                 except AssertionError:
                     swallowed += 1
                     tool.signal(signal.SIGINT)
@@ -498,7 +489,7 @@ def ctrl_c(count: int, seconds: float | None = None, how: str = "with") -> Count
             assert answer in ("caught held", "caught"), answer
             surfaced += 1
             held += answer == "caught held"
-            left += not eventually(lambda: is_free(target.pid), 0.5)
+            left += not eventually(lambda: is_free(target.pid))
         target.assert_runs()
     return {
         "sent": sent,
@@ -518,9 +509,7 @@ def plain_sleepers(count: int, seconds: float | None = None) -> Counts:
             _cycle(tracee, k)
             done += 1
             if k % 10 == 0:
-                left += not eventually(
-                    lambda: is_free(target.pid) and state_of(target.pid) == "S", 5
-                )
+                left += not eventually(lambda: is_free(target.pid) and state_of(target.pid) == "S")
                 if clock.over:
                     break
     return {"cycles": done, "threads": 1, "left stopped": left}

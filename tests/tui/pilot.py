@@ -20,9 +20,9 @@ from procvm.tui.dialogs import Dialog
 from procvm.tui.hexview import HexView
 from procvm.tui.inspector import Inspector
 from procvm.tui.regions import RegionList
+from tests.patience import PATIENCE
 
 Test = Callable[..., Coroutine[Any, Any, None]]
-_DEADLINE = 20.0
 
 
 def in_loop(test: Test) -> Callable[..., None]:
@@ -97,7 +97,7 @@ class View:
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Waits until something holds; fails if it never does."""
-        end = time.monotonic() + _DEADLINE
+        end = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < end, f"still not; {self.title}; {self.app.said}"
             await self.pilot.pause(0.01)

@@ -11,13 +11,13 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 
 import pytest
 
 import procvm
 from procvm.tui.app import run
+from tests.patience import PATIENCE, eventually
 from tests.playground import Playground
 
 _VIEW = """
@@ -27,7 +27,6 @@ with procvm.open(int(sys.argv[1])) as process:
     run(process, int(sys.argv[2], 16))
 print("ended well", flush=True)
 """
-_DEADLINE = 30.0
 
 
 class Terminal:
@@ -49,11 +48,9 @@ class Terminal:
 
     def until(self, words: bytes) -> None:
         """Reads until something was written."""
-        end = time.monotonic() + _DEADLINE
         while words not in self.written:
-            assert time.monotonic() < end, self.written[-500:]
-            if select.select([self.fd], [], [], 1)[0]:
-                self.written += os.read(self.fd, 1 << 16)
+            assert select.select([self.fd], [], [], PATIENCE)[0], self.written[-500:]
+            self.written += os.read(self.fd, 1 << 16)
 
     def type(self, keys: bytes) -> None:
         self.written = b""
@@ -81,9 +78,7 @@ def counted(playground: Playground) -> Iterator[tuple[Terminal, procvm.Process, 
 def await_count(process: procvm.Process, address: int) -> None:
     """Waits until the word has changed; fails if it does not."""
     first = process.vm.read_val(address, procvm.u64)
-    end = time.monotonic() + 10
-    while process.vm.read_val(address, procvm.u64) == first:
-        assert time.monotonic() < end
+    assert eventually(lambda: process.vm.read_val(address, procvm.u64) != first)
 
 
 def test_a_target_that_is_held_runs_on_after_a_ctrl_c(

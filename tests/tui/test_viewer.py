@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import procvm
 from procvm.tui import app as app_module
 from procvm.tui.dialogs import Confirm, Dialog, Edit, GoTo, Help, LookFor
 from procvm.tui.window import FADING, FRESH
+from tests.patience import eventually
 from tests.playground import PAGE, Playground
 from tests.tui.pilot import in_loop, viewing
 
@@ -571,13 +571,9 @@ async def test_bad_values_are_told_in_the_dialog(
 
 
 def counts(process: procvm.Process, address: int) -> bool:
-    """Returns whether a thread of the target counts a word up, within some seconds."""
+    """Returns whether a thread of the target counts a word up."""
     first = process.vm.read_val(address, procvm.u64)
-    end = time.monotonic() + 10
-    while process.vm.read_val(address, procvm.u64) == first:
-        if time.monotonic() > end:
-            return False
-    return True
+    return eventually(lambda: process.vm.read_val(address, procvm.u64) != first)
 
 
 def stands(process: procvm.Process, address: int) -> bool:
