@@ -24,8 +24,8 @@ SLOTS = 4
 _PERF_EVENT_OPEN = {"x86_64": 298}
 """Machines where the kernel is known to stop a thread exactly at the breakpoint.
 
-aarch64 (number 241) is left out: there the kernel steps over the breakpoint by itself, and
-nobody has measured whether the signal still comes before the instruction.
+aarch64 (number 241) is left out: its kernel steps over the breakpoint by itself, and it is not
+known whether the signal still comes before the instruction.
 """
 
 _PERF_TYPE_BREAKPOINT = 5

@@ -12,6 +12,7 @@ from procvm.tracer.requests import Gone
 
 __all__ = [
     "EFLAGS_RF",
+    "SYSCALL_ENTRY",
     "SYSCALL_EXIT",
     "SYSCALL_STOP",
     "TRACESYSGOOD",
@@ -36,8 +37,8 @@ target; with it the kernel finds 0x85, which is no signal.
 SYSCALL_STOP = 0x85
 """The signal number of a syscall-stop: SIGTRAP | 0x80."""
 
-SYSCALL_EXIT = 2
-"""The event message of a syscall-stop at the exit. Source: PTRACE_EVENTMSG_SYSCALL_EXIT."""
+SYSCALL_ENTRY, SYSCALL_EXIT = 1, 2
+"""The event messages of a syscall-stop. Source: PTRACE_EVENTMSG_SYSCALL_ENTRY and _EXIT."""
 
 EFLAGS_RF = 1 << 16
 """The resume flag: the next instruction runs past a breakpoint at its own address."""

@@ -23,16 +23,15 @@ for the time of the step itself.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from procvm.linux import perf_event
 from procvm.linux.perf_event import ExecutionBreakpoint
-from procvm.linux.sigsets import SignalSets, bit, read_signal_sets
+from procvm.linux.sigsets import bit, read_signal_sets
 from procvm.tracer import requests, step_requests
+from procvm.tracer.breakpoints import Breakpoints
 from procvm.tracer.next_address import (
     INSTRUCTION_MAX,
     Read,
@@ -42,20 +41,23 @@ from procvm.tracer.next_address import (
     width_of,
 )
 from procvm.tracer.requests import EVENT_EXEC, EVENT_STOP, Gone
-from procvm.tracer.step_requests import EFLAGS_RF, SYSCALL_EXIT, SYSCALL_STOP, SigInfo
+from procvm.tracer.step_requests import (
+    EFLAGS_RF,
+    SYSCALL_ENTRY,
+    SYSCALL_EXIT,
+    SYSCALL_STOP,
+    SigInfo,
+)
 
 __all__ = ["Progress", "Step", "StepRefusedError", "Stepper", "Way", "is_our_trap"]
 
 _MACHINE = os.uname().machine
-_POLL_IN, _POLL_HUP, _SI_SIGIO = 1, 6, -5
 _TRAPS = (1, 2, 4, 5)
 """si_code of a SIGTRAP of a step: TRAP_BRKPT after a system call, TRAP_TRACE, TRAP_HWBKPT, and
 SIGTRAP itself after the kernel set up a handler."""
 
 _RESTARTS = (-512, -513, -514, -516)
 """A system call's result that makes the kernel run the call again. Source: ERESTARTSYS and on."""
-
-_OVERFLOW_UID = 65534
 
 
 class Way(Enum):
@@ -96,7 +98,8 @@ def is_our_trap(info: SigInfo | None) -> bool:
 class Stepper:
     """The steps of one process's tasks, made by the thread that traces them.
 
-    Every task must have been seized with the option TRACESYSGOOD.
+    Every task must have been seized with the option TRACESYSGOOD. `close` is due before the
+    tasks run on: until then a task keeps up to four of its debug registers.
     """
 
     def __init__(self, read: Read, *, hardware: bool = True) -> None:
@@ -107,13 +110,15 @@ class Stepper:
             hardware: Whether hardware breakpoints may be used.
         """
         self.read = read
-        self._hardware = hardware and perf_event.is_exact()
-        self._breakpoints: dict[int, list[ExecutionBreakpoint]] = {}
-        self._signals: dict[int, int | None] = {}
-        self._left: dict[int, tuple[int, frozenset[int]]] = {}
+        self.breakpoints = Breakpoints(enabled=hardware)
 
     def start(self, tid: int, signo: int = 0) -> Step:
-        """Begins a step of a stopped task, after the delivery of a signal if one is given.
+        """Begins a step of a stopped task.
+
+        Args:
+            tid: The task.
+            signo: A signal to deliver first, for which the task must be in the
+                signal-delivery-stop: the kernel ignores the signal in any other stop.
 
         Raises:
             StepRefusedError: Only a trap could step it, and it ignores SIGTRAP.
@@ -128,59 +133,11 @@ class Stepper:
 
     def is_ours(self, tid: int, info: SigInfo | None) -> bool:
         """Returns whether a signal of a task is what `Step.leave` left: swallow it."""
-        left = self._left.get(tid)
-        if left is None or info is None or not _is_poll(info):
-            return False
-        signo, fds = left
-        if info.signo != signo or info.fd not in fds:
-            return False
-        del self._left[tid]
-        return True
-
-    def arm(self, tid: int, addresses: list[int]) -> list[ExecutionBreakpoint]:
-        """Arms a breakpoint at each address; returns none where that cannot be had."""
-        signo = self._free_signal(tid) if self._hardware else None
-        if signo is None or len(addresses) > perf_event.SLOTS:
-            return []
-        found = self._breakpoints.setdefault(tid, [])
-        try:
-            while len(found) < len(addresses):
-                found.append(ExecutionBreakpoint(tid, signo))
-            for breakpoint_, address in zip(found, addresses, strict=False):
-                breakpoint_.set_signal(signo)
-                breakpoint_.arm(address)
-        except OSError:
-            for breakpoint_ in found:
-                breakpoint_.disarm()
-            return []
-        return found[: len(addresses)]
-
-    def _free_signal(self, tid: int) -> int | None:
-        if tid not in self._signals:
-            sets = read_signal_sets(tid)
-            usable = sets is not None and _may_signal(sets)
-            self._signals[tid] = sets.free_signal() if sets is not None and usable else None
-        return self._signals[tid]
-
-    def forget_signals(self) -> None:
-        """Looks up the signal sets again at the next step: the target may have changed them."""
-        self._signals.clear()
-
-    def left(self, tid: int, breakpoints: list[ExecutionBreakpoint]) -> None:
-        """Notes that a breakpoint's signal is still pending."""
-        fds = frozenset(breakpoint_.fd for breakpoint_ in breakpoints)
-        self._left[tid] = (breakpoints[0].signo, fds)
-
-    def distrust(self) -> None:
-        """Makes no more use of breakpoints: one of them stopped a task too late."""
-        self._hardware = False
+        return self.breakpoints.is_left(tid, info)
 
     def close(self, tid: int | None = None) -> None:
         """Gives back the breakpoints of a task, or of all: as they run on, or have ended."""
-        self.forget_signals()
-        for each in [tid] if tid is not None else list(self._breakpoints):
-            for breakpoint_ in self._breakpoints.pop(each, []):
-                breakpoint_.close()
+        self.breakpoints.close(tid)
 
 
 class Step:
@@ -194,7 +151,8 @@ class Step:
     def __init__(self, stepper: Stepper, tid: int) -> None:
         self.tid = tid
         self.way = Way.TRAP
-        self._stepper = stepper
+        self._read = stepper.read
+        self._breakpoints = stepper.breakpoints
         self._armed: list[ExecutionBreakpoint] = []
         self._addresses: list[int] = []
         self._before: tuple[int, ...] = ()
@@ -208,17 +166,17 @@ class Step:
 
     def run(self) -> None:
         """Lets the task run its next instruction."""
-        read, tid = self._stepper.read, self.tid
+        tid = self.tid
         registers = _registers(tid)
-        code = read(_program_counter(registers), INSTRUCTION_MAX)
+        code = self._read(_program_counter(registers), INSTRUCTION_MAX)
         self._before = _place(registers)
         self._entered = False
         if _restarts(registers) or is_system_call(_MACHINE, code):
             self.way = Way.CALL
-            self._stepper.forget_signals()  # the call may change them
+            self._breakpoints.forget_signals()  # the call may change them
         else:
             self._addresses = self._next(registers) or []
-            self._armed = self._stepper.arm(tid, self._addresses) if self._addresses else []
+            self._armed = self._breakpoints.arm(tid, self._addresses) if self._addresses else []
             self.way = Way.BREAKPOINT if self._armed else Way.TRAP
             if self._armed:
                 # Without the flag a jump to itself would stop before it runs; with it, after
@@ -231,8 +189,7 @@ class Step:
     def _next(self, registers: Mapping[str, int]) -> list[int] | None:
         if _MACHINE != "x86_64" or (width := width_of(registers)) is None:
             return None
-        read = self._stepper.read
-        is_32bit = width == 32
+        read, is_32bit = self._read, width == 32
         found = next_addresses(_MACHINE, registers, read, is_32bit=is_32bit)
         abort = rseq_abort(registers["rip"], step_requests.rseq_area(self.tid), read)
         if abort is None or found is None:
@@ -284,8 +241,9 @@ class Step:
             return
         self._disarm()
         self._restore_mask()
-        self._stepper.forget_signals()
+        self._breakpoints.forget_signals()
         self.way = Way.SIGNAL
+        self._parking = None
         self._before = _place(_registers(self.tid))
         requests.interrupt(self.tid)
         requests.cont(self.tid, signo)
@@ -294,7 +252,7 @@ class Step:
         """Ends the step at a signal that is not delivered; returns whether the instruction ran."""
         hit = self._is_hit
         if hit:
-            self._stepper.left(self.tid, self._armed)
+            self._breakpoints.leave(self.tid, self._armed)
         self._disarm()
         self._restore_mask()
         return hit
@@ -313,7 +271,7 @@ class Step:
             return self._interrupted(signo)
         if event == EVENT_EXEC:
             self._disarm()
-            self._stepper.close(self.tid)
+            self._breakpoints.close(self.tid)
             return Progress.DONE
         if event:
             self._resume()
@@ -321,7 +279,7 @@ class Step:
         if signo == SYSCALL_STOP:
             return self._at_call()
         if self._is_hit and signo == self._armed[0].signo:
-            return self._at_breakpoint()
+            return self._park(self._passed())
         if self.way is Way.TRAP and signo == signal.SIGTRAP:
             if is_our_trap(step_requests.siginfo(self.tid)):
                 return self._park(Progress.DONE)
@@ -340,7 +298,9 @@ class Step:
         return Progress.RUNS
 
     def _at_call(self) -> Progress:
-        exits = step_requests.event_message(self.tid) == SYSCALL_EXIT
+        message = step_requests.event_message(self.tid)
+        # Before Linux 5.3 the message does not tell, and the stops take turns.
+        exits = message == SYSCALL_EXIT or (message != SYSCALL_ENTRY and self._entered)
         if not exits or not self._entered:
             # An exit without an entry ends the call in which the task was stopped.
             self._entered = not exits
@@ -349,15 +309,16 @@ class Step:
         cut_short = self._given_up and _restarts(_registers(self.tid))
         return self._park(Progress.LATE if cut_short else Progress.DONE)
 
-    def _at_breakpoint(self) -> Progress:
+    def _passed(self) -> Progress:
+        """Disarms the breakpoints after a hit; returns whether the task is where it should be."""
         registers = step_requests.x86_registers(self.tid)
         exact = self._delivered or registers["rip"] in self._addresses
         if exact:
             self._set_resume_flag(registers, wanted=False)
         else:
-            self._stepper.distrust()
+            self._breakpoints.enabled = False  # this machine stops a task too late
         self._disarm()
-        return self._park(Progress.DONE if exact else Progress.RAN_ON)
+        return Progress.DONE if exact else Progress.RAN_ON
 
     def _interrupted(self, signo: int) -> Progress:
         """Takes in the stop of an interrupt: ours, or one that came late."""
@@ -365,8 +326,10 @@ class Step:
             self._restore_mask()
             return self._parking
         if self.way is Way.SIGNAL:
-            if self._given_up or signo != signal.SIGTRAP or self._has_moved:
-                return Progress.DONE  # in its handler, or in a group-stop
+            if signo != signal.SIGTRAP or self._has_moved:
+                return Progress.DONE  # in a group-stop, or in its handler
+            if self._given_up:
+                return Progress.LATE
             self.run()
             return Progress.RUNS
         if self.way is Way.BREAKPOINT and self._is_hit:
@@ -378,7 +341,7 @@ class Step:
             return self._drain(signal.SIGTRAP)
         ran_on = self.way is Way.BREAKPOINT and self._has_moved
         if ran_on:
-            self._stepper.distrust()
+            self._breakpoints.enabled = False
         self._disarm()
         return Progress.RAN_ON if ran_on else Progress.LATE
 
@@ -391,10 +354,8 @@ class Step:
             # With another interrupt the stops of interrupts come for ever, and never the signal.
             requests.cont(self.tid, 0)
             return Progress.RUNS
-        hit = bool(self._armed)
-        self._disarm()
         self._restore_mask()
-        return Progress.DONE if hit else Progress.LATE
+        return self._passed() if self._armed else Progress.LATE
 
     @property
     def _has_moved(self) -> bool:
@@ -410,10 +371,6 @@ class Step:
             mask, self._mask = self._mask, None
             with contextlib.suppress(OSError):
                 step_requests.set_signal_mask(self.tid, mask)
-
-
-def _is_poll(info: SigInfo) -> bool:
-    return _POLL_IN <= info.code <= _POLL_HUP or info.code == _SI_SIGIO
 
 
 def _registers(tid: int) -> dict[str, int]:
@@ -440,26 +397,3 @@ def _restarts(registers: Mapping[str, int]) -> bool:
         value &= 0xFFFFFFFF
         return value - (1 << 32) in _RESTARTS
     return value - (1 << 64) in _RESTARTS
-
-
-@functools.cache
-def _is_root() -> bool:
-    """Returns whether this process may signal every target: uid 0 of the first user namespace."""
-    if os.geteuid():
-        return False
-    try:
-        with open("/proc/self/uid_map", "rb") as file:
-            return file.read().split() == [b"0", b"0", b"4294967295"]
-    except OSError:
-        return False
-
-
-def _may_signal(sets: SignalSets) -> bool:
-    """Returns whether a descriptor of ours may signal the target, as sigio_perm() decides.
-
-    Without this a breakpoint is hit, no signal is sent, and the task runs on.
-    """
-    if _is_root():
-        return True
-    theirs = {sets.uids[0], sets.uids[2]} - {_OVERFLOW_UID}
-    return not theirs.isdisjoint((os.getuid(), os.geteuid()))
