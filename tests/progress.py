@@ -112,6 +112,7 @@ class Progress:
         while not self._end.wait(_OFTEN):
             with self._lock:
                 show(time.monotonic())
+                self._reporter.flush()  # a file has it too when the run hangs
 
     def _show(self, now: float) -> None:
         running = [f"{nodeid} {now - begun:.0f} s" for nodeid, begun in self._running.items()]
