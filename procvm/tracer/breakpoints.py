@@ -8,7 +8,7 @@ import os
 from procvm.linux import perf_event
 from procvm.linux.perf_event import ExecutionBreakpoint
 from procvm.linux.sigsets import SignalSets, read_signal_sets
-from procvm.tracer.step_requests import SigInfo
+from procvm.tracer.requests import SigInfo
 
 __all__ = ["Breakpoints"]
 

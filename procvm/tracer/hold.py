@@ -34,6 +34,7 @@ from procvm.linux.access import denial, open_error
 from procvm.tracer import requests
 from procvm.tracer.proof import Proof
 from procvm.tracer.requests import EVENT_CLONE, EVENT_EXEC, EVENT_STOP, Gone, WaitEvent
+from procvm.tracer.stepping import Stepper
 
 __all__ = ["NAP", "Hold", "Pending", "TaskState"]
 
@@ -96,6 +97,7 @@ class Hold:
         queue: Events that were not told yet, in the order they came.
         telling: Whether a group-stop and an exec are events to be told, as in `cont`.
         execed: Whether an exec replaced the program while it was held.
+        stepper: Makes the steps of its tasks.
     """
 
     def __init__(self, proof: Proof) -> None:
@@ -114,6 +116,17 @@ class Hold:
         self._strays: set[int] = set()
         # A leader that ended while it was seized stays so until this thread ends.
         self._zombie_is_ours = False
+        self.stepper = Stepper(self._read)
+
+    def _read(self, address: int, n: int) -> bytes:
+        """Reads the program's memory, protections ignored; what cannot be read is left out."""
+        program = self.proof.program
+        if program is None:
+            return b""
+        try:
+            return os.pread(program.mem.number, n, address)
+        except (OSError, OverflowError):
+            return b""
 
     # Stopping
 
@@ -282,6 +295,11 @@ class Hold:
     def _all_stopped(self) -> bool:
         return TaskState.SEIZED not in self.tasks.values()
 
+    def settle_births(self, deadline: float) -> None:
+        """Stops the threads that a task made as it moved; see `settle`."""
+        if self._nr_tasks() != len(self.tasks):
+            self.settle(deadline)
+
     def _nr_tasks(self) -> int:
         """Returns how many tasks the kernel counts: a listing may end early, the count does not."""
         try:
@@ -438,15 +456,22 @@ class Hold:
             self._let_go(event)
         elif event.event == 0:
             info = requests.siginfo(tid)
+            if self.stepper.is_ours(tid, info):
+                # The signal of a step that another one had overtaken: it stops again without.
+                self.tasks[tid] = TaskState.SEIZED
+                requests.interrupt(tid)
+                requests.cont(tid, 0)
+                return
             pending = Pending("signal", tid, event.signo, info.raw if info else b"")
             self.tasks[tid] = TaskState.HELD
             self.signals[tid] = pending
             self.queue.append(pending)
         else:
             event.consume()
-            self._take_stop(event)
+            self.take_stop(event)
 
-    def _take_stop(self, event: WaitEvent) -> None:
+    def take_stop(self, event: WaitEvent) -> None:
+        """Takes in a stop by an event, which was consumed: the task is held."""
         tid = event.tid
         self.tasks[tid] = TaskState.HELD
         was_group_stopped = tid in self._group_stopped
@@ -502,6 +527,7 @@ class Hold:
         Those that did not stop are let go when the thread that traces them
         ends: the kernel then takes back the stop that is still to come.
         """
+        self.stepper.close()
         whole = not (self._zombie_is_ours or self._strays)
         for tid, state in self.tasks.items():
             if state is TaskState.HELD:

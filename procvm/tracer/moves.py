@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-import signal
 import time
 from collections.abc import Callable
 
-from procvm.errors import NotStoppedError, ProcessExitedError, StopTimeoutError
-from procvm.linux import procfs
+from procvm.errors import (
+    NotStoppedError,
+    ProcessExitedError,
+    StopTimeoutError,
+    UnsupportedError,
+)
 from procvm.tracer import requests
 from procvm.tracer.hold import NAP, Hold, Pending, TaskState
 from procvm.tracer.protocol import SETTLE_TIME
-from procvm.tracer.requests import SigInfo
+from procvm.tracer.stepping import Progress, Step, StepRefusedError
 
 __all__ = ["cont", "deliver", "step"]
 
 _LONGEST_NAP = 1e-3
 _SPINS = 400
 _STEP_TIME = 0.02
-_TRAP_BIT = 1 << (signal.SIGTRAP - 1)
-# si_code of the traps of a step: after a system call, after any other instruction, by a
-# debug register, and the code of the stop before a signal handler's first instruction. The
-# target's own have others: SI_USER, SI_TKILL, SI_KERNEL (int3), TRAP_PERF.
-_TRAPS_OF_STEP = frozenset({1, 2, 4, int(signal.SIGTRAP)})
 
 
 def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending | None:
@@ -53,6 +52,8 @@ def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending |
 
 
 def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> None:
+    # The target may need its debug registers, and change what it does with signals.
+    hold.stepper.close()
     for tid in [tid for tid, state in hold.tasks.items() if state is TaskState.HELD]:
         hold.run_on(tid)
     nap = NAP
@@ -81,100 +82,92 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
         raise
 
 
-def step(hold: Hold, tid: int, deadline: float, given_up: Callable[[], bool]) -> None:
+def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], bool]) -> None:
     """Lets one held task run one instruction; the others stay held.
 
     A signal that the task was about to take is delivered: the instruction is then the
     first of its handler. One that comes before the instruction ends the step.
+
+    Args:
+        hold: The tasks.
+        tid: The task.
+        timeout: Seconds that the instruction may take; None for no limit.
+        given_up: Whether the tool does not wait any more.
 
     Raises:
         Gone: The task left its stop: it was killed.
         ProcessExitedError: The task ended by it.
         StopTimeoutError: The instruction did not complete in time (a system
             call that blocks); the task is held again.
+        UnsupportedError: The task cannot be stepped, or ran more than one instruction.
     """
     pending = hold.signals.pop(tid, None)
-    mask = requests.signal_mask(tid)
     hold.tasks[tid] = TaskState.SEIZED
-    requests.step(tid, pending.deliver if pending else 0)
-    finished = _await_step(hold, tid, deadline, given_up)
+    try:
+        under_way = hold.stepper.start(tid, pending.deliver if pending else 0)
+    except StepRefusedError as error:
+        hold.tasks[tid] = TaskState.HELD
+        if pending:
+            hold.signals[tid] = pending
+        raise UnsupportedError(
+            f"thread {tid} of process {hold.pid} cannot be stepped without changing its action for "
+            f"SIGTRAP: {error}, and no hardware breakpoint can be had"
+        ) from None
+    progress = _await_step(hold, under_way, timeout, given_up)
     if tid not in hold.tasks:
+        hold.stepper.close(tid)
         raise ProcessExitedError(f"thread {tid} has ended", pid=hold.pid)
-    if mask & _TRAP_BIT and not requests.signal_mask(tid) & _TRAP_BIT:
-        # The kernel unblocks SIGTRAP to raise the trap of a step.
-        requests.set_signal_mask(tid, requests.signal_mask(tid) | _TRAP_BIT)
-    if not finished:
+    hold.settle_births(time.monotonic() + SETTLE_TIME)
+    if progress is Progress.LATE:
         raise StopTimeoutError(
             f"thread {tid} did not complete an instruction in time: it is in a system call "
             "that blocks; it is held again",
             pid=hold.pid,
         )
+    if progress is Progress.RAN_ON:
+        raise UnsupportedError(
+            f"thread {tid} of process {hold.pid} ran more than one instruction: the hardware "
+            "breakpoints of this machine stop it too late; it is held again"
+        )
 
 
-def _await_step(hold: Hold, tid: int, deadline: float, given_up: Callable[[], bool]) -> bool:
-    """Waits for the end of a step; returns whether it ended by itself."""
-    soon = min(time.monotonic() + _STEP_TIME, deadline)
-    spins = 0
+def _await_step(
+    hold: Hold, under_way: Step, timeout: float | None, given_up: Callable[[], bool]
+) -> Progress:
+    """Takes in the stops of a task until its step is over."""
+    tid = under_way.tid
+    begun = time.monotonic()
+    soon = begun + _STEP_TIME
+    deadline = math.inf if timeout is None else begun + timeout
+    spins, late = 0, False
     while True:
         event = requests.wait_for(tid)
         if event is None:
             spins += 1
-            # A step takes microseconds. Until the trap is swallowed the tracer's death
-            # would deliver it, so nothing sleeps here at first.
             if spins <= _SPINS:
-                os.sched_yield()
+                os.sched_yield()  # a step takes microseconds
                 continue
-            if time.monotonic() > (soon if given_up() else deadline):
-                return _interrupt_step(hold, tid)
+            if not late and time.monotonic() > (min(soon, deadline) if given_up() else deadline):
+                late = True
+                under_way.give_up()
+            # An exec or the exit of the process waits for tasks that only we can reap.
             hold.collect_ends(tid)
-            if tid not in hold.tasks:
-                return True
             time.sleep(NAP)
-        elif not event.exited and not event.event and event.signo == signal.SIGTRAP:
-            if _is_of_step(requests.siginfo(tid)):
-                _park(hold, tid)
-            else:
-                hold.take(event)
-            return True
-        else:
+            continue
+        if event.exited:
             hold.take(event)
-            if hold.tasks.get(tid) is not TaskState.SEIZED:
-                return True
-
-
-def _interrupt_step(hold: Hold, tid: int) -> bool:
-    """Stops a task that is in a step, and drops the trap that this leaves; returns False."""
-    requests.interrupt(tid)
-    while True:
-        event = requests.wait_for(tid)
-        if event is None:
-            os.sched_yield()
-        elif not event.exited and not event.event and event.signo == signal.SIGTRAP:
-            if _is_of_step(requests.siginfo(tid)):
-                _park(hold, tid)
-                return False
-            hold.take(event)
-            return False
-        elif event.exited or not event.event or not _trap_is_pending(hold.pid, tid):
-            hold.take(event)
-            return False
-        else:
-            # The call ended with EINTR, and the trap of the step came after it. Detached with
-            # it pending, the target would die. Without an interrupt the task takes it next.
+            return Progress.DONE
+        if event.event:
             event.consume()
-            requests.cont(tid, 0)
-
-
-def _trap_is_pending(pid: int, tid: int) -> bool:
-    status = procfs.read_bytes(f"/proc/{pid}/task/{tid}/status") or b""
-    for line in status.split(b"\n"):
-        if line.startswith(b"SigPnd:"):
-            return bool(int(line[7:], 16) & _TRAP_BIT)
-    return False
-
-
-def _is_of_step(info: SigInfo | None) -> bool:
-    return info is None or info.code in _TRAPS_OF_STEP
+        progress = under_way.stopped(event.signo, event.event)
+        if progress is Progress.RUNS:
+            continue
+        if progress is Progress.SIGNAL:
+            under_way.leave()
+            hold.take(event)
+        else:
+            hold.take_stop(event)
+        return progress
 
 
 def _park(hold: Hold, tid: int) -> None:

@@ -15,10 +15,14 @@ from typing import Any, NamedTuple, cast
 from ptrace.binding import func as _binding  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 __all__ = [
+    "EFLAGS_RF",
     "EVENT_CLONE",
     "EVENT_EXEC",
     "EVENT_STOP",
     "OPTIONS",
+    "SYSCALL_ENTRY",
+    "SYSCALL_EXIT",
+    "SYSCALL_STOP",
     "Gone",
     "SigInfo",
     "WaitEvent",
@@ -32,12 +36,15 @@ __all__ = [
     "poke",
     "reap",
     "registers",
+    "rseq_area",
     "seize",
+    "set_eflags",
     "set_registers",
     "set_signal_mask",
     "siginfo",
     "signal_mask",
     "step",
+    "syscall",
     "wait_any",
     "wait_for",
 ]
@@ -52,13 +59,30 @@ EVENT_STOP = 128
 EVENT_EXEC = int(_func.PTRACE_EVENT_EXEC)
 EVENT_CLONE = int(_func.PTRACE_EVENT_CLONE)
 
-OPTIONS = int(_func.PTRACE_O_TRACECLONE) | int(_func.PTRACE_O_TRACEEXEC)
+OPTIONS = (
+    int(_func.PTRACE_O_TRACECLONE)
+    | int(_func.PTRACE_O_TRACEEXEC)
+    | int(_func.PTRACE_O_TRACESYSGOOD)
+)
 """Without EXITKILL, which kills the target when a thread of the tracer ends, and TRACEFORK:
-forked children run on untraced."""
+forked children run on untraced. Without TRACESYSGOOD a tracer that dies in a syscall-stop would
+leave the kernel a SIGTRAP to send to the target; with it the kernel finds 0x85, which is no signal.
+"""
+
+SYSCALL_STOP = 0x85
+"""The signal number of a syscall-stop: SIGTRAP | 0x80."""
+
+SYSCALL_ENTRY, SYSCALL_EXIT = 1, 2
+"""The event messages of a syscall-stop. Source: PTRACE_EVENTMSG_SYSCALL_ENTRY and _EXIT."""
+
+EFLAGS_RF = 1 << 16
+"""The resume flag: the next instruction runs past a breakpoint at its own address."""
 
 _WALL = 0x40000000
 _WNOTHREAD = 0x20000000
 _MASK_LEN = 8
+_GET_RSEQ_CONFIGURATION = 0x420F
+_RSEQ_LEN = 24
 _SIGINFO_LEN = 128
 _REFUSED_VALUES = frozenset({errno.EIO, errno.EINVAL})
 
@@ -124,6 +148,11 @@ def step(tid: int, signo: int) -> None:
     _call(_func.PTRACE_SINGLESTEP, tid, 0, signo)
 
 
+def syscall(tid: int) -> None:
+    """Lets a stopped task run to the next entry or exit of a system call."""
+    _call(_func.PTRACE_SYSCALL, tid)
+
+
 def detach(tid: int, signo: int = 0) -> None:
     """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
     _call(_func.PTRACE_DETACH, tid, 0, signo)
@@ -158,6 +187,11 @@ class SigInfo(NamedTuple):
     signo: int
     code: int
     raw: bytes
+
+    @property
+    def fd(self) -> int:
+        """si_fd, which a signal of a descriptor has (SIGPOLL codes)."""
+        return int.from_bytes(self.raw[24:28], "little", signed=True)
 
 
 def siginfo(tid: int) -> SigInfo | None:
@@ -207,6 +241,23 @@ def poke(tid: int, address: int, word: int) -> None:
 def registers(tid: int) -> dict[str, int]:
     """Returns the general registers of a stopped task, by the kernel's names."""
     return _plain(_get_registers(tid))
+
+
+def set_eflags(tid: int, value: int) -> None:
+    """Sets the flags of a stopped task on x86-64, and no other register."""
+    offset = _func.ptrace_registers_t.eflags.offset
+    _call(_func.PTRACE_POKEUSER, tid, offset, value)
+
+
+def rseq_area(tid: int) -> int:
+    """Returns the address of a task's ``struct rseq``; 0 without one, or before Linux 5.13."""
+    room = ctypes.create_string_buffer(_RSEQ_LEN)
+    try:
+        # SAFETY: `room` has the 24 bytes that the request names, and outlives the call.
+        _call(_GET_RSEQ_CONFIGURATION, tid, _RSEQ_LEN, ctypes.addressof(room))
+    except OSError:
+        return 0
+    return int.from_bytes(room.raw[:8], "little")
 
 
 def _get_registers(tid: int) -> Any:

@@ -30,7 +30,7 @@ from enum import Enum, auto
 
 from procvm.linux.perf_event import ExecutionBreakpoint
 from procvm.linux.sigsets import bit, read_signal_sets
-from procvm.tracer import requests, step_requests
+from procvm.tracer import requests
 from procvm.tracer.breakpoints import Breakpoints
 from procvm.tracer.next_address import (
     INSTRUCTION_MAX,
@@ -40,12 +40,14 @@ from procvm.tracer.next_address import (
     rseq_abort,
     width_of,
 )
-from procvm.tracer.requests import EVENT_EXEC, EVENT_STOP, Gone
-from procvm.tracer.step_requests import (
+from procvm.tracer.requests import (
     EFLAGS_RF,
+    EVENT_EXEC,
+    EVENT_STOP,
     SYSCALL_ENTRY,
     SYSCALL_EXIT,
     SYSCALL_STOP,
+    Gone,
     SigInfo,
 )
 
@@ -167,7 +169,7 @@ class Step:
     def run(self) -> None:
         """Lets the task run its next instruction."""
         tid = self.tid
-        registers = _registers(tid)
+        registers = requests.registers(tid)
         code = self._read(_program_counter(registers), INSTRUCTION_MAX)
         self._before = _place(registers)
         self._entered = False
@@ -191,7 +193,7 @@ class Step:
             return None
         read, is_32bit = self._read, width == 32
         found = next_addresses(_MACHINE, registers, read, is_32bit=is_32bit)
-        abort = rseq_abort(registers["rip"], step_requests.rseq_area(self.tid), read)
+        abort = rseq_abort(registers["rip"], requests.rseq_area(self.tid), read)
         if abort is None or found is None:
             return found
         moved = next_addresses(_MACHINE, {**registers, "rip": abort}, read, is_32bit=is_32bit)
@@ -201,7 +203,7 @@ class Step:
         flags = registers["eflags"]
         value = flags | EFLAGS_RF if wanted else flags & ~EFLAGS_RF
         if value != flags:
-            step_requests.set_eflags(self.tid, value)
+            requests.set_eflags(self.tid, value)
 
     def _unblock_trap(self) -> None:
         """Keeps the kernel from resetting the action for SIGTRAP, as a blocked trap makes it."""
@@ -214,12 +216,12 @@ class Step:
         if sets.blocked & trap:
             if (sets.pending | sets.shared) & trap:
                 raise StepRefusedError("it has a blocked SIGTRAP of its own pending")
-            self._mask = step_requests.signal_mask(self.tid)
-            step_requests.set_signal_mask(self.tid, self._mask & ~trap)
+            self._mask = requests.signal_mask(self.tid)
+            requests.set_signal_mask(self.tid, self._mask & ~trap)
 
     def _resume(self) -> None:
         if self.way is Way.CALL:
-            step_requests.syscall(self.tid)
+            requests.syscall(self.tid)
         elif self.way is Way.TRAP:
             requests.step(self.tid, 0)
         else:
@@ -244,7 +246,7 @@ class Step:
         self._breakpoints.forget_signals()
         self.way = Way.SIGNAL
         self._parking = None
-        self._before = _place(_registers(self.tid))
+        self._before = _place(requests.registers(self.tid))
         requests.interrupt(self.tid)
         requests.cont(self.tid, signo)
 
@@ -258,7 +260,7 @@ class Step:
         return hit
 
     def stopped(self, signo: int, event: int) -> Progress:
-        """Takes in a stop of the task, which the caller has consumed.
+        """Takes in a stop of the task, which the caller has consumed if it is an event.
 
         Args:
             signo: The low byte of the stop's status: the signal, or 0x85 in a syscall-stop.
@@ -281,7 +283,7 @@ class Step:
         if self._is_hit and signo == self._armed[0].signo:
             return self._park(self._passed())
         if self.way is Way.TRAP and signo == signal.SIGTRAP:
-            if is_our_trap(step_requests.siginfo(self.tid)):
+            if is_our_trap(requests.siginfo(self.tid)):
                 return self._park(Progress.DONE)
             return Progress.SIGNAL
         return Progress.SIGNAL
@@ -298,20 +300,20 @@ class Step:
         return Progress.RUNS
 
     def _at_call(self) -> Progress:
-        message = step_requests.event_message(self.tid)
+        message = requests.event_message(self.tid)
         # Before Linux 5.3 the message does not tell, and the stops take turns.
         exits = message == SYSCALL_EXIT or (message != SYSCALL_ENTRY and self._entered)
         if not exits or not self._entered:
             # An exit without an entry ends the call in which the task was stopped.
             self._entered = not exits
-            step_requests.syscall(self.tid)
+            requests.syscall(self.tid)
             return Progress.RUNS
-        cut_short = self._given_up and _restarts(_registers(self.tid))
+        cut_short = self._given_up and _restarts(requests.registers(self.tid))
         return self._park(Progress.LATE if cut_short else Progress.DONE)
 
     def _passed(self) -> Progress:
         """Disarms the breakpoints after a hit; returns whether the task is where it should be."""
-        registers = step_requests.x86_registers(self.tid)
+        registers = requests.registers(self.tid)
         exact = self._delivered or registers["rip"] in self._addresses
         if exact:
             self._set_resume_flag(registers, wanted=False)
@@ -359,7 +361,7 @@ class Step:
 
     @property
     def _has_moved(self) -> bool:
-        return _place(_registers(self.tid)) != self._before
+        return _place(requests.registers(self.tid)) != self._before
 
     def _disarm(self) -> None:
         for breakpoint_ in self._armed:
@@ -370,13 +372,7 @@ class Step:
         if self._mask is not None:
             mask, self._mask = self._mask, None
             with contextlib.suppress(OSError):
-                step_requests.set_signal_mask(self.tid, mask)
-
-
-def _registers(tid: int) -> dict[str, int]:
-    if _MACHINE == "x86_64":
-        return step_requests.x86_registers(tid)
-    return requests.registers(tid)
+                requests.set_signal_mask(self.tid, mask)
 
 
 def _program_counter(registers: Mapping[str, int]) -> int:

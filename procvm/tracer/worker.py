@@ -478,7 +478,7 @@ class Worker:
         self._held_task(tid)
         self.moving = True
         try:
-            moves.step(self._hold, tid, _deadline(timeout), self._given_up)
+            moves.step(self._hold, tid, timeout, self._given_up)
         finally:
             self.moving = False
 

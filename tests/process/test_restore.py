@@ -16,8 +16,9 @@ from procvm.mm.extent import Extent
 from procvm.mm.memory import Region, UserMemory
 from procvm.process import restore
 from tests.build import compiled
+from tests.patience import eventually
 from tests.playground import PAGE, Playground, pattern
-from tests.tracee.witness import Child, Work, eventually, state_of
+from tests.tracee.witness import Child, Work, state_of
 
 MIB = 1 << 20
 

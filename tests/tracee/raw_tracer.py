@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from procvm.linux.perf_event import ExecutionBreakpoint
-from procvm.tracer import requests, step_requests
+from procvm.tracer import requests
 from procvm.tracer.requests import OPTIONS
-from procvm.tracer.step_requests import TRACESYSGOOD
 from procvm.tracer.stepping import Progress, Step, Stepper, Way
 
 _SEIZE = 0x4206
@@ -54,7 +53,7 @@ class RawTracer:
         self.signals: Counter[int] = Counter()
         self._mem = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
         self.stepper = Stepper(self.read, hardware=hardware)
-        ptrace(_SEIZE, pid, 0, OPTIONS | TRACESYSGOOD)
+        ptrace(_SEIZE, pid, 0, OPTIONS)
         ptrace(_INTERRUPT, pid)
         self.wait()
 
@@ -123,9 +122,9 @@ _PATCHED: tuple[tuple[Any, str], ...] = (
     (requests, "interrupt"),
     (requests, "cont"),
     (requests, "step"),
-    (step_requests, "syscall"),
-    (step_requests, "set_eflags"),
-    (step_requests, "set_signal_mask"),
+    (requests, "syscall"),
+    (requests, "set_eflags"),
+    (requests, "set_signal_mask"),
     (ExecutionBreakpoint, "arm"),
     (ExecutionBreakpoint, "disarm"),
     (RawTracer, "wait"),

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint
-from procvm.tracer import step_requests
+from procvm.linux.sigsets import bit
+from procvm.tracer import requests
 from procvm.tracer.next_address import next_addresses
-from procvm.tracer.requests import EVENT_EXEC
-from procvm.tracer.step_requests import SigInfo
+from procvm.tracer.requests import EVENT_EXEC, SigInfo
 from procvm.tracer.stepping import Progress, StepRefusedError, Way, is_our_trap
 from tests.build import compiled
 from tests.tracee.raw_tracer import Ended, RawTracer, ptrace
@@ -91,7 +91,7 @@ def _needs_perf() -> None:
 
 
 def rip_of(tracer: RawTracer) -> int:
-    return step_requests.x86_registers(tracer.pid)["rip"]
+    return requests.registers(tracer.pid)["rip"]
 
 
 def handles(pid: int, signo: int) -> bool:
@@ -176,8 +176,8 @@ def compare(ours: RawTracer, theirs: RawTracer) -> int:
     steps = 0
     while runs_on(theirs):
         assert ours.step() is Progress.DONE
-        wanted = step_requests.x86_registers(theirs.pid)
-        found = step_requests.x86_registers(ours.pid)
+        wanted = requests.registers(theirs.pid)
+        found = requests.registers(ours.pid)
         assert not found["eflags"] & (TRAP_FLAG | RESUME_FLAG)
         for name in ("eflags", "r11"):  # a trap shows its own flag, in r11 after a call
             wanted[name] &= ~TRAP_FLAG
@@ -292,7 +292,8 @@ def test_step_given_up_at_once_is_done_or_late_and_leaves_nothing() -> None:
             moved = rip_of(tracer) != before
             if step.way is Way.BREAKPOINT:
                 assert moved or progress is Progress.LATE
-            assert int(status_field(stepped.pid, "SigPnd"), 16) == 0
+            # It raises SIGUSR1 by itself now and then.
+            assert not int(status_field(stepped.pid, "SigPnd"), 16) & ~bit(signal.SIGUSR1)
         assert Progress.LATE in found
         tracer.detach()
         assert stepped.last_words() == "default open traps=0 queued=0\n"
@@ -312,7 +313,7 @@ def test_step_given_up_at_once_is_done_or_late_and_leaves_nothing() -> None:
     ],
 )
 def test_is_our_trap_by_its_code_tells_the_targets_own(code: int, ours: bool) -> None:
-    assert is_our_trap(SigInfo(signal.SIGTRAP, code, 0)) is ours
+    assert is_our_trap(SigInfo(signal.SIGTRAP, code, b"")) is ours
 
 
 # System calls
