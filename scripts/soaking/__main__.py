@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from scripts.soaking.blows import BLOWS
 from scripts.soaking.numbered import numbered_signals
@@ -59,16 +61,25 @@ COUNTS = {
 """The storms, with the numbers of the claim."""
 
 
-def _row(name: str, run: Storm, count: int, seed: int, seconds: float | None) -> bool:
-    """Runs a storm and prints its row and its harms; returns whether it did any."""
+def _run(name: str, storm: Storm, count: int, seed: int, seconds: float | None) -> bool:
+    """Runs a storm and prints what it counted; returns whether it did any harm."""
     begun = time.monotonic()
     try:
-        tally = run(count, seed, seconds)
+        tally = storm(count, seed, seconds)
     except Exception as error:  # noqa: BLE001 (a row of the table, and the exit status)
         tally = Tally()
         tally.harm("failed", f"{type(error).__name__}: {error}", seed)
     took = time.monotonic() - begun
-    print(f"{name}: {count:,} asked for, seed {seed}, {took:.0f} s\n{tally.report()}\n", flush=True)
+    table = Table("", "", "count", title=f"{name}: {count:,} asked for, seed {seed}, {took:.0f} s")
+    table.columns[2].justify = "right"
+    for part, counts in (("done", tally.done), ("met", tally.met), ("harm", tally.harms)):
+        for what, n in counts.most_common() or [("none", 0)]:
+            table.add_row(part, what, f"{n:,}")
+        table.add_section()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for example in tally.examples:
+        console.print(example, markup=False, highlight=False, soft_wrap=True)
     return bool(tally.harms)
 
 
@@ -109,7 +120,7 @@ def main(
     harmed = 0
     for name in [name for name in storms if not names or name in names]:
         times = count or max(round(COUNTS[name] * scale), 1)
-        harmed += _row(name, storms[name], times, seed, minutes * 60)
+        harmed += _run(name, storms[name], times, seed, minutes * 60)
     titles = [name for name in names if name not in storms and name != "mutations"]
     if titles or not names:
         harmed += run_races([] if "races" in titles else titles, minutes * 60, scale)

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from scripts.soaking.tally import Tally
-from scripts.soaking.toolside import Tracer
+from scripts.soaking.toolside import START, Tracer
 from tests.build import compiled
 from tests.tracee.witness import Board, Child, eventually, is_free, states, tracer_of
 
@@ -92,7 +92,7 @@ class Storm:
             pass_fds=[fd],
             stderr=self.errors.fileno(),
         )
-        line = tool.line()
+        line = tool.line(START)
         if line != "holding":
             tool.close()
             raise AssertionError(f"a tool cannot hold the target: {line}")

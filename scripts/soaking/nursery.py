@@ -14,7 +14,7 @@ from tests.tracee.witness import Child, eventually, is_free, states, tracers
 __all__ = ["MODES", "Nursery", "Victim"]
 
 MODES = ("spin", "blocked", "traps", "signals", "mixed")
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a state that does not come is a harm; no verdict depends on less."""
 
 

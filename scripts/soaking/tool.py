@@ -62,6 +62,7 @@ class Tool:
         self.inside = inside
         self.chance = random.Random()
         self.pid = self.left = self.cookie = self.serial = 0
+        self.refusals = 0
         self.is_busy = False
         self.done: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -70,7 +71,7 @@ class Tool:
     def burst(self, pid: int, count: int, seed: int) -> dict[str, object]:
         """Does `count` operations on whichever process has the number now."""
         self.chance.seed(seed)
-        self.pid, self.left = pid, count
+        self.pid, self.left, self.refusals = pid, count, 0
         self.done.clear()
         self.errors.clear()
         self.foreign.clear()
@@ -88,8 +89,11 @@ class Tool:
     def _once(self) -> None:
         try:
             self._visit()
-        except procvm.ProcvmError:
-            return  # counted where it was raised
+            self.refusals = 0
+        except procvm.ProcvmError:  # counted where it was raised
+            self.refusals += self.log[Log.OPERATION] == OPERATIONS.index("attach")
+            if self.refusals > 20:
+                self.left = 0  # it has ended, and attaching to nothing is no operation
         except Exception as error:  # noqa: BLE001 (any other type is a fault of the library)
             self.left -= 1
             if len(self.foreign) < 5:

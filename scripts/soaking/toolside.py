@@ -23,6 +23,9 @@ from tests.tracee.witness import Child, eventually, status_field, tracers
 
 __all__ = ["Answer", "ToolProcess", "Tracer"]
 
+START = 300.0
+"""Seconds after which a Python that does not begin hangs; a busy machine may take a minute."""
+
 _markers = itertools.count(1)
 
 
@@ -82,7 +85,11 @@ class ToolProcess(Child):
             env={**os.environ, "PROCVM_STORM": self.marker},
             stderr=self._stderr.fileno(),
         )
-        assert self.line() == "ready"
+        try:
+            assert self.line(START) == "ready"
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, pid: int, count: int, seed: int) -> None:
         """Starts a burst of operations on a process."""
