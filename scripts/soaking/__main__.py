@@ -70,7 +70,8 @@ def _run(name: str, storm: Storm, count: int, seed: int, seconds: float | None) 
         tally = Tally()
         tally.harm("failed", f"{type(error).__name__}: {error}", seed)
     took = time.monotonic() - begun
-    table = Table("", "", "count", title=f"{name}: {count:,} asked for, seed {seed}, {took:.0f} s")
+    print(f"{name}: {count:,} asked for, seed {seed}, {took:.0f} s")
+    table = Table("", "", "count")
     table.columns[2].justify = "right"
     for part, counts in (("done", tally.done), ("met", tally.met), ("harm", tally.harms)):
         for what, n in counts.most_common() or [("none", 0)]:

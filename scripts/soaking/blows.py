@@ -124,6 +124,8 @@ def kill_tracer(scene: Scene) -> None:
     tracer = scene.tool.tracer
     if tracer is not None:
         scene.strike("SIGKILL of the tracer", lambda: tracer.signal(signal.SIGKILL))
+        # Without this the burst that follows may be the one whose tracer dies.
+        eventually(tracer.has_ended, PATIENCE)
 
 
 def stop_tracer(scene: Scene) -> None:

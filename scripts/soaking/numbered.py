@@ -121,8 +121,9 @@ class Storm:
                         return True
         return False
 
-    def harm(self, kind: str, detail: str) -> None:
-        self.tally.harm(kind, detail, self.seed)
+    def harm(self, kind: str, detail: str, times: int = 1) -> None:
+        """Counts a harm that was seen here."""
+        self.tally.harm(kind, detail, self.seed, times)
 
     def judge(self, *, strict: bool) -> None:
         """Compares what was told and decided with what the target's handlers saw.
@@ -159,15 +160,15 @@ class Storm:
                 count("not told", n)
         for kind, found in wrong.items():
             if found:
-                self.harm(f"signals {kind}", f"{found} of {sent}, the first is {first[kind]}")
-                self.tally.harms[f"signals {kind}"] += found - 1
+                self.harm(f"signals {kind}", f"{found} of {sent}, first {first[kind]}", found)
         if strict and not knows and self[At.TOLD] < sent:
-            self.harm("signals not told", f"{sent - self[At.TOLD]} of {sent}")
+            unseen = sent - self[At.TOLD]
+            self.harm("signals not told", f"{unseen} of {sent}", unseen)
         if not sure <= self[At.REPLACED] <= maybe:
             self.harm("replacements", f"{self[At.REPLACED]} handled, {sure} to {maybe} asked for")
         for at, kind in ((At.DISORDER, "signals out of order"), (At.STRANGE, "signals changed")):
             if self[at]:
-                self.harm(kind, f"{self[at]} of {sent}")
+                self.harm(kind, f"{self[at]} of {sent}", self[at])
         done = self.tally.done
         done["sent"] += sent
         done["handled"] += self[At.HANDLED]

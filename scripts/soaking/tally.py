@@ -27,11 +27,11 @@ class Tally:
     harms: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
-    def harm(self, kind: str, detail: str, seed: int) -> None:
+    def harm(self, kind: str, detail: str, seed: int, times: int = 1) -> None:
         """Counts a harm; `seed` starts the storm at the session that did it."""
-        self.harms[kind] += 1
-        if self.harms[kind] <= EXAMPLES:
+        if self.harms[kind] < EXAMPLES:
             self.examples.append(f"{kind}: {detail} (--seed {seed})")
+        self.harms[kind] += times
 
     def report(self) -> str:
         """Returns all of it as text, for a test that fails."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import pickle
 import random
 import signal
 import sys
@@ -28,7 +29,7 @@ REFUSED = 1 << 31
 
 OPERATIONS = (
     "attach", "stop", "resume", "with", "leave", "step", "cont", "registers", "set same",
-    "set tag", "set refused", "exchange", "update", "read", "threads", "close",
+    "set tag", "set refused", "exchange", "update", "read", "threads", "pickled", "close",
 )  # fmt: skip
 """The names of operations; the log has their index."""
 
@@ -38,7 +39,7 @@ INSIDE = (
 )  # fmt: skip
 """Operations in a hold, each as often as it is done."""
 
-OUTSIDE = ("exchange", "update", "read", "threads")
+OUTSIDE = ("exchange", "update", "read", "threads", "pickled", "pickled", "pickled")
 LOST = (
     procvm.ProcessExitedError,
     procvm.ProcessExecedError,
@@ -62,7 +63,8 @@ class Tool:
         self.inside = inside
         self.chance = random.Random()
         self.pid = self.left = self.cookie = self.serial = 0
-        self.refusals = 0
+        self.refusals = self.pickled_cookie = 0
+        self.pickled = b""
         self.is_busy = False
         self.done: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -159,7 +161,7 @@ class Tool:
 
     def _do(self, tracee: procvm.Tracee, name: str) -> None:
         chance = self.chance
-        if name in ("exchange", "update", "read", "threads", "cont"):
+        if name in ("exchange", "update", "read", "threads", "pickled", "cont"):
             with self._operation(name):
                 self._on_process(tracee, name)
             return
@@ -194,6 +196,8 @@ class Tool:
             tracee.threads()
         elif name == "read":
             vm.read_val(word, u64)
+        elif name == "pickled":
+            self._read_by_pickle(vm)
         elif name == "update":
             self._counted(lambda: bool(vm.atomic_fetch_update(word, u64, lambda old: old + 1) + 1))
         else:
@@ -208,6 +212,27 @@ class Tool:
             self.log[at + 1] += 1
         else:
             self.log[at] -= 1
+
+    def _read_by_pickle(self, vm: procvm.VmSpace) -> None:
+        """Has a child open a handle that was pickled now or earlier: that target, or an error."""
+        if self.chance.random() < 0.5 or not self.pickled:
+            self.pickled, self.pickled_cookie = pickle.dumps(vm), self.cookie
+        if (child := os.fork()) == 0:
+            os._exit(self._unpickle())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            names = {1: "another error", 2: "another process"}
+            self.foreign.append(f"a pickled handle gave {names.get(status, status)}")
+
+    def _unpickle(self) -> int:
+        """Returns what a child found by the pickled handle, as its exit status."""
+        try:
+            found = pickle.loads(self.pickled).read_val(self.cookie_address, u64)
+        except (procvm.ProcessExitedError, procvm.ProcessExecedError):
+            return 0
+        except BaseException:  # noqa: BLE001 (it has to end here, in the child)
+            return 1
+        return 0 if found == self.pickled_cookie else 2
 
     def _set_refused(self, tracee: procvm.Tracee, tid: int, before: dict[str, int]) -> None:
         """Asks for a value that the kernel refuses and one that it takes: neither may be set."""
