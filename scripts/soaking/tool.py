@@ -228,7 +228,7 @@ class Tool:
         """Returns what a child found by the pickled handle, as its exit status."""
         try:
             found = pickle.loads(self.pickled).read_val(self.cookie_address, u64)
-        except (procvm.ProcessExitedError, procvm.ProcessExecedError):
+        except (procvm.ProcessExitedError, procvm.ProcessExecedError, procvm.NoSuchProcessError):
             return 0
         except BaseException:  # noqa: BLE001 (it has to end here, in the child)
             return 1
