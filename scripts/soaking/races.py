@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -110,26 +106,23 @@ def races() -> Iterator[Race]:
         yield Race(f"Ctrl-C in and around holds, {how}", times, partial(_ctrl_c, how))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="bound of each race")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the numbers to run")
-    parser.add_argument("name", nargs="*", help="only races with this in their names")
-    options = parser.parse_args()
+def run_races(titles: Sequence[str], seconds: float, scale: float) -> int:
+    """Prints a row of a table for each race; returns how many did harm.
+
+    Args:
+        titles: Only races with one of these texts in their names; all if there are none.
+        seconds: When to end each one early.
+        scale: The part of the numbers to run.
+    """
     harmed = 0
-    print(
-        f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs, "
-        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n\n"
-        "| race | asked for | counted | harm | seconds |\n|---|---|---|---|---|",
-        flush=True,
-    )
+    print("| race | asked for | counted | harm | seconds |\n|---|---|---|---|---|", flush=True)
     for race in races():
-        if options.name and not any(part in race.name for part in options.name):
+        if titles and not any(part in race.name for part in titles):
             continue
-        count = max(round(race.times * options.scale), 1)
+        count = max(round(race.times * scale), 1)
         start = time.monotonic()
         try:
-            found = race.run(count, options.seconds)
+            found = race.run(count, seconds)
         except Exception as error:  # noqa: BLE001 (a row of the table, and the exit status)
             text = f"{type(error).__name__}: {error}".replace("|", "/").replace("\n", " ")
             row = ("", f"**failed**: {text[:200]}")
@@ -142,9 +135,4 @@ def main() -> int:
             row = (good, f"**{bad}**" if is_bad else bad)
         took = time.monotonic() - start
         print(f"| {race.name} | {count:,} | {row[0]} | {row[1]} | {took:.0f} |", flush=True)
-    print(f"\n{harmed} races with harm" if harmed else "\nno harm", flush=True)
-    return bool(harmed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return harmed

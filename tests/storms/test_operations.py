@@ -1,0 +1,23 @@
+"""A slice of the storm of operations for each blow; scripts/soak runs the whole of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.soaking.blows import BLOWS
+from scripts.soaking.operations import Plan, operations
+
+
+def test_operations_undisturbed_do_no_harm() -> None:
+    """300 operations on targets of all kinds: no error, nothing left, no target harmed."""
+    tally = operations(300, 11, Plan(blows=(), burst=60))
+    assert not tally.harms, tally.report()
+    assert tally.done["step"] >= 10, tally.report()
+
+
+@pytest.mark.parametrize("blow", BLOWS)
+def test_operations_under_a_blow_do_no_harm(blow: str) -> None:
+    """Sessions that a kill, an interrupt, an exec and so on fall into: no target is harmed."""
+    tally = operations(250, 23, Plan(blows=(blow,), burst=60))
+    assert not tally.harms, tally.report()
+    assert tally.met, tally.report()
