@@ -75,9 +75,10 @@ from procvm.process.patch import Patch, Unchanged
 from procvm.process.process import Process
 from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
 from procvm.process.snapshot import Snapshot
+from procvm.tracee.event import Event, EventKind, SigInfo
 from procvm.tracee.held import Held
 from procvm.tracee.spawn import attach, spawn
-from procvm.tracee.tracee import Event, Tracee
+from procvm.tracee.tracee import Tracee
 
 __version__ = "0.1.0"
 
@@ -89,6 +90,7 @@ __all__ = [
     "Candidate",
     "ClosedError",
     "Event",
+    "EventKind",
     "Explanation",
     "Fallible",
     "HasVmReaderWriter",
@@ -123,6 +125,7 @@ __all__ = [
     "Search",
     "Segment",
     "SharedMemoryError",
+    "SigInfo",
     "Snapshot",
     "StopTimeoutError",
     "Thread",

@@ -15,9 +15,10 @@ from pathlib import Path
 from random import Random
 
 from scripts.soaking.tally import Tally
-from scripts.soaking.toolside import START, Tracer
+from scripts.soaking.toolside import Tracer
 from tests.build import compiled
-from tests.tracee.witness import Board, Child, eventually, is_free, states, tracer_of
+from tests.patience import eventually
+from tests.tracee.witness import Board, Child, is_free, states, tracer_of
 
 __all__ = ["numbered_signals"]
 
@@ -92,7 +93,7 @@ class Storm:
             pass_fds=[fd],
             stderr=self.errors.fileno(),
         )
-        line = tool.line(START)
+        line = tool.line()
         if line != "holding":
             tool.close()
             raise AssertionError(f"a tool cannot hold the target: {line}")
@@ -243,7 +244,7 @@ def _drive(storm: Storm, kills: int, until: float | None) -> None:
 def _answer(tool: Child) -> str:
     """Returns the tool's complaint, empty if it has none."""
     try:
-        return tool.line(PATIENCE).removeprefix("done").strip()
+        return tool.line().removeprefix("done").strip()
     except (EOFError, AssertionError) as error:
         return str(error)
 
@@ -282,7 +283,7 @@ def _kill(storm: Storm, tool: Child) -> Child:
         tracer.close()
         storm.tally.met["tracers killed"] += 1
         with contextlib.suppress(EOFError, AssertionError):
-            tool.line(PATIENCE)  # the library's own error, told before the tool ends
+            tool.line()  # the library's own error, told before the tool ends
     tool.close()
     if not eventually(storm.is_free, PATIENCE):
         storm.harm("left stopped", str(states(storm.target.pid)))

@@ -9,7 +9,8 @@ from functools import partial
 
 from scripts.soaking.board import BOARD_LEN, Board, Slot, Word, box
 from tests.build import compiled
-from tests.tracee.witness import Child, eventually, is_free, states, tracers
+from tests.patience import eventually
+from tests.tracee.witness import Child, is_free, states, tracers
 
 __all__ = ["MODES", "Nursery", "Victim"]
 

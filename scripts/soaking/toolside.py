@@ -19,7 +19,8 @@ from typing import Any
 from scripts.soaking.board import Log
 from scripts.soaking.nursery import Nursery
 from scripts.soaking.tool import INSIDE
-from tests.tracee.witness import Child, eventually, status_field, tracers
+from tests.patience import eventually
+from tests.tracee.witness import Child, status_field, tracers
 
 __all__ = ["Answer", "ToolProcess", "Tracer"]
 
@@ -86,7 +87,7 @@ class ToolProcess(Child):
             stderr=self._stderr.fileno(),
         )
         try:
-            assert self.line(START) == "ready"
+            assert self.line() == "ready"
         except BaseException:
             self.close()
             raise
@@ -103,7 +104,7 @@ class ToolProcess(Child):
 
     def answer(self, within: float) -> Answer:
         """Returns what the tool says of the burst when it is over."""
-        found: dict[str, Any] = json.loads(self.line(within))
+        found: dict[str, Any] = json.loads(self.line())
         return Answer(Counter(found["done"]), Counter(found["errors"]), found["foreign"])
 
     def find_tracer(self, target: int) -> Tracer | None:
