@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ import procvm
 from procvm import u64
 from tests.build import compiled
 from tests.patience import eventually
-from tests.tracee.witness import Child, assert_free, tracers
+from tests.tracee.test_going_on import needs_strace, slow_ptrace
+from tests.tracee.witness import Child, assert_free, state_of, tracer_of, tracers
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
@@ -84,6 +87,60 @@ def test_a_request_after_an_exec_is_refused_and_touches_nothing(name: str) -> No
             else:
                 with pytest.raises(procvm.ProcessExecedError):
                     REQUESTS[name](tracee)
+            assert_free(child.pid)
+        assert child.ask("still here") == "still here"
+
+
+def test_a_program_that_an_exec_brought_is_let_go_without_a_stop() -> None:
+    """It waits in epoll_wait, which any stop would end with EINTR; `stop` is refused."""
+    blocked = compiled("trace_blocked")
+    with Child(["/bin/sh", "-c", f"read line; exec {blocked} epoll_wait"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            child.send("go")
+            (number,) = child.hexes()
+            assert eventually(lambda: in_call(child.pid, number))
+            for _ in range(20):
+                with pytest.raises(procvm.ProcessExecedError):
+                    tracee.stop()
+            assert_free(child.pid)
+            assert in_call(child.pid, number)
+        child.send("")
+        assert child.line() == "0 0"
+
+
+def in_call(pid: int, number: int) -> bool:
+    """Returns whether a process sleeps in a system call."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] == str(number) and state_of(pid) == "S"
+
+
+@needs_strace
+def test_an_exec_while_the_target_is_being_stopped_is_told(tmp_path: Path) -> None:
+    """It execs once it was proved to run the program: `stop` holds nothing, and says so."""
+    log = tmp_path / "log"
+    found: list[type[BaseException] | None] = []
+    with Child(["/bin/sh", "-c", "read line; exec cat"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            with tracee.stopped():
+                tracer = tracer_of(child.pid)
+            assert_free(child.pid)
+
+            def stop() -> None:
+                try:
+                    tracee.stop()
+                except procvm.ProcvmError as error:
+                    found.append(type(error))
+                else:
+                    found.append(None)
+
+            stopper = threading.Thread(target=stop)
+            with slow_ptrace(tracer, log):
+                stopper.start()
+                # It is seized, and its interrupt is still to come.
+                assert eventually(lambda: re.search(r"PTRACE_INTERRUPT", log.read_text()))
+                child.send("go")
+                stopper.join()
+            assert found == [procvm.ProcessExecedError]
             assert_free(child.pid)
         assert child.ask("still here") == "still here"
 
