@@ -147,6 +147,8 @@ def test_an_event_of_before_has_no_part_in_the_one_of_now() -> None:
             assert tracee.cont(timeout=0.05) is None
             assert tracee.vm.read_val(word, u64) == 2
         assert child.ask("go") == "started"
+        child.send("end")
+        assert child.line() == "end 2"
 
 
 def test_an_event_that_is_replaced_as_the_hold_ends_delivers_the_other_signal() -> None:

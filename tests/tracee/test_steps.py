@@ -13,8 +13,9 @@ import pytest
 
 import procvm
 from procvm import u64
+from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
 from tests.build import compiled
-from tests.tracee.witness import Child, assert_free, status_field, tracer_of
+from tests.tracee.witness import Child, assert_free, states, status_field, tracer_of
 
 TRAP = 1 << (signal.SIGTRAP - 1)
 
@@ -115,6 +116,62 @@ def test_a_signal_before_the_instruction_ends_the_step_and_is_queued() -> None:
             assert told == event
             assert tracee.cont(timeout=0.05) is None
             assert tracee.vm.read_val(word, u64) == 1
+
+
+def test_a_thread_that_is_born_in_a_step_is_held_and_let_go() -> None:
+    """Steps through pthread_create: the new thread stands still with the others, and then runs."""
+    with Child([compiled("trace_events"), "spins", "1"]) as child:
+        child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.send("go")
+            for _ in range(30_000):
+                tracee.step()
+                if len(states(child.pid)) == 2:
+                    break
+            (born,) = states(child.pid).keys() - {child.pid}
+            assert set(states(child.pid).values()) == {"t"}
+            before = tracee.registers(born)
+            for _ in range(3):
+                tracee.step()
+            assert tracee.registers(born) == before
+            tracee.step(born)
+            assert tracee.registers(born)["rip"] != before["rip"]
+        assert_free(child.pid)
+        assert child.line() == "started"
+        child.send("end")
+        assert child.line().startswith("end")
+
+
+@pytest.mark.skipif(not is_exact(), reason="execution breakpoints are used on x86-64 only")
+@pytest.mark.parametrize("how", ["cont", "end"])
+def test_a_target_that_goes_on_after_steps_has_all_its_debug_registers(how: str) -> None:
+    """Whoever wants them gets all four, in a `cont` and after the hold."""
+
+    def take_all() -> None:
+        taken: list[ExecutionBreakpoint] = []
+        try:
+            taken.extend(ExecutionBreakpoint(child.pid, signal.SIGURG) for _ in range(SLOTS))
+        except PermissionError:
+            pytest.skip("perf_event_open is refused")
+        finally:
+            for one in taken:
+                one.close()
+
+    with (
+        Child(["/bin/cat"]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        take_all()
+        with tracee.stopped():
+            child.send("line")
+            for _ in range(20):
+                tracee.step()
+            if how == "cont":
+                tracee.cont(timeout=0)
+                take_all()
+        assert_free(child.pid)
+        take_all()
+        assert child.line() == "line"
 
 
 def test_a_step_keeps_the_signal_mask_of_the_thread() -> None:
