@@ -118,6 +118,19 @@ def test_the_tracer_itself_asks_who_shares_the_memory() -> None:
                 of_tracer(tracee, word, None, 0)
 
 
+def test_the_tracer_itself_refuses_the_program_that_an_exec_brought() -> None:
+    """In a hold that goes on over an exec: ProcessExecedError."""
+    with Child(["/bin/sh", "-c", "read line; exec cat"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.send("go")
+            event = tracee.cont()
+            assert event is not None
+            assert event.kind == "exec"
+            with pytest.raises(procvm.ProcessExecedError):
+                of_tracer(tracee, 0x1000, None, 0)
+        assert child.ask("still here") == "still here"
+
+
 @pytest.mark.parametrize("held", [False, True], ids=["by the tracer", "in a hold"])
 def test_both_ways_of_an_atomic_have_the_same_results(held: bool) -> None:
     """Loads, exchanges that do and do not happen, faults and refusals, outside and in a hold."""
