@@ -15,7 +15,15 @@ import procvm
 from procvm import u64
 from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
 from tests.build import compiled
-from tests.tracee.witness import Child, assert_free, states, status_field, tracer_of
+from tests.patience import eventually
+from tests.tracee.witness import (
+    Child,
+    assert_free,
+    state_of,
+    states,
+    status_field,
+    tracer_of,
+)
 
 TRAP = 1 << (signal.SIGTRAP - 1)
 
@@ -28,6 +36,8 @@ def test_a_step_of_a_blocked_call_leaves_no_trap() -> None:
     """The thread waits in read: the step times out, nothing is pending, and the call goes on."""
     for _ in range(15):
         with Child(["/bin/cat"]) as child:
+            assert child.ask("begin") == "begin"
+            assert eventually(lambda: state_of(child.pid) == "S")
             with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
                 with pytest.raises(procvm.StopTimeoutError):
                     tracee.step(timeout=0.01)
@@ -40,6 +50,7 @@ def test_the_tool_killed_in_the_step_of_a_blocked_call_harms_nothing() -> None:
     """SIGKILL, SIGTERM and SIGINT of the tool while its step waits: the target runs on."""
     tool = """
 import sys, procvm
+sys.stdin.readline()
 tracee = procvm.attach(int(sys.argv[1]), longest_hold=None)
 tracee.stop()
 print("steps", flush=True)
@@ -50,6 +61,9 @@ tracee.step(timeout=30)
             Child(["/bin/cat"]) as child,
             Child([sys.executable, "-c", tool, str(child.pid)], stderr=subprocess.DEVNULL) as user,
         ):
+            assert child.ask("begin") == "begin"
+            assert eventually(lambda: state_of(child.pid) == "S")
+            user.send("go")
             assert user.line() == "steps"
             user.signal(signo)
             user.popen.wait()
