@@ -325,9 +325,9 @@ class Hold:
     def _seize(self, tid: int) -> None:
         """Seizes a task, and asks it to stop once it is proved to be the process's.
 
-        A seized task cannot lose its number, since only its tracer can reap it. One that
-        turns out to be another process's runs on untouched: the kernel lets go of it as
-        this thread ends.
+        A seized task loses its number only by an exec of its own, since nobody but its tracer
+        can reap it. One that turns out to be another process's runs on untouched: the kernel
+        lets go of it as this thread ends.
         """
         try:
             requests.seize(tid)
@@ -340,6 +340,10 @@ class Hold:
         self.proof.require_process()
         if not self.proof.has_task(tid):
             del self.tasks[tid]
+            status = procfs.read_status(str(tid))
+            if status is None or status.tracer_pid != threading.get_native_id():
+                # By an exec it has taken the number of the leader, under which the event comes.
+                return
             raise StopTimeoutError(
                 f"process {self.pid} did not stop in time: thread {tid} ended and its number was "
                 "given to another process, which was let go untouched; try again",

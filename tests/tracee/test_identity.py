@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +15,15 @@ from procvm import u64
 from tests.build import compiled
 from tests.patience import eventually
 from tests.tracee.test_going_on import needs_strace, slow_ptrace
-from tests.tracee.witness import Child, assert_free, state_of, tracer_of, tracers
+from tests.tracee.witness import (
+    Child,
+    assert_free,
+    state_of,
+    states,
+    status_field,
+    tracer_of,
+    tracers,
+)
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
@@ -114,34 +121,56 @@ def in_call(pid: int, number: int) -> bool:
     return words[0] == str(number) and state_of(pid) == "S"
 
 
+def stop_and_tell(tracee: procvm.Tracee) -> type[procvm.ProcvmError] | None:
+    """Returns the type of the error of a stop; None if there was none."""
+    try:
+        tracee.stop()
+    except procvm.ProcvmError as error:
+        return type(error)
+    return None
+
+
 @needs_strace
 def test_an_exec_while_the_target_is_being_stopped_is_told(tmp_path: Path) -> None:
     """It execs once it was proved to run the program: `stop` holds nothing, and says so."""
     log = tmp_path / "log"
-    found: list[type[BaseException] | None] = []
-    with Child(["/bin/sh", "-c", "read line; exec cat"]) as child:
-        with procvm.attach(child.pid, longest_hold=None) as tracee:
-            with tracee.stopped():
-                tracer = tracer_of(child.pid)
-            assert_free(child.pid)
+    with (
+        Child(["/bin/sh", "-c", "read line; exec cat"]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        with tracee.stopped():
+            tracer = tracer_of(child.pid)
+        assert_free(child.pid)
+        with slow_ptrace(tracer, log), ThreadPoolExecutor(1) as pool:
+            found = pool.submit(stop_and_tell, tracee)
+            # It is seized, and its interrupt is still to come.
+            assert eventually(lambda: "PTRACE_INTERRUPT" in log.read_text())
+            child.send("go")
+            assert found.result() is procvm.ProcessExecedError
+        assert_free(child.pid)
+        assert child.ask("still here") == "still here"
 
-            def stop() -> None:
-                try:
-                    tracee.stop()
-                except procvm.ProcvmError as error:
-                    found.append(type(error))
-                else:
-                    found.append(None)
 
-            stopper = threading.Thread(target=stop)
-            with slow_ptrace(tracer, log):
-                stopper.start()
-                # It is seized, and its interrupt is still to come.
-                assert eventually(lambda: re.search(r"PTRACE_INTERRUPT", log.read_text()))
-                child.send("go")
-                stopper.join()
-            assert found == [procvm.ProcessExecedError]
-            assert_free(child.pid)
+@needs_strace
+def test_an_exec_by_a_thread_that_is_being_seized_is_told(tmp_path: Path) -> None:
+    """The thread takes the number of the leader, and its own is nobody's: it is no other task."""
+    log = tmp_path / "log"
+    with (
+        Child([compiled("thread_exec")]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        assert child.line() == "ready"
+        with tracee.stopped():
+            tracer = tracer_of(child.pid)
+            (thread,) = states(child.pid).keys() - {child.pid}
+        assert_free(child.pid)
+        with slow_ptrace(tracer, log, "exit"), ThreadPoolExecutor(1) as pool:
+            found = pool.submit(stop_and_tell, tracee)
+            # The call that seized it has not returned.
+            assert eventually(lambda: status_field(thread, "TracerPid") != "0")
+            child.send("")
+            assert found.result() is procvm.ProcessExecedError
+        assert_free(child.pid)
         assert child.ask("still here") == "still here"
 
 
