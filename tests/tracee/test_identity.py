@@ -80,6 +80,26 @@ def test_a_request_after_pid_reuse_is_refused_and_touches_nothing(name: str) -> 
         assert other.returncode == 0
 
 
+def test_a_stop_after_reuse_by_a_process_of_the_same_memory_is_refused() -> None:
+    """Both run in the address space of their parent, so that only the process tells them apart."""
+    with Child([compiled("sharer")]) as parent:
+        parent.hexes()
+        pid = int(parent.ask("clone"))
+        with procvm.attach(pid, longest_hold=None) as tracee:
+            parent.ask("end")
+            for _ in range(1000):
+                LAST_PID.write_text(str(pid - 1))
+                other = int(parent.ask("clone"))
+                if other == pid:
+                    break
+                parent.ask("end")
+            assert other == pid
+            with pytest.raises(procvm.ProcessExitedError):
+                tracee.stop()
+            assert_free(pid)
+        parent.ask("end")
+
+
 @pytest.mark.parametrize("name", sorted(REQUESTS.keys() - {"send_signal", "resume"}))
 def test_a_request_after_an_exec_is_refused_and_touches_nothing(name: str) -> None:
     """ProcessExecedError outside of a hold, or in none; the new program runs on."""
