@@ -156,6 +156,47 @@ def test_a_thread_that_is_born_in_a_step_is_held_and_let_go() -> None:
         assert child.line().startswith("end")
 
 
+CLONES = (56, 435)
+"""clone and clone3 on x86-64."""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs_x86_64: its registers")
+def test_a_thread_that_is_born_in_a_step_and_does_not_run_yet_is_let_go() -> None:
+    """The hold ends at once, while the newborn waits for a CPU that another process takes up."""
+    cpu = min(os.sched_getaffinity(0))
+    with (
+        Child([sys.executable, "-c", "print('hog', flush=True)\nwhile True: pass"]) as hog,
+        Child([compiled("trace_events"), "spins", "1"]) as child,
+    ):
+        assert hog.line() == "hog"
+        hog.signal(signal.SIGSTOP)
+        os.sched_setaffinity(hog.pid, {cpu})
+        os.sched_setaffinity(child.pid, {cpu})
+        child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            with tracee.stopped() as held:
+                child.send("go")
+                for _ in range(30_000):
+                    registers = tracee.registers()
+                    at = registers["rip"], 2
+                    if registers["rax"] in CLONES and held.vm.read_bytes(*at) == b"\x0f\x05":
+                        break
+                    tracee.step()
+                # The leader comes before the hog, which comes before the newborn.
+                first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+                try:
+                    os.sched_setscheduler(child.pid, first, os.sched_param(2))
+                    os.sched_setscheduler(hog.pid, os.SCHED_FIFO, os.sched_param(1))
+                except PermissionError:
+                    pytest.skip("real-time scheduling is refused")
+                hog.signal(signal.SIGCONT)
+                tracee.step(timeout=None)
+                assert len(states(child.pid)) == 2
+            hog.close()
+            assert_free(child.pid)
+            assert child.line() == "started"
+
+
 @pytest.mark.skipif(not is_exact(), reason="execution breakpoints are used on x86-64 only")
 @pytest.mark.parametrize("how", ["cont", "end"])
 def test_a_target_that_goes_on_after_steps_has_all_its_debug_registers(how: str) -> None:
