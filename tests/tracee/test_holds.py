@@ -207,6 +207,34 @@ def _send_often(ran: Callable[[], int]) -> None:
             return
 
 
+def test_a_request_that_an_exception_interrupts_lets_the_target_go() -> None:
+    """A signal handler raises in the middle of a `cont` without a limit; a new hold works."""
+
+    def interrupt() -> None:
+        assert eventually(lambda: state_of(target.pid) == "S")
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    def handler(_: int, __: object) -> None:
+        raise LookupError
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with sleeper() as target, procvm.attach(target.pid, longest_hold=None) as tracee:
+            tracee.stop()
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(LookupError):
+                tracee.cont()
+            thread.join()
+            assert_free(target.pid)
+            with tracee.stopped():
+                assert state_of(target.pid) == "t"
+            assert_free(target.pid)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_threads_are_told_with_names_and_states(tracee: procvm.Tracee, work: Work) -> None:
     """`threads` gives tid, name and state as /proc has them: t while held, R or S between."""
     comm = Path(f"/proc/{work.pid}/comm").read_bytes().strip()

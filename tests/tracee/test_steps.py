@@ -156,6 +156,34 @@ def test_a_thread_that_is_born_in_a_step_is_held_and_let_go() -> None:
         assert child.line().startswith("end")
 
 
+FLOOD = """
+import os, sys
+print("floods", flush=True)
+while True:
+    os.kill(int(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+def test_a_step_that_a_signal_overtakes_tells_no_signal_of_its_own() -> None:
+    """Among 4,000 steps in a flood of SIGUSR1 no other signal is told."""
+    with Child([compiled("trace_events"), "spins", "1"]) as child:
+        child.hexes()
+        assert child.ask("go") == "started"
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            (spinner,) = {thread.tid for thread in tracee.threads()} - {child.pid}
+            flood = [sys.executable, "-c", FLOOD, str(child.pid), str(int(signal.SIGUSR1))]
+            told = set()
+            with Child(flood) as sender:
+                assert sender.line() == "floods"
+                for _ in range(4000):
+                    tracee.step(spinner)
+                    for event in tracee.pending_events():
+                        told.add(event.signo)
+                        event.discard()
+                        assert tracee.cont(timeout=0) == event
+            assert told == {signal.SIGUSR1}
+
+
 CLONES = (56, 435)
 """clone and clone3 on x86-64."""
 
