@@ -265,7 +265,7 @@ class WaitTimeoutError(_ProcessOSError, TimeoutError):
 
 
 class SharedMemoryError(ProcvmError):
-    """An atomic on memory that other processes also write, which stay running."""
+    """An atomic on memory that other processes also write, which run on."""
 
 
 class NoSuchSymbolError(ProcvmError, LookupError):
