@@ -43,7 +43,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
     Raises:
         NoSuchProcessError: No process has the pid.
         ProcessExitedError: It has ended.
-        AlreadyTracedError: Somebody traces it; `procvm.open` still works.
+        AlreadyTracedError: Another process traces it; `procvm.open` still works.
         AccessDeniedError: It may not be traced; the message names the cause.
         StopTimeoutError: It could not be stopped for now.
     """

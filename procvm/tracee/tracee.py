@@ -42,7 +42,7 @@ class Tracee(Process):
 
     Between holds it is not traced at all and runs at full speed. A hold ends
     with `resume`, with its ``with`` statement, with `close`, after
-    `longest_hold` seconds, and with the tool, however that ends.
+    `longest_hold` seconds, and with the tool or the tracer, however that ends.
 
     A held target notices it as little as the kernel allows: no signal is lost,
     and a stop by a signal stays one; a few blocking calls return EINTR, as after
@@ -238,6 +238,9 @@ class Tracee(Process):
             NotStoppedError: The target runs.
             StopTimeoutError: The instruction is a system call that blocks; the
                 thread is held again, and the call goes on when the target does.
+            UnsupportedError: Without hardware breakpoints the step would change the thread's
+                action for SIGTRAP, and nothing was done; or those of this machine stopped the
+                thread too late, after more than one instruction.
             NoSuchProcessError: The process has no such thread.
             ProcessExitedError: The thread ended by it.
             ProcessExecedError: The process runs another program now.
