@@ -118,6 +118,7 @@ class Tracee(Process):
                 pid=self.pid,
             ) from None
         grip = Grip(self.pid, ours)
+        self._calls.remember(grip)
         try:
             with theirs:
                 self._calls.request(

@@ -11,6 +11,7 @@ import pytest
 import procvm
 from procvm import u64
 from tests.build import compiled
+from tests.patience import eventually
 from tests.tracee.witness import Child, assert_free, state_of, tracer_of
 
 
@@ -211,7 +212,7 @@ def test_a_stop_by_a_signal_is_told_once() -> None:
                     kinds.append((str(event.kind), event.signo))
                 assert kinds == [("signal", signal.SIGSTOP), ("stop", signal.SIGSTOP)]
             assert_free(child.pid)
-            assert state_of(child.pid) == "T"
+            assert eventually(lambda: state_of(child.pid) == "T")
         child.signal(signal.SIGCONT)
         child.send("end")
         assert child.line().startswith("end")
