@@ -289,13 +289,16 @@ class Tracee(Process):
     def send_signal(self, signo: int) -> None:
         """Sends a signal to the process, and to no other that has its number.
 
+        Args:
+            signo: The signal, 1 to 64; 0 sends none, and only checks.
+
         Raises:
             ValueError: No signal has the number.
             ProcessExitedError: It has ended.
             AccessDeniedError: The kernel does not allow it.
         """
         number = as_int(signo, "signo")
-        if not 0 < number < signal.NSIG:
+        if not 0 <= number < signal.NSIG:
             raise ValueError(f"no signal has the number {number}; give 1 to {signal.NSIG - 1}")
         try:
             with self._image.open_pidfd().use() as pidfd:
