@@ -77,6 +77,10 @@ class Calls:
                 self._channel = open_channel(image.pid, pidfd, (mem, maps), image.token_address)
         return self._channel
 
+    def has_expired(self, hold: int) -> bool:
+        """Returns whether a hold ended by its longest time."""
+        return self._channel is not None and self._channel.flags.has_expired(hold)
+
     def remember(self, grip: Grip) -> None:
         """Closes a hold of the tool's as the channel ends."""
         self._grips = [ref for ref in self._grips if ref() is not None]

@@ -21,13 +21,14 @@ from procvm.errors import (
 )
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
+from procvm.linux.pidfd import ended
 from procvm.mm.space import VmSpace
 from procvm.process.facts import Facts, Thread
 from procvm.process.image import Image
 from procvm.process.process import Process
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm.tracee.event import Event
-from procvm.tracee.held import Grip, Held, HeldMemory
+from procvm.tracee.held import LAST_BREATH_MS, Grip, Held, HeldMemory
 from procvm.tracer.protocol import SETTLE_TIME, Op
 
 __all__ = ["LONGEST_HOLD", "Event", "Held", "Thread", "Tracee"]
@@ -118,13 +119,19 @@ class Tracee(Process):
                 pid=self.pid,
             ) from None
         grip = Grip(self.pid, ours)
-        self._calls.remember(grip)
         try:
             with theirs:
-                self._calls.request(
+                number: int = self._calls.request(
                     Op.STOP, timeout, self._longest_hold, fds=(theirs.fileno(),), timeout=timeout
                 )
+            # Not before, since a request on a channel that has ended closes what it held.
+            self._calls.remember(grip)
             still = self._calls.standstill(cache_len)
+            if still is None and not self._calls.has_expired(number):
+                # Nothing but the end of the target ends a hold at once.
+                with self._image.open_pidfd().use() as pidfd:
+                    if ended(pidfd, LAST_BREATH_MS):
+                        raise self._image.gone()
             vm = self._vm
             if still is not None:
                 grip.reliance = still.reliance

@@ -305,13 +305,16 @@ class Worker:
     def _detach(self, _fds: list[int]) -> None:
         self._let_go()
 
-    def _stop(self, fds: list[int], timeout: float | None, longest: float | None) -> None:
+    def _stop(self, fds: list[int], timeout: float | None, longest: float | None) -> int:
         """Stops the target if it runs, and counts one more that wants it so.
 
         Args:
             fds: The socket of a ``with stopped()``; empty for a plain `stop`.
             timeout: Seconds that the stop may take; None for no limit.
             longest: Seconds that the hold may take; None for no limit.
+
+        Returns:
+            The number of the hold.
         """
         if self._flags.held:
             self._require_program()
@@ -327,6 +330,7 @@ class Worker:
             fd = fds.pop()
             self._requests.register(fd, select.POLLIN)
             self._contexts.add(fd)
+        return self._hold_number
 
     def _stop_all(self, timeout: float | None) -> None:
         deadline = _deadline(timeout)
