@@ -12,7 +12,7 @@ from procvm.errors import ClosedError, NotTracedError, VmError
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.tracee.held import Grip, Standstill, tracer_ended
+from procvm.tracee.held import Grip, Standstill, atomic_cut_short
 from procvm.tracee.tracer import Channel, open_channel
 from procvm.tracer.protocol import Op
 
@@ -195,7 +195,7 @@ class Calls:
             finally:
                 lived = still.reliance.end()
             if not lived:
-                raise tracer_ended(self._image.pid)
+                raise atomic_cut_short(self._image.pid, still.reliance)
             if found is not None:
                 return found
         answer = self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what)

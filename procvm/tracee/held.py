@@ -37,8 +37,8 @@ __all__ = [
     "Held",
     "HeldMemory",
     "Standstill",
+    "atomic_cut_short",
     "hold_is_over",
-    "tracer_ended",
 ]
 
 T = TypeVar("T")
@@ -300,6 +300,7 @@ class Standstill:
 
         Raises:
             NotTracedError: The tracer ended meanwhile.
+            NotStoppedError: The hold's longest time was over long before the atomic was done.
         """
         address, size, expected, desired = what
         needs = what.needs
@@ -324,7 +325,7 @@ class Standstill:
             lived = self.reliance.end()
             del owner
         if found is not None and not lived:
-            raise tracer_ended(self.image.pid)
+            raise atomic_cut_short(self.image.pid, self.reliance)
         return found if found is not None and len(found) == size else None
 
     def _store(self, mem: int, desired: bytes, address: int, found: bytes) -> bytes | None:
@@ -335,8 +336,15 @@ class Standstill:
             self.pages.end_change(change)
 
 
-def tracer_ended(pid: int) -> NotTracedError:
-    """Returns the error of an atomic during which the tracer ended."""
+def atomic_cut_short(pid: int, reliance: Reliance) -> ProcvmError:
+    """Returns the error of an atomic whose hold ended before it did."""
+    if reliance.given_up:
+        return NotStoppedError(
+            f"the longest time of the hold on process {pid} was over in the middle of an atomic, "
+            "which took so long that the process ran on, perhaps before it was done; hold it "
+            "again, with a longest_hold that is long enough",
+            pid=pid,
+        )
     return NotTracedError(
         "the tracer process has ended, and so has the hold, perhaps before the atomic was done",
         pid=pid,

@@ -325,9 +325,9 @@ class Hold:
     def _seize(self, tid: int) -> None:
         """Seizes a task, and asks it to stop once it is proved to be the process's.
 
-        A seized task cannot lose its number, since only its tracer can reap it. One that
-        turns out to be another process's runs on untouched: the kernel lets go of it as
-        this thread ends.
+        A seized task loses its number only by an exec of its own, since nobody but its tracer
+        can reap it. One that turns out to be another process's runs on untouched: the kernel
+        lets go of it as this thread ends.
         """
         try:
             requests.seize(tid)

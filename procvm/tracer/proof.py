@@ -90,7 +90,10 @@ class Proof:
             raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
 
     def has_task(self, tid: int) -> bool:
-        """Returns whether a seized task is of the process; its id cannot change any more."""
+        """Returns whether a seized task is of the process under this id.
+
+        Only an exec of its own changes its id any more, to that of the leader.
+        """
         return tid == self.pid or os.path.exists(f"/proc/{self.pid}/task/{tid}")
 
     def require_program(self) -> None:

@@ -168,7 +168,7 @@ class Answers:
 
 
 class Flags:
-    """Two words that both sides map: which hold there is, and which one ended by itself.
+    """Three words that both sides map: which hold there is, which ended by itself, and how.
 
     The tracer ends a hold after its longest time whatever the tool does. To keep it from
     doing so in the middle of an atomic of the tool, the number of the hold and the
@@ -222,6 +222,10 @@ class Flags:
         """Whether a hold, or a later one, ended by its longest time."""
         return self._word[_EXPIRED] >= hold
 
+    def give_up_waiting(self, hold: int) -> None:
+        """Notes that a hold ends under an atomic of the tool that did not; the tracer does."""
+        self._word[_GIVEN_UP] = hold
+
     @property
     def relied_on(self) -> bool:
         """Whether the tool still relies on a hold that has ended."""
@@ -233,7 +237,7 @@ class Flags:
         return Reliance(self._pin, word) if word and not word & _OWNER_DIED else None
 
 
-_EXPIRED = 1  # index of the word
+_EXPIRED, _GIVEN_UP = 1, 2  # indices of the words
 _OWNER_DIED = 0x40000000  # FUTEX_OWNER_DIED
 _RELIED_ON = 1 << 32
 _HOLD_SHIFT = 33
@@ -245,11 +249,14 @@ class Reliance:
     Attributes:
         word: The word that both sides map, as a view of one element.
         held: What stands there while the target is held and nothing relies on it.
+        given_up: Whether the tracer ended the hold in the middle of what ended last.
     """
 
     def __init__(self, pinned: Pin, held: int) -> None:
         self.word = pinned.view.cast("Q")
         self.held = held
+        self.given_up = False
+        self._number = held >> _HOLD_SHIFT
         # SAFETY: `word` keeps the mapping for as long as these are used.
         self._begin = atomics.prepare(pinned.address, 8, held, held | _RELIED_ON)
         self._end = atomics.prepare(pinned.address, 8, held | _RELIED_ON, held)
@@ -262,24 +269,28 @@ class Reliance:
     @property
     def ended_by_itself(self) -> bool:
         """Whether the hold ended by its longest time or with the tracer, and not by the tool."""
-        number = self.held >> _HOLD_SHIFT
         word = self.word[0]
-        died = bool(word & _OWNER_DIED) and word >> _HOLD_SHIFT == number
-        return died or self.word[_EXPIRED] >= number
+        died = bool(word & _OWNER_DIED) and word >> _HOLD_SHIFT == self._number
+        return died or self.word[_EXPIRED] >= self._number
 
     def begin(self) -> bool:
         """Begins to rely on the hold; returns whether it lasts. `end` ends it, in both cases."""
         return self._begin() == self.held
 
     def end(self) -> bool:
-        """Ends what `begin` began; returns whether the tracer lived until here."""
+        """Ends what `begin` began; returns whether nothing ended the hold until here.
+
+        Not so if the tracer died, or waited in vain: the target may have run meanwhile.
+        """
         old = self._end()
-        if old == self.held | _RELIED_ON:
-            return True
-        while old & _RELIED_ON:
+        while old & _RELIED_ON and old != self.held | _RELIED_ON:
             # SAFETY: `word` keeps the mapping.
             found = atomics.compare_exchange(self._address, 8, old, old & ~_RELIED_ON)
             if found == old:
                 break
             old = found
-        return not old & _OWNER_DIED
+        # Also where the hold is there again, as after a `cont`.
+        self.given_up = self.word[_GIVEN_UP] == self._number
+        if self.given_up:
+            self.word[_GIVEN_UP] = 0
+        return not (old & _OWNER_DIED or self.given_up)

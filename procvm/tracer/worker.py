@@ -293,6 +293,8 @@ class Worker:
             until = time.monotonic() + _BUSY_WAIT
             while self._flags.relied_on and time.monotonic() < until:
                 time.sleep(0.0001)
+            if self._flags.relied_on:
+                self._flags.give_up_waiting(self._hold_number)
 
     # Requests
 

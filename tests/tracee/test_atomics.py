@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import threading
 
 import pytest
@@ -13,6 +15,7 @@ import procvm
 from tests.patience import eventually
 from tests.tracee.witness import (
     Cas,
+    Child,
     Work,
     assert_free,
     has_ended,
@@ -265,6 +268,59 @@ def test_an_expired_hold_is_not_relied_on() -> None:
         word, own, _, good = target.stop()
     assert own + added == word
     assert good
+
+
+SLOW_TOOL = """
+import contextlib, sys, procvm
+word, added, refused, over = int(sys.argv[2]), 0, 0, 0
+with procvm.attach(int(sys.argv[1]), longest_hold=float(sys.argv[3])) as tracee:
+    vm = tracee.vm
+    while over < 6:
+        with contextlib.suppress(procvm.NotStoppedError), tracee.stopped() as held:
+            while not held.is_over():
+                old = vm.atomic_load(word, procvm.u64)
+                try:
+                    added += vm.atomic_compare_exchange(word, procvm.u64, old, old + 1)[1]
+                except procvm.NotStoppedError:
+                    refused += 1
+            over += 1
+print(added, refused)
+"""
+
+
+def _slow_exchanges(delay: str, longest_hold: float) -> tuple[int, int]:
+    """Exchanges in holds that end meanwhile, by a tool whose stores take long.
+
+    Returns:
+        Increments that were lost, and exchanges that were refused.
+    """
+    with Cas(2, 8, work=20) as target:
+        target.go()
+        strace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]
+        inject = ["-e", f"inject=pwrite64:delay_enter={delay}"]
+        tool = [sys.executable, "-c", SLOW_TOOL, str(target.pid), str(target.word)]
+        with Child([*strace, *inject, *tool, str(longest_hold)]) as child:
+            added, refused = map(int, child.line().split())
+        word, own, _, _ = target.stop()
+    return own + added - word, refused
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_exchange_under_way_is_awaited_by_the_end_of_its_hold() -> None:
+    """Each store takes so long that the longest time is over in the middle of one: none is lost."""
+    refused = lost = 1
+    for _ in range(20):
+        lost, refused = _slow_exchanges("10ms", 0.1)
+        if not refused:  # the tracer waits for some time only, which a busy machine may exceed
+            break
+    assert (lost, refused) == (0, 0)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_exchange_that_its_hold_did_not_wait_for_says_so() -> None:
+    """A store that takes longer than the tracer waits: NotStoppedError, and never a success."""
+    _, refused = _slow_exchanges("300ms", 0.4)
+    assert refused >= 1
 
 
 def _increment(tracee: procvm.Tracee, target: Cas) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -12,7 +13,7 @@ import procvm
 from procvm import u64
 from tests.build import compiled
 from tests.patience import eventually
-from tests.tracee.witness import Child, assert_free, state_of, tracer_of
+from tests.tracee.witness import Child, assert_free, state_of, states, tracer_of
 
 
 def target(mode: str, threads: int = 1) -> Child:
@@ -111,6 +112,72 @@ def test_an_event_that_is_discarded_stays_so_when_the_tracer_is_killed() -> None
             os.kill(tracer_of(child.pid), signal.SIGKILL)
             assert_free(child.pid)
             assert child.ask("go") == "started"
+
+
+def test_an_event_that_was_told_is_delivered_when_the_tracer_is_killed() -> None:
+    """The event is not consumed: with the tracer gone, the kernel delivers it, once."""
+    with sleeper_in_c() as child:
+        (word,) = child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            tracee.stop()
+            child.signal(signal.SIGUSR1)
+            assert tracee.cont() is not None
+            os.kill(tracer_of(child.pid), signal.SIGKILL)
+            assert_free(child.pid)
+            assert child.ask("go") == "started"
+            with procvm.open(child.pid) as process:
+                assert process.vm.read_val(word, u64) == 1
+
+
+def test_an_event_of_before_has_no_part_in_the_one_of_now() -> None:
+    """Two signals of one thread: once the second is told, the first cannot be discarded."""
+    with sleeper_in_c() as child:
+        (word,) = child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.signal(signal.SIGUSR1)
+            first = tracee.cont()
+            child.signal(signal.SIGUSR1)
+            second = tracee.cont()
+            assert first is not None
+            assert second is not None
+            assert first != second
+            for change in (first.discard, lambda: first.replace(signal.SIGTERM)):
+                with pytest.raises(procvm.NotStoppedError):
+                    change()
+            assert tracee.cont(timeout=0.05) is None
+            assert tracee.vm.read_val(word, u64) == 2
+        assert child.ask("go") == "started"
+        child.send("end")
+        assert child.line() == "end 2"
+
+
+def test_an_event_that_is_replaced_as_the_hold_ends_delivers_the_other_signal() -> None:
+    """SIGTERM is replaced by SIGUSR1, and the hold ends: the handler runs, and the target lives."""
+    with sleeper_in_c() as child:
+        (word,) = child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            with tracee.stopped():
+                child.signal(signal.SIGTERM)
+                event = tracee.cont()
+                assert event is not None
+                event.replace(signal.SIGUSR1)
+            assert child.ask("go") == "started"
+            assert tracee.vm.read_val(word, u64) == 1
+
+
+def test_cont_that_takes_longer_than_the_longest_hold_keeps_the_hold() -> None:
+    """The longest time is that of standing still: the target is held after a long `cont`."""
+    held = 0
+    with sleeper_in_c() as child, procvm.attach(child.pid, longest_hold=0.5) as tracee:
+        child.hexes()
+        for _ in range(40):
+            with suppress(procvm.NotStoppedError), tracee.stopped():
+                assert tracee.cont(timeout=0.6) is None
+                held += tracee.is_stopped()
+            if held:  # on a busy machine the rest of the hold may take longer
+                break
+        assert held
+        assert_free(child.pid)
 
 
 def test_an_event_that_is_replaced_delivers_the_other_signal() -> None:
@@ -212,7 +279,8 @@ def test_a_stop_by_a_signal_is_told_once() -> None:
                     kinds.append((str(event.kind), event.signo))
                 assert kinds == [("signal", signal.SIGSTOP), ("stop", signal.SIGSTOP)]
             assert_free(child.pid)
-            assert eventually(lambda: state_of(child.pid) == "T")
+            # Let go, each thread wakes for a moment to take up the stop of its process again.
+            assert eventually(lambda: set(states(child.pid).values()) == {"T"})
         child.signal(signal.SIGCONT)
         child.send("end")
         assert child.line().startswith("end")

@@ -86,12 +86,12 @@ def test_cont_of_a_target_that_a_signal_stopped_leaves_it_stopped(signo: signal.
 
 
 @contextmanager
-def slow_ptrace(tracer: int, log: Path) -> Iterator[None]:
-    """Each ptrace call of the tracer waits at its entry; strace writes what it waits for."""
+def slow_ptrace(tracer: int, log: Path, where: str = "enter") -> Iterator[None]:
+    """Each ptrace call of the tracer waits at its entry or exit; strace logs the calls."""
     strace = subprocess.Popen(
         [
             *("strace", "-f", "-o", log, "-p", str(tracer), "-e", "trace=ptrace,waitid,wait4"),
-            *("-e", "inject=ptrace:delay_enter=300000"),
+            *("-e", f"inject=ptrace:delay_{where}=300000"),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,16 @@ import procvm
 from procvm import u64
 from tests.build import compiled
 from tests.patience import eventually
-from tests.tracee.witness import Child, assert_free, tracers
+from tests.tracee.test_going_on import needs_strace, slow_ptrace
+from tests.tracee.witness import (
+    Child,
+    assert_free,
+    state_of,
+    states,
+    status_field,
+    tracer_of,
+    tracers,
+)
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
@@ -70,6 +80,26 @@ def test_a_request_after_pid_reuse_is_refused_and_touches_nothing(name: str) -> 
         assert other.returncode == 0
 
 
+def test_a_stop_after_reuse_by_a_process_of_the_same_memory_is_refused() -> None:
+    """Both run in the address space of their parent, so that only the process tells them apart."""
+    with Child([compiled("sharer")]) as parent:
+        parent.hexes()
+        pid = int(parent.ask("clone"))
+        with procvm.attach(pid, longest_hold=None) as tracee:
+            parent.ask("end")
+            for _ in range(1000):
+                LAST_PID.write_text(str(pid - 1))
+                other = int(parent.ask("clone"))
+                if other == pid:
+                    break
+                parent.ask("end")
+            assert other == pid
+            with pytest.raises(procvm.ProcessExitedError):
+                tracee.stop()
+            assert_free(pid)
+        parent.ask("end")
+
+
 @pytest.mark.parametrize("name", sorted(REQUESTS.keys() - {"send_signal", "resume"}))
 def test_a_request_after_an_exec_is_refused_and_touches_nothing(name: str) -> None:
     """ProcessExecedError outside of a hold, or in none; the new program runs on."""
@@ -85,6 +115,82 @@ def test_a_request_after_an_exec_is_refused_and_touches_nothing(name: str) -> No
                 with pytest.raises(procvm.ProcessExecedError):
                     REQUESTS[name](tracee)
             assert_free(child.pid)
+        assert child.ask("still here") == "still here"
+
+
+def test_a_program_that_an_exec_brought_is_let_go_without_a_stop() -> None:
+    """It waits in epoll_wait, which any stop would end with EINTR; `stop` is refused."""
+    blocked = compiled("trace_blocked")
+    with Child(["/bin/sh", "-c", f"read line; exec {blocked} epoll_wait"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            child.send("go")
+            (number,) = child.hexes()
+            assert eventually(lambda: in_call(child.pid, number))
+            for _ in range(20):
+                with pytest.raises(procvm.ProcessExecedError):
+                    tracee.stop()
+            assert_free(child.pid)
+            assert in_call(child.pid, number)
+        child.send("")
+        assert child.line() == "0 0"
+
+
+def in_call(pid: int, number: int) -> bool:
+    """Returns whether a process sleeps in a system call."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] == str(number) and state_of(pid) == "S"
+
+
+def stop_and_tell(tracee: procvm.Tracee) -> type[procvm.ProcvmError] | None:
+    """Returns the type of the error of a stop; None if there was none."""
+    try:
+        tracee.stop()
+    except procvm.ProcvmError as error:
+        return type(error)
+    return None
+
+
+@needs_strace
+def test_an_exec_while_the_target_is_being_stopped_is_told(tmp_path: Path) -> None:
+    """It execs once it was proved to run the program: `stop` holds nothing, and says so."""
+    log = tmp_path / "log"
+    with (
+        Child(["/bin/sh", "-c", "read line; exec cat"]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        with tracee.stopped():
+            tracer = tracer_of(child.pid)
+        assert_free(child.pid)
+        with slow_ptrace(tracer, log), ThreadPoolExecutor(1) as pool:
+            found = pool.submit(stop_and_tell, tracee)
+            # It is seized, and its interrupt is still to come.
+            assert eventually(lambda: "PTRACE_INTERRUPT" in log.read_text())
+            child.send("go")
+            assert found.result() is procvm.ProcessExecedError
+        assert_free(child.pid)
+        assert child.ask("still here") == "still here"
+
+
+@needs_strace
+def test_an_exec_by_a_thread_that_is_being_seized_is_told(tmp_path: Path) -> None:
+    """The thread takes the number of the leader, and its own is nobody's: it is no other task."""
+    log = tmp_path / "log"
+    with (
+        Child([compiled("thread_exec")]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        assert child.line() == "ready"
+        with tracee.stopped():
+            tracer = tracer_of(child.pid)
+            (thread,) = states(child.pid).keys() - {child.pid}
+        assert_free(child.pid)
+        with slow_ptrace(tracer, log, "exit"), ThreadPoolExecutor(1) as pool:
+            found = pool.submit(stop_and_tell, tracee)
+            # The call that seized it has not returned.
+            assert eventually(lambda: status_field(thread, "TracerPid") != "0")
+            child.send("")
+            assert found.result() is procvm.ProcessExecedError
+        assert_free(child.pid)
         assert child.ask("still here") == "still here"
 
 

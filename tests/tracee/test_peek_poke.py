@@ -16,7 +16,9 @@ import pytest
 
 import procvm
 from procvm import i32, u32, u64
-from tests.tracee.witness import Cas, tracer_of
+from procvm.tracer.protocol import Op
+from tests.build import compiled
+from tests.tracee.witness import Cas, Child, tracer_of
 
 CALLS = "ptrace,process_vm_readv,process_vm_writev,pwrite64,pread64"
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs_strace")
@@ -71,6 +73,62 @@ def test_an_atomic_of_the_tracer_is_peek_and_poke(tmp_path: Path) -> None:
             assert " ".join(peek or store for peek, store in found) == calls, text
             assert "process_vm_writev" not in text
         assert target.look(word) == (5 << 32) | 0xFFFFFFFF
+
+
+def of_tracer(tracee: procvm.Tracee, address: int, old: int | None, new: int) -> bytes | None:
+    """Asks the tracer alone: what the tool looks at first may be another by the time of the stop.
+
+    Returns:
+        The 8 bytes that were there; None for a fault.
+    """
+    expected = None if old is None else old.to_bytes(8, "little")
+    found = tracee._calls.request(
+        Op.ATOMIC, 2.0, False, address, 8, expected, new.to_bytes(8, "little")
+    )
+    assert found is None or isinstance(found, bytes)
+    return found
+
+
+def test_the_tracer_itself_asks_what_the_page_allows() -> None:
+    """A poke ignores protections: read-only, closed and absent pages are faults, and stay."""
+    with Cas(1, 8) as target, procvm.attach(target.pid) as tracee:
+        value = target.look(target.readonly)
+        assert of_tracer(tracee, target.readonly, value, 9) is None
+        assert of_tracer(tracee, target.readonly, None, 0) == value.to_bytes(8, "little")
+        for address in (target.none, target.hole):
+            assert of_tracer(tracee, address, 0, 9) is None
+            assert of_tracer(tracee, address, None, 0) is None
+        assert target.look(target.readonly) == value
+        assert of_tracer(tracee, target.word, 0, 9) == bytes(8)
+        assert target.look(target.word) == 9
+
+
+def test_the_tracer_itself_asks_who_shares_the_memory() -> None:
+    """A shared mapping, and a process of the same address space: SharedMemoryError."""
+    with Cas(1, 8, "memfd") as target, procvm.attach(target.pid) as tracee:
+        with pytest.raises(procvm.SharedMemoryError):
+            of_tracer(tracee, target.word, 0, 9)
+        assert target.look(target.word) == 0
+    with Child([compiled("vfork_exec")]) as parent:
+        pid = int(parent.line())
+        with procvm.attach(pid) as tracee:
+            with tracee.stopped():
+                word = tracee.registers()["rsp"] & -8
+            with pytest.raises(procvm.SharedMemoryError):
+                of_tracer(tracee, word, None, 0)
+
+
+def test_the_tracer_itself_refuses_the_program_that_an_exec_brought() -> None:
+    """In a hold that goes on over an exec: ProcessExecedError."""
+    with Child(["/bin/sh", "-c", "read line; exec cat"]) as child:
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.send("go")
+            event = tracee.cont()
+            assert event is not None
+            assert event.kind == "exec"
+            with pytest.raises(procvm.ProcessExecedError):
+                of_tracer(tracee, 0x1000, None, 0)
+        assert child.ask("still here") == "still here"
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["by the tracer", "in a hold"])

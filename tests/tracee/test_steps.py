@@ -13,8 +13,17 @@ import pytest
 
 import procvm
 from procvm import u64
+from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
 from tests.build import compiled
-from tests.tracee.witness import Child, assert_free, status_field, tracer_of
+from tests.patience import eventually
+from tests.tracee.witness import (
+    Child,
+    assert_free,
+    state_of,
+    states,
+    status_field,
+    tracer_of,
+)
 
 TRAP = 1 << (signal.SIGTRAP - 1)
 
@@ -27,6 +36,8 @@ def test_a_step_of_a_blocked_call_leaves_no_trap() -> None:
     """The thread waits in read: the step times out, nothing is pending, and the call goes on."""
     for _ in range(15):
         with Child(["/bin/cat"]) as child:
+            assert child.ask("begin") == "begin"
+            assert eventually(lambda: state_of(child.pid) == "S")
             with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
                 with pytest.raises(procvm.StopTimeoutError):
                     tracee.step(timeout=0.01)
@@ -39,6 +50,7 @@ def test_the_tool_killed_in_the_step_of_a_blocked_call_harms_nothing() -> None:
     """SIGKILL, SIGTERM and SIGINT of the tool while its step waits: the target runs on."""
     tool = """
 import sys, procvm
+sys.stdin.readline()
 tracee = procvm.attach(int(sys.argv[1]), longest_hold=None)
 tracee.stop()
 print("steps", flush=True)
@@ -49,6 +61,9 @@ tracee.step(timeout=30)
             Child(["/bin/cat"]) as child,
             Child([sys.executable, "-c", tool, str(child.pid)], stderr=subprocess.DEVNULL) as user,
         ):
+            assert child.ask("begin") == "begin"
+            assert eventually(lambda: state_of(child.pid) == "S")
+            user.send("go")
             assert user.line() == "steps"
             user.signal(signo)
             user.popen.wait()
@@ -115,6 +130,103 @@ def test_a_signal_before_the_instruction_ends_the_step_and_is_queued() -> None:
             assert told == event
             assert tracee.cont(timeout=0.05) is None
             assert tracee.vm.read_val(word, u64) == 1
+
+
+def test_a_thread_that_is_born_in_a_step_is_held_and_let_go() -> None:
+    """Steps through pthread_create: the new thread stands still with the others, and then runs."""
+    with Child([compiled("trace_events"), "spins", "1"]) as child:
+        child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            child.send("go")
+            for _ in range(30_000):
+                tracee.step()
+                if len(states(child.pid)) == 2:
+                    break
+            (born,) = states(child.pid).keys() - {child.pid}
+            assert set(states(child.pid).values()) == {"t"}
+            before = tracee.registers(born)
+            for _ in range(3):
+                tracee.step()
+            assert tracee.registers(born) == before
+            tracee.step(born)
+            assert tracee.registers(born)["rip"] != before["rip"]
+        assert_free(child.pid)
+        assert child.line() == "started"
+        child.send("end")
+        assert child.line().startswith("end")
+
+
+CLONES = (56, 435)
+"""clone and clone3 on x86-64."""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs_x86_64: its registers")
+def test_a_thread_that_is_born_in_a_step_and_does_not_run_yet_is_let_go() -> None:
+    """The hold ends at once, while the newborn waits for a CPU that another process takes up."""
+    cpu = min(os.sched_getaffinity(0))
+    with (
+        Child([sys.executable, "-c", "print('hog', flush=True)\nwhile True: pass"]) as hog,
+        Child([compiled("trace_events"), "spins", "1"]) as child,
+    ):
+        assert hog.line() == "hog"
+        hog.signal(signal.SIGSTOP)
+        os.sched_setaffinity(hog.pid, {cpu})
+        os.sched_setaffinity(child.pid, {cpu})
+        child.hexes()
+        with procvm.attach(child.pid, longest_hold=None) as tracee:
+            with tracee.stopped() as held:
+                child.send("go")
+                for _ in range(30_000):
+                    registers = tracee.registers()
+                    at = registers["rip"], 2
+                    if registers["rax"] in CLONES and held.vm.read_bytes(*at) == b"\x0f\x05":
+                        break
+                    tracee.step()
+                # The leader comes before the hog, which comes before the newborn.
+                first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+                try:
+                    os.sched_setscheduler(child.pid, first, os.sched_param(2))
+                    os.sched_setscheduler(hog.pid, os.SCHED_FIFO, os.sched_param(1))
+                except PermissionError:
+                    pytest.skip("real-time scheduling is refused")
+                hog.signal(signal.SIGCONT)
+                tracee.step(timeout=None)
+                assert len(states(child.pid)) == 2
+            hog.close()
+            assert_free(child.pid)
+            assert child.line() == "started"
+
+
+@pytest.mark.skipif(not is_exact(), reason="execution breakpoints are used on x86-64 only")
+@pytest.mark.parametrize("how", ["cont", "end"])
+def test_a_target_that_goes_on_after_steps_has_all_its_debug_registers(how: str) -> None:
+    """Whoever wants them gets all four, in a `cont` and after the hold."""
+
+    def take_all() -> None:
+        taken: list[ExecutionBreakpoint] = []
+        try:
+            taken.extend(ExecutionBreakpoint(child.pid, signal.SIGURG) for _ in range(SLOTS))
+        except PermissionError:
+            pytest.skip("perf_event_open is refused")
+        finally:
+            for one in taken:
+                one.close()
+
+    with (
+        Child(["/bin/cat"]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        take_all()
+        with tracee.stopped():
+            child.send("line")
+            for _ in range(20):
+                tracee.step()
+            if how == "cont":
+                tracee.cont(timeout=0)
+                take_all()
+        assert_free(child.pid)
+        take_all()
+        assert child.line() == "line"
 
 
 def test_a_step_keeps_the_signal_mask_of_the_thread() -> None:

@@ -209,6 +209,24 @@ print("end")
     assert {*lines[:-1]} <= {"UnsupportedError", "VmError"}
 
 
+def test_a_start_of_the_tracer_that_fails_once_is_no_error(tmp_path: Path) -> None:
+    """The first process fails, the second one becomes the tracer: the first hold works."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nmkdir "{tmp_path}/tried" && exit 1\nexec "$PYTHON" "$@"\n')
+    program.chmod(0o755)
+    tool = f"""
+import sys, procvm
+from tests.tracee.witness import sleeper
+sys.executable = {str(program)!r}
+with sleeper() as child, procvm.attach(child.pid) as tracee, tracee.stopped():
+    print("held")
+"""
+    environment = {**os.environ, "PYTHON": sys.executable}
+    with Child([sys.executable, "-c", tool], env=environment) as child:
+        assert child.line() == "held"
+    assert (tmp_path / "tried").exists()
+
+
 def test_thousands_of_threads_and_events_are_told_whole() -> None:
     """3,000 threads, each with a signal: the list and the events of all of them arrive."""
     nr = 3000
