@@ -245,15 +245,15 @@ class AlreadyTracedError(ProcessError):
 
 
 class NotTracedError(ProcessError):
-    """The operation needs the target held, and it was opened without tracing."""
+    """The operation needs a `Tracee`, or the tracer process ended, and every hold with it."""
 
 
 class NotStoppedError(ProcessError):
-    """The operation needs the target stopped, and it runs."""
+    """The operation needs the target stopped, and it runs or ran on meanwhile."""
 
 
 class StopTimeoutError(_ProcessOSError, TimeoutError):
-    """The target did not stop in time; it runs on, nothing is left pending."""
+    """The target did not stop in time and runs on, or a step took too long and it is held."""
 
     _errno = _errno.ETIMEDOUT
 
@@ -265,7 +265,7 @@ class WaitTimeoutError(_ProcessOSError, TimeoutError):
 
 
 class SharedMemoryError(ProcvmError):
-    """An atomic on memory that processes we can not stop also write."""
+    """An atomic on memory that other processes also write, which run on."""
 
 
 class NoSuchSymbolError(ProcvmError, LookupError):

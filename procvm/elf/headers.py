@@ -176,9 +176,9 @@ class Elf:
         """Returns `n` bytes of the file.
 
         Raises:
-            MalformedError: It is shorter than that.
+            MalformedError: It is shorter than that, or the offset is negative.
         """
-        if n > self.size - offset:
+        if offset < 0 or n > self.size - offset:
             raise self.malformed(f"{n:#x} bytes at {offset:#x} of it are not there")
         parts: list[bytes] = []
         done = 0

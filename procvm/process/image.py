@@ -502,4 +502,8 @@ def open_image(pid: int, *, by_calls: bool = True) -> Image:
         procfs.require_own_proc()
         files, token_address = open_settled(pid, pidfd)
         undo.pop_all()
-    return Image(pid, pidfd, files, token_address, by_calls=by_calls)
+    image = Image(pid, pidfd, files, token_address, by_calls=by_calls)
+    if not image.pinned:
+        # Now, since later a sandbox that the tool enters may not let it ask.
+        image.shared = is_shared(pid)
+    return image

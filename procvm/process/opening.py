@@ -59,7 +59,9 @@ def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
         if files.peek(token_address, TOKEN_LEN) != b"" and not ended(pidfd.number):
             return files, token_address
         files.close()
-    if ended(pidfd.number) or not procfs.has_memory(pid):
+    # In this order: once the process has ended its number may be another's, which has memory.
+    has_memory = procfs.has_memory(pid)
+    if ended(pidfd.number) or not has_memory:
         raise ProcessExitedError(f"process {pid} has ended, or is about to", pid=pid)
     raise ProcessExecedError(
         f"process {pid} runs one new program after the other; open it when it has settled",

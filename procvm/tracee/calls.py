@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 from procvm import forks
@@ -11,7 +12,7 @@ from procvm.errors import ClosedError, NotTracedError, VmError
 from procvm.process.atomic import Atomic, require_no_peer, under_hold
 from procvm.process.image import Image
 from procvm.process.memory import ProcessMemory
-from procvm.tracee.held import Standstill, atomic_cut_short
+from procvm.tracee.held import Grip, Standstill, atomic_cut_short
 from procvm.tracee.tracer import Channel, open_channel
 from procvm.tracer.protocol import Op
 
@@ -39,6 +40,8 @@ class Calls:
         self._channel = channel
         self._still: Standstill | None = None
         self._has_no_peer = False
+        # References without a callback: see `procvm.forks`.
+        self._grips: list[weakref.ref[Grip]] = []
         self.closed = False
         forks.register(self)
 
@@ -74,6 +77,15 @@ class Calls:
                 self._channel = open_channel(image.pid, pidfd, (mem, maps), image.token_address)
         return self._channel
 
+    def has_expired(self, hold: int) -> bool:
+        """Returns whether a hold ended by its longest time."""
+        return self._channel is not None and self._channel.flags.has_expired(hold)
+
+    def remember(self, grip: Grip) -> None:
+        """Closes a hold of the tool's as the channel ends."""
+        self._grips = [ref for ref in self._grips if ref() is not None]
+        self._grips.append(weakref.ref(grip))
+
     def look_for_peers(self) -> None:
         """Looks once through all processes for one that runs in the same address space.
 
@@ -95,6 +107,12 @@ class Calls:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
+        # With the channel every hold has ended, and its socket is of no more use.
+        grips, self._grips = self._grips, []
+        for ref in grips:
+            grip = ref()
+            if grip is not None:
+                grip.after_fork_in_child()
 
     def close(self) -> None:
         """Ends the channel for good."""

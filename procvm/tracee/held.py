@@ -31,12 +31,21 @@ from procvm.process.memory import ProcessMemory
 from procvm.process.pages import Page, PageCache
 from procvm.tracer.protocol import Reliance
 
-__all__ = ["Grip", "Held", "HeldMemory", "Standstill", "atomic_cut_short", "hold_is_over"]
+__all__ = [
+    "LAST_BREATH_MS",
+    "Grip",
+    "Held",
+    "HeldMemory",
+    "Standstill",
+    "atomic_cut_short",
+    "hold_is_over",
+]
 
 T = TypeVar("T")
 
 _FEW = 4 * PAGE_SIZE
-_LAST_BREATH_MS = 2000
+LAST_BREATH_MS = 2000
+"""Milliseconds that the kernel may take to tell the end of a target that died in a hold."""
 
 
 class Grip:
@@ -404,7 +413,7 @@ class HeldMemory(UserMemory):
         # Nothing but the end of the target ends it otherwise; the kernel tells that end
         # once the tracer has reaped the last thread.
         with still.image.open_pidfd().use() as pidfd:
-            has_ended = ended(pidfd, _LAST_BREATH_MS)
+            has_ended = ended(pidfd, LAST_BREATH_MS)
         if has_ended:
             raise still.image.gone()
         raise hold_is_over(still.image.pid)

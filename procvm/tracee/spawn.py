@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any, TypeAlias, cast
 
 from procvm.address import as_int, as_timeout
-from procvm.errors import ProcessExitedError, UnsupportedError
+from procvm.errors import NotStoppedError, ProcessExitedError, UnsupportedError
 from procvm.fds import Fd
 from procvm.process.image import open_image
 from procvm.tracee.calls import Calls
@@ -43,7 +44,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
     Raises:
         NoSuchProcessError: No process has the pid.
         ProcessExitedError: It has ended.
-        AlreadyTracedError: Somebody traces it; `procvm.open` still works.
+        AlreadyTracedError: Another process traces it; `procvm.open` still works.
         AccessDeniedError: It may not be traced; the message names the cause.
         StopTimeoutError: It could not be stopped for now.
     """
@@ -54,7 +55,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
         if pid == os.getpid():
             raise UnsupportedError("a tool can not hold itself; procvm.open reads and writes it")
         tracee.stop()
-        tracee.resume()
+        _resume(tracee)
     except BaseException:
         tracee.close()
         raise
@@ -273,8 +274,14 @@ def _become(
         raise
     tracee = Tracee(image, Calls(image, channel), longest_hold=longest_hold, popen=popen)
     if not stopped:
-        tracee.resume()
+        _resume(tracee)
     return tracee
+
+
+def _resume(tracee: Tracee) -> None:
+    """Ends a hold of our own, which on a busy machine may have outlived its longest time."""
+    with suppress(NotStoppedError):
+        tracee.resume()
 
 
 def _arguments(argv: Sequence[Arg] | Arg) -> list[bytes]:

@@ -21,13 +21,14 @@ from procvm.errors import (
 )
 from procvm.linux import procfs
 from procvm.linux.libc import errno_error
+from procvm.linux.pidfd import ended
 from procvm.mm.space import VmSpace
 from procvm.process.facts import Facts, Thread
 from procvm.process.image import Image
 from procvm.process.process import Process
 from procvm.tracee.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm.tracee.event import Event
-from procvm.tracee.held import Grip, Held, HeldMemory
+from procvm.tracee.held import LAST_BREATH_MS, Grip, Held, HeldMemory
 from procvm.tracer.protocol import SETTLE_TIME, Op
 
 __all__ = ["LONGEST_HOLD", "Event", "Held", "Thread", "Tracee"]
@@ -42,7 +43,7 @@ class Tracee(Process):
 
     Between holds it is not traced at all and runs at full speed. A hold ends
     with `resume`, with its ``with`` statement, with `close`, after
-    `longest_hold` seconds, and with the tool, however that ends.
+    `longest_hold` seconds, and with the tool or the tracer, however that ends.
 
     A held target notices it as little as the kernel allows: no signal is lost,
     and a stop by a signal stays one; a few blocking calls return EINTR, as after
@@ -120,10 +121,17 @@ class Tracee(Process):
         grip = Grip(self.pid, ours)
         try:
             with theirs:
-                self._calls.request(
+                number: int = self._calls.request(
                     Op.STOP, timeout, self._longest_hold, fds=(theirs.fileno(),), timeout=timeout
                 )
+            # Not before, since a request on a channel that has ended closes what it held.
+            self._calls.remember(grip)
             still = self._calls.standstill(cache_len)
+            if still is None and not self._calls.has_expired(number):
+                # Nothing but the end of the target ends a hold at once.
+                with self._image.open_pidfd().use() as pidfd:
+                    if ended(pidfd, LAST_BREATH_MS):
+                        raise self._image.gone()
             vm = self._vm
             if still is not None:
                 grip.reliance = still.reliance
@@ -238,6 +246,9 @@ class Tracee(Process):
             NotStoppedError: The target runs.
             StopTimeoutError: The instruction is a system call that blocks; the
                 thread is held again, and the call goes on when the target does.
+            UnsupportedError: Without hardware breakpoints the step would change the thread's
+                action for SIGTRAP, and nothing was done; or those of this machine stopped the
+                thread too late, after more than one instruction.
             NoSuchProcessError: The process has no such thread.
             ProcessExitedError: The thread ended by it.
             ProcessExecedError: The process runs another program now.
@@ -285,13 +296,16 @@ class Tracee(Process):
     def send_signal(self, signo: int) -> None:
         """Sends a signal to the process, and to no other that has its number.
 
+        Args:
+            signo: The signal, 1 to 64; 0 sends none, and only checks.
+
         Raises:
             ValueError: No signal has the number.
             ProcessExitedError: It has ended.
             AccessDeniedError: The kernel does not allow it.
         """
         number = as_int(signo, "signo")
-        if not 0 < number < signal.NSIG:
+        if not 0 <= number < signal.NSIG:
             raise ValueError(f"no signal has the number {number}; give 1 to {signal.NSIG - 1}")
         try:
             with self._image.open_pidfd().use() as pidfd:

@@ -37,6 +37,8 @@ tool = os.getppid()
 if os.fork():
     os._exit(0)
 os.setsid()
+# Ignored, as the tool may have it, the end of the tracer would not be there to be waited for.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 fd = int(sys.argv[1])
 tracer = os.fork()
 if tracer:

@@ -339,10 +339,14 @@ class Hold:
         self.tasks[tid] = TaskState.SEIZED
         self.proof.require_process()
         if not self.proof.has_task(tid):
+            # By an exec it has become the leader; or it never was of the process.
             del self.tasks[tid]
-            status = procfs.read_status(str(tid))
-            if status is None or status.tracer_pid != threading.get_native_id():
-                # By an exec it has taken the number of the leader, under which the event comes.
+            status = procfs.read_status(tid)
+            if (
+                status is None
+                or status.tgid == self.pid
+                or status.tracer_pid != threading.get_native_id()
+            ):
                 return
             raise StopTimeoutError(
                 f"process {self.pid} did not stop in time: thread {tid} ended and its number was "

@@ -130,6 +130,7 @@ class Proof:
         for _ in range(_LOOKS):
             self.require_process()
             if procfs.has_memory(self.pid):
+                self.require_process()  # the number may be another process's by now
                 return True
             time.sleep(_A_MOMENT)
         return False

@@ -218,6 +218,10 @@ class Flags:
         """Notes that the present hold ends by its longest time; only the tracer does."""
         self._word[_EXPIRED] = self._word[0] >> _HOLD_SHIFT
 
+    def has_expired(self, hold: int) -> bool:
+        """Whether a hold, or a later one, ended by its longest time."""
+        return self._word[_EXPIRED] >= hold
+
     def give_up_waiting(self, hold: int) -> None:
         """Notes that a hold ends under an atomic of the tool that did not; the tracer does."""
         self._word[_GIVEN_UP] = hold

@@ -114,7 +114,7 @@ def serve(control: socket.socket, tool_pidfd: int) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(tool_pidfd, select.POLLIN)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, MemoryError):
         _answer(control, HELLO, os.getpid())
         while True:
             ready = dict(poll.poll(_LOOK_MS if server.workers else None))

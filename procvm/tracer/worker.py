@@ -7,6 +7,7 @@ So a worker that could not stop everything hands its channel to a new thread and
 
 from __future__ import annotations
 
+import _thread
 import errno
 import itertools
 import math
@@ -57,11 +58,10 @@ def _lock_of(pid: int) -> threading.Lock:
         return _locks.setdefault(pid, threading.Lock())
 
 
-def _await_end(thread: threading.Thread) -> None:
+def _await_end(thread_id: int) -> None:
     """Waits until the kernel has ended a thread, and so let go of what it traced."""
-    thread.join()
-    # Python's word comes before the kernel's.
-    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+    # The kernel's word, since Python's comes earlier.
+    while os.path.exists(f"/proc/self/task/{thread_id}"):
         time.sleep(NAP)
 
 
@@ -116,33 +116,35 @@ class Worker:
         self._futex: Scratch | None = None
         self.ended = False
 
-    def start(self, after: threading.Thread | None = None) -> None:
-        """Serves the channel in a thread of its own, when thread `after` has ended.
+    def start(self, after: int = 0) -> None:
+        """Serves the channel in a thread of its own, when the thread of id `after` has ended.
 
         Raises:
             RuntimeError: No thread can be started.
         """
-        threading.Thread(target=self._run, args=(after,), daemon=True).start()
+        # Not by `threading.Thread`, whose start waits for a word of the new thread: one that
+        # is out of memory before that never gives it.
+        _thread.start_new_thread(self._run, (after,))
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing has to be let go by it."""
         return self.ended or not (self._flags.held or self.busy_since or self.moving)
 
-    def _run(self, after: threading.Thread | None) -> None:
-        if after is not None:
-            _await_end(after)
-            self._unlock()
-        self.thread_id = threading.get_native_id()
-        self._futex = own_futex(self._flags.address)
+    def _run(self, after: int) -> None:
         handed_over = False
         try:
+            if after:
+                _await_end(after)
+                self._unlock()
+            self.thread_id = threading.get_native_id()
+            self._futex = own_futex(self._flags.address)
             while self._serve_once():
                 if not self._whole:
                     handed_over = self._hand_over()
                     break
-        except OSError:
-            pass  # the tool is gone, in the middle of an answer
+        except (OSError, MemoryError):
+            pass  # the tool is gone, in the middle of an answer; or it sees its channel end
         finally:
             if not handed_over:
                 self._finish()
@@ -152,7 +154,7 @@ class Worker:
         self._whole = True
         self._hold = Hold(self._proof)
         try:
-            self.start(after=threading.current_thread())
+            self.start(after=threading.get_native_id())
         except RuntimeError:
             self._pay()
             return False  # no thread is to be had; the tool sees its channel end
@@ -167,14 +169,13 @@ class Worker:
         self._channel.close()
         if self._locked:
             # Something is left to the kernel, which takes it back as this thread ends.
-            thread = threading.current_thread()
             try:
-                threading.Thread(target=self._unlock_after, args=(thread,), daemon=True).start()
+                _thread.start_new_thread(self._unlock_after, (threading.get_native_id(),))
             except RuntimeError:
                 self._unlock()
 
-    def _unlock_after(self, thread: threading.Thread) -> None:
-        _await_end(thread)
+    def _unlock_after(self, thread_id: int) -> None:
+        _await_end(thread_id)
         self._unlock()
 
     # Serving
@@ -306,13 +307,16 @@ class Worker:
     def _detach(self, _fds: list[int]) -> None:
         self._let_go()
 
-    def _stop(self, fds: list[int], timeout: float | None, longest: float | None) -> None:
+    def _stop(self, fds: list[int], timeout: float | None, longest: float | None) -> int:
         """Stops the target if it runs, and counts one more that wants it so.
 
         Args:
             fds: The socket of a ``with stopped()``; empty for a plain `stop`.
             timeout: Seconds that the stop may take; None for no limit.
             longest: Seconds that the hold may take; None for no limit.
+
+        Returns:
+            The number of the hold.
         """
         if self._flags.held:
             self._require_program()
@@ -328,6 +332,7 @@ class Worker:
             fd = fds.pop()
             self._requests.register(fd, select.POLLIN)
             self._contexts.add(fd)
+        return self._hold_number
 
     def _stop_all(self, timeout: float | None) -> None:
         deadline = _deadline(timeout)

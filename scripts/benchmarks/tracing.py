@@ -216,7 +216,7 @@ TRACING = [
         "that measures: `PTRACE_SEIZE`, `PTRACE_INTERRUPT`, `waitpid`, `PTRACE_DETACH`. procvm has "
         "its tracer make these calls, and some that find out that no thread was missed: a `stop` "
         "and a `resume` are two questions and two answers, and each is a change from one process "
-        "to the other and back. The end of a `with` is the end of a pipe, which the tracer sees "
+        "to the other and back. The end of a `with` is the end of a socket, which the tracer sees "
         "when it gets to it: nobody waits for that, but the next stop does.",
         _stops_of_one,
         unit="us",

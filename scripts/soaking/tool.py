@@ -217,8 +217,11 @@ class Tool:
         """Has a child open a handle that was pickled now or earlier: that target, or an error."""
         if self.chance.random() < 0.5 or not self.pickled:
             self.pickled, self.pickled_cookie = pickle.dumps(vm), self.cookie
+        # CPython swallows a Ctrl-C that lands in one of the hooks that run as it forks.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if (child := os.fork()) == 0:
             os._exit(self._unpickle())
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status:
             names = {1: "another error", 2: "another process"}

@@ -71,7 +71,9 @@ def test_messages_are_one_safe_line() -> None:
 @pytest.mark.parametrize("width", [80, 50])
 def test_tables_fit_the_terminal(dials: Dials, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line of a list is wider than the terminal; --wide leaves names whole."""
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((width, 24)))
+    monkeypatch.setattr(
+        "shutil.get_terminal_size", lambda fallback=(80, 24): os.terminal_size((width, 24))
+    )
     plain = re.compile(r"\x1b\[[0-9;]*m")
     for args in (["ps"], ["maps", str(dials.pid)]):
         found = ran(*args, terminal=True)
@@ -205,7 +207,9 @@ def test_a_closed_stdout_is_told_before_anything_is_done(dials: Dials) -> None:
 
 def test_long_work_shows_a_bar_on_a_terminal_alone(playground: Playground) -> None:
     """A bar with a rate, gone before the end; none where stderr is no terminal."""
-    playground.window(96 << 20, 1 << 20)
+    at = playground.window(96 << 20, 1 << 20)
+    # Pages that nobody has touched would not be looked at.
+    playground.poke(at, b"once upon a time " * (1 << 16))
     args = ("search", playground.pid, "--regex", "[a-z]{30}(?=nothing)")
     with OnTerminal(*args) as terminal:
         terminal.until(b"MiB")

@@ -13,6 +13,7 @@ import pytest
 
 import procvm
 from tests.cli.running import COMMAND, Dials, ran
+from tests.patience import usual_times
 from tests.playground import PAGE, Playground, pattern
 
 READS: list[tuple[list[str], str]] = [
@@ -146,7 +147,8 @@ def test_expect_of_a_size_without_atomics_holds_the_target(dials: Dials) -> None
 
 def test_expect_of_a_traced_process_says_that_it_is_not_atomic(dials: Dials) -> None:
     """Where the target can not be held it is compared and written all the same, and told."""
-    with procvm.attach(dials.pid) as tracee, tracee.stopped():
+    # The command waits for the hold as long as a stop may take.
+    with usual_times(), procvm.attach(dials.pid) as tracee, tracee.stopped():
         found = ran("write", dials.pid, "g_lives", "8", "-t", "i32", "--expect", "1234567",
                     "--json")  # fmt: skip
     assert found.code == 0

@@ -374,8 +374,8 @@ def test_symbol_and_describe_make_no_file_page_resident(tmp_path: Path) -> None:
 
 def test_parse_auxv_of_a_32_bit_program_has_half_as_wide_entries() -> None:
     """The same types and values, by the width of the entries."""
-    pairs = ((33, 0xF7FC5000), (9, 0x565560A0), (25, 0xFFFFD10B), (0, 0))
-    for layout in ("=QQ", "=II"):
+    for layout, phdr_len in (("=QQ", 56), ("=II", 32)):
+        pairs = ((33, 0xF7FC5000), (4, phdr_len), (9, 0x565560A0), (25, 0xFFFFD10B), (0, 0))
         data = b"".join(struct.pack(layout, *pair) for pair in pairs)
         assert parse_auxv(data) == dict(pairs)
 

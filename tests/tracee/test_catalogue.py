@@ -97,6 +97,8 @@ def test_a_target_ends_at_any_instant(signo: signal.Signals) -> None:
         "in a hold": ["registers", "step", "read", "exchange in a hold", "cont"],
         "outside": ["read outside", "exchange outside"],
     }
+    if signo != signal.SIGKILL:
+        del groups["in a hold"]  # a held target takes the signal as it goes on
     with Child([compiled("killer")]) as killer:
         turns = 0
         while turns < 40 or any(sum(seen[at] for at in group) < 3 for group in groups.values()):

@@ -1461,6 +1461,7 @@ def test_another_tool_can_not_make_the_space_stale(playground: Playground) -> No
             assert held.vm.read_val(base, u64) == before ^ 1
             tool.send("plain")
             assert tool.popen.wait() == 0
+        assert_free(playground.pid)  # its tracer lets go a moment after its end
         with tracee.stopped() as held:
             assert held.vm.read_val(base, u64) == before ^ 1
 

@@ -359,7 +359,8 @@ def test_the_tracer_keeps_nothing_of_closed_tracees(work: Work) -> None:
     before = in_use(tracer)
     for _ in range(30):
         assert use() == tracer
-    assert eventually(lambda: in_use(tracer) == before), (in_use(tracer), before)
+    # Fewer, where something of an earlier test was closed meanwhile.
+    assert eventually(lambda: in_use(tracer) <= before), (in_use(tracer), before)
 
 
 def test_one_tracer_serves_every_tracee() -> None:

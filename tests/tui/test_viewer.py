@@ -691,22 +691,6 @@ async def test_names_of_the_target_are_shown_and_do_nothing(
         assert "[red]a[b]\\x1b[2J" in "\n".join(view.screen())
 
 
-@in_loop
-async def test_without_pyelftools_a_region_and_an_offset_have_to_do(
-    playground: Playground, target: procvm.Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Symbols can not be told then, and all else works."""
-
-    def refuse(_address: int) -> str:
-        raise procvm.UnsupportedError("symbols need pyelftools")
-
-    heap = target.maps().filter(kind=procvm.Kind.HEAP)[0]
-    monkeypatch.setattr(target, "describe", refuse)
-    async with viewing(target, heap.start + 0x18) as view:
-        await view.until(lambda: "[heap]" in str(view.inspector.border_title))
-        assert str(view.inspector.border_title).endswith("heap]+0x18")
-
-
 # --- around it
 
 
