@@ -78,6 +78,31 @@ def test_cont_with_signals_to_two_threads_queues_the_second() -> None:
             assert tracee.vm.read_val(word, u64) == 2
 
 
+def test_events_that_came_together_are_told_in_the_order_they_are_pending() -> None:
+    """Nine threads get a signal each: cont tells the first of pending_events, to the last one."""
+    longest = 0
+    with target("waits", 8) as child:
+        child.hexes()
+        assert child.ask("go") == "started"
+        with procvm.attach(child.pid, longest_hold=None) as tracee, tracee.stopped():
+            while longest < 3:
+                tids = sorted(thread.tid for thread in tracee.threads())
+                for tid in tids:
+                    signal_thread(child.pid, tid, signal.SIGUSR1)
+                told: list[int] = []
+                while len(told) < len(tids):
+                    waiting = tracee.pending_events()
+                    longest = max(longest, len(waiting))
+                    event = tracee.cont()
+                    assert event is not None
+                    assert not waiting or (event, waiting[1:]) == (
+                        waiting[0],
+                        tracee.pending_events(),
+                    )
+                    told.append(event.tid)
+                assert sorted(told) == tids
+
+
 def test_an_event_that_is_discarded_never_reaches_the_target() -> None:
     """SIGTERM, which would end it, is discarded, and so is a second one; it runs on."""
     with sleeper_in_c() as child:
