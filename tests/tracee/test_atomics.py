@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -314,6 +315,44 @@ def test_an_exchange_under_way_is_awaited_by_the_end_of_its_hold() -> None:
         if not refused:  # the tracer waits for some time only, which a busy machine may exceed
             break
     assert (lost, refused) == (0, 0)
+
+
+DYING_TOOL = """
+import sys, procvm
+word, added = int(sys.argv[2]), 0
+with procvm.attach(int(sys.argv[1]), longest_hold=None) as tracee:
+    vm = tracee.vm
+    held = tracee.stopped()
+    try:
+        while True:
+            old = vm.atomic_load(word, procvm.u64)
+            added += vm.atomic_compare_exchange(word, procvm.u64, old, old + 1)[1]
+            print("exchanged", flush=True)
+    except procvm.NotTracedError:
+        print(added)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_exchange_under_way_as_the_tracer_dies_is_no_success(tmp_path: Path) -> None:
+    """The store is done when the target runs already: NotTracedError by the exchange itself."""
+    log, stored, added = tmp_path / "log", 0, 0
+    for _ in range(20):
+        with Cas(1, 8) as target:
+            strace = ["strace", "-qq", "-o", str(log), "-e", "trace=pwrite64"]
+            inject = ["-e", "inject=pwrite64:delay_enter=300ms"]
+            tool = [sys.executable, "-c", DYING_TOOL, str(target.pid), str(target.word)]
+            with Child([*strace, *inject, *tool]) as child:
+                for _ in range(2):
+                    assert child.line() == "exchanged"
+                os.kill(tracer_of(target.pid), signal.SIGKILL)
+                while (line := child.line()) == "exchanged":
+                    pass
+                child.popen.wait()
+        stored, added = log.read_text().count("pwrite64("), int(line)
+        if stored > added:  # else it died between two stores
+            break
+    assert stored == added + 1
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
