@@ -44,6 +44,11 @@ class Program:
         self.maps = Fd(maps)
         self.token_address = token_address
 
+    def close(self) -> None:
+        """Closes them: a cycle of objects would keep them until the collector runs."""
+        self.mem.close()
+        self.maps.close()
+
     def token(self) -> bytes | None:
         """Returns the token as it is now; None if its page is not there, empty if nothing is.
 

@@ -166,6 +166,8 @@ class Worker:
         for fd in (*self._contexts, self._pidfd):
             os.close(fd)
         self._contexts.clear()
+        if self._proof.program is not None:
+            self._proof.program.close()
         self._channel.close()
         if self._locked:
             # Something is left to the kernel, which takes it back as this thread ends.
