@@ -62,6 +62,18 @@ def test_a_descriptor_closes_with_its_last_user() -> None:
         os.fstat(number)
 
 
+def test_a_descriptor_that_is_closed_in_a_use_stays_open_to_its_end() -> None:
+    """No other file gets the number while the use goes on."""
+    fd = Fd.open("/dev/null", os.O_RDONLY)
+    number = fd.number
+    with fd.use() as used:
+        fd.close()
+        assert used == number
+        os.fstat(number)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
 def test_the_status_of_a_child_that_returned(status: int) -> None:
     """A child of ours tells its exit code, and is still there to be reaped."""
