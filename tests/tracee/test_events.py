@@ -299,7 +299,7 @@ def test_a_stop_by_a_signal_is_told_once() -> None:
         with procvm.attach(child.pid, longest_hold=None) as tracee:
             with tracee.stopped():
                 child.signal(signal.SIGSTOP)
-                kinds = []
+                kinds: list[tuple[str, int]] = []
                 while len(kinds) < 9 and (event := tracee.cont(timeout=0.2)) is not None:
                     kinds.append((str(event.kind), event.signo))
                 assert kinds == [("signal", signal.SIGSTOP), ("stop", signal.SIGSTOP)]
