@@ -112,7 +112,7 @@ class Calls:
         for ref in grips:
             grip = ref()
             if grip is not None:
-                grip.after_fork_in_child()
+                grip.abandon()
 
     def close(self) -> None:
         """Ends the channel for good."""

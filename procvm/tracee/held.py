@@ -76,13 +76,17 @@ class Grip:
         """Ends the hold. Twice is fine."""
         with contextlib.suppress(OSError):
             self.raw.close()
-        self.after_fork_in_child()
+        self.abandon()
 
-    def after_fork_in_child(self) -> None:
-        """Closes the socket without ending the hold, as in a child that the tool forked."""
+    def abandon(self) -> None:
+        """Closes the socket without ending the hold: it has ended, or is another process's."""
         self.raw.close = int  # does nothing
         self.raw.closed = True
         self._line.close()
+
+    def after_fork_in_child(self) -> None:
+        """Leaves the hold to the tool, in a child that it forked."""
+        self.abandon()
 
     def leave(self, before: BaseException | None) -> None:
         """Closes what the end of the ``with`` left open.
@@ -95,7 +99,7 @@ class Grip:
                 is under way.
         """
         was_over = not self.closed and (self.reliance is None or self.reliance.ended_by_itself)
-        self.after_fork_in_child()
+        self.abandon()
         if was_over and sys.exception() is before:
             raise hold_is_over(self.pid)
 

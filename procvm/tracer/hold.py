@@ -36,11 +36,11 @@ from procvm.tracer.proof import Proof
 from procvm.tracer.requests import EVENT_CLONE, EVENT_EXEC, EVENT_STOP, Gone, WaitEvent
 from procvm.tracer.stepping import Stepper
 
-__all__ = ["NAP", "Hold", "Pending", "TaskState"]
+__all__ = ["LONGEST_NAP", "NAP", "Hold", "Pending", "TaskState"]
 
 _SPINS = 200
 NAP = 50e-6
-_LONGEST_NAP = 1e-3
+LONGEST_NAP = 1e-3
 _SEIZE_TRIES = 50
 _LOOK_EVERY = 64
 
@@ -184,7 +184,7 @@ class Hold:
                 if time.monotonic() > deadline or given_up():
                     raise self._timeout()
                 time.sleep(nap)
-                nap = min(nap * 2, _LONGEST_NAP)
+                nap = min(nap * 2, LONGEST_NAP)
 
     def _leader_is_the_same(self) -> bool:
         """Returns whether the leader that we know is the one there is; see `_look_again`."""

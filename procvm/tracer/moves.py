@@ -14,13 +14,12 @@ from procvm.errors import (
     UnsupportedError,
 )
 from procvm.tracer import requests
-from procvm.tracer.hold import NAP, Hold, Pending, TaskState
+from procvm.tracer.hold import LONGEST_NAP, NAP, Hold, Pending, TaskState
 from procvm.tracer.protocol import SETTLE_TIME
 from procvm.tracer.stepping import Progress, Step, StepRefusedError
 
 __all__ = ["cont", "deliver", "step"]
 
-_LONGEST_NAP = 1e-3
 _SPINS = 400
 _STEP_TIME = 0.02
 
@@ -70,7 +69,7 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
             break
         else:
             time.sleep(nap)
-            nap = min(nap * 2, _LONGEST_NAP)
+            nap = min(nap * 2, LONGEST_NAP)
     hold.interrupt_running()
     try:
         hold.settle(time.monotonic() + SETTLE_TIME)

@@ -8,6 +8,7 @@ So a worker that could not stop everything hands its channel to a new thread and
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import itertools
 import math
@@ -17,7 +18,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import ClassVar
 
 from procvm.errors import (
@@ -339,10 +340,16 @@ class Worker:
     def _stop_all(self, timeout: float | None) -> None:
         deadline = _deadline(timeout)
         self._died = False
+        with self._stopping(deadline):
+            self._hold.stop(deadline, self._given_up)
+
+    @contextlib.contextmanager
+    def _stopping(self, deadline: float) -> Generator[None]:
+        """Surrounds a stop: the main thread may rescue it, and a failed one is let go of."""
         self._take_lock(deadline)
         self.busy_since = time.monotonic()
         try:
-            self._hold.stop(deadline, self._given_up)
+            yield
         except BaseException:
             self._release()
             self._whole = False
@@ -433,16 +440,8 @@ class Worker:
         """Seizes a process that waits for a byte, gives it one, and holds it at its exec."""
         (go,) = fds
         deadline = _deadline(timeout)
-        self._take_lock(deadline)
-        self.busy_since = time.monotonic()
-        try:
+        with self._stopping(deadline):
             self._hold.stop_at_exec(go, deadline, self._given_up)
-        except BaseException:
-            self._release()
-            self._whole = False
-            raise
-        finally:
-            self.busy_since = None
         self._explicit = 1
         self._expires = _deadline(longest)
         self._begin_reliance()
