@@ -284,6 +284,10 @@ def _plain(found: Any) -> dict[str, int]:
     return {name: value for name, value in values.items() if isinstance(value, int)}
 
 
+# Registers whose values the kernel checks: selectors, bases and flags.
+_CHECKED = "cs ss ds es fs gs fs_base gs_base eflags pstate".split()
+
+
 def set_registers(tid: int, values: dict[str, int]) -> str | None:
     """Sets some of the general registers of a stopped task: all of them, or none.
 
@@ -292,33 +296,34 @@ def set_registers(tid: int, values: dict[str, int]) -> str | None:
         all registers are then as they were.
     """
     before = _get_registers(tid)
-    if not _try_registers(tid, before, values):
-        for name, value in values.items():
-            if not _try_registers(tid, before, {name: value}):
-                return name
+    wanted = cast(Any, type(before)).from_buffer_copy(before)
+    # SETREGS stores one register after the other and ends at the first that it refuses. Those
+    # that it may refuse go first, one by one: a tracer that is killed here would otherwise
+    # leave the others changed.
+    for name in filter(values.__contains__, _CHECKED):
+        setattr(wanted, name, values[name])
+        if not _try_registers(tid, wanted, {name: values[name]}):
             _put_registers(tid, before)
-        # Each alone is taken and all together are not.
+            return name
+    for name, value in values.items():
+        setattr(wanted, name, value)
+    if not _try_registers(tid, wanted, values):
+        _put_registers(tid, before)
         return ", ".join(values)
     return None
 
 
-def _try_registers(tid: int, before: Any, values: dict[str, int]) -> bool:
-    """Sets registers if the kernel takes every value as it is; else leaves `before`."""
-    wanted = cast(Any, type(before)).from_buffer_copy(before)
-    for name, value in values.items():
-        setattr(wanted, name, value)
+def _try_registers(tid: int, wanted: Any, values: dict[str, int]) -> bool:
+    """Sets all registers; returns whether those of `values` have their values now."""
     try:
         _put_registers(tid, wanted)
-        now = _plain(_get_registers(tid))
-        # The kernel drops bits of eflags that a program may not set, without an error.
-        if all(now[name] == value for name, value in values.items()):
-            return True
     except OSError as error:
-        if error.errno not in _REFUSED_VALUES:
-            raise
-    # SETREGS stores one register after the other and ends at the first that it refuses.
-    _put_registers(tid, before)
-    return False
+        if error.errno in _REFUSED_VALUES:
+            return False
+        raise
+    # The kernel drops bits of eflags that a program may not set, without an error.
+    now = _plain(_get_registers(tid))
+    return all(now[name] == value for name, value in values.items())
 
 
 class WaitEvent:
