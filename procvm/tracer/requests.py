@@ -285,7 +285,7 @@ def _plain(found: Any) -> dict[str, int]:
 
 
 # Registers whose values the kernel checks: selectors, bases and flags.
-_CHECKED = "cs ss ds es fs gs fs_base gs_base eflags pstate".split()
+_CHECKED = ["cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "eflags", "pstate"]
 
 
 def set_registers(tid: int, values: dict[str, int]) -> str | None:
