@@ -11,6 +11,49 @@ not be accessed raises `PageFaultError` with exactly the bytes that did arrive.
 
 from __future__ import annotations
 
+from procvm._base.markers import Fallible, Infallible, Io
+from procvm._base.perms import Perms
+from procvm._base.pods import (
+    Pod,
+    PodAtomic,
+    PodOnce,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    isize,
+    u8,
+    u16,
+    u32,
+    u64,
+    usize,
+)
+from procvm._hold.event import Event, EventKind, SigInfo
+from procvm._hold.held import Held
+from procvm._hold.spawn import attach, spawn
+from procvm._hold.tracee import Tracee
+from procvm._linux.access import Explanation, explain
+from procvm._live.patch import Patch, Unchanged
+from procvm._live.process import Process
+from procvm._live.process import open_process as open  # noqa: A004 (users of files know it)
+from procvm._mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
+from procvm._mm.iomem import IoMem
+from procvm._mm.iovec import VmReaderArray, VmWriterArray
+from procvm._mm.reader import VmReader
+from procvm._mm.segment import Segment
+from procvm._mm.writer import VmWriter
+from procvm._saved.core_reader import open_core
+from procvm._saved.diff import Run
+from procvm._saved.facts import Thread
+from procvm._saved.snapshot import Snapshot
+from procvm._space.maps import Kind, Maps, Vma
+from procvm._space.patterns import Hit
+from procvm._space.scan import Scan
+from procvm._space.search import Search
+from procvm._space.space import VmSpace
+from procvm._symbols.mapped import Mapped
 from procvm.errors import (
     AccessDeniedError,
     AddressOverflowError,
@@ -36,49 +79,6 @@ from procvm.errors import (
     VmError,
     WaitTimeoutError,
 )
-from procvm.linux.access import Explanation, explain
-from procvm.markers import Fallible, Infallible, Io
-from procvm.mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
-from procvm.mm.iomem import IoMem
-from procvm.mm.iovec import VmReaderArray, VmWriterArray
-from procvm.mm.needle import Hit
-from procvm.mm.reader import VmReader
-from procvm.mm.scan import Scan
-from procvm.mm.search import Search
-from procvm.mm.segment import Segment
-from procvm.mm.space import VmSpace
-from procvm.mm.writer import VmWriter
-from procvm.perms import Perms
-from procvm.pod import (
-    Pod,
-    PodAtomic,
-    PodOnce,
-    f32,
-    f64,
-    i8,
-    i16,
-    i32,
-    i64,
-    isize,
-    u8,
-    u16,
-    u32,
-    u64,
-    usize,
-)
-from procvm.process.corefile import open_core
-from procvm.process.diff import Run
-from procvm.process.facts import Thread
-from procvm.process.mapped import Mapped
-from procvm.process.maps import Kind, Maps, Vma
-from procvm.process.patch import Patch, Unchanged
-from procvm.process.process import Process
-from procvm.process.process import open_process as open  # noqa: A004 (users of files know it)
-from procvm.process.snapshot import Snapshot
-from procvm.tracee.event import Event, EventKind, SigInfo
-from procvm.tracee.held import Held
-from procvm.tracee.spawn import attach, spawn
-from procvm.tracee.tracee import Tracee
 
 __version__ = "0.1.0"
 

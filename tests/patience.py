@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import procvm
-from procvm.tracee import calls
-from procvm.tracee.tracee import Tracee
+from procvm._hold import calls
+from procvm._hold.tracee import Tracee
 
 PATIENCE = 240.0
 """Seconds after which something hangs; no run that goes well comes near it on busy CPUs."""

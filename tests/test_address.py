@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import procvm
-from procvm.address import as_timeout
+from procvm._base.address import as_timeout
 from procvm.testing.checks import wait_until
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import procvm
 from procvm import errors
+from procvm._linux.libc import errno_error
 from procvm.errors import (
     AccessDeniedError,
     AddressOverflowError,
@@ -36,7 +37,6 @@ from procvm.errors import (
     UnsupportedError,
     VmError,
 )
-from procvm.linux.libc import errno_error
 
 TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     VmError: (ProcvmError,),

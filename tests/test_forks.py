@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
-from procvm import forks
+from procvm._base import forks
 
 
 class _Thing:

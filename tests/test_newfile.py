@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import procvm
-from procvm import newfile
-from procvm.newfile import new_file
+from procvm._base import atomic_file as newfile
+from procvm._base.atomic_file import new_file
 from tests.elf.facets import Facets
 from tests.playground import Playground
 

@@ -35,7 +35,7 @@ from procvm import (
     u64,
     usize,
 )
-from procvm.pod import pod_of
+from procvm._base.pods import pod_of
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
 UNSIGNED = {

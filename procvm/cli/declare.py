@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from procvm.cli.kinds import KindParam
+from procvm.cli.kind_param import KindParam
 from procvm.cli.output import InterruptedByUserError, Output, OutputError
 from procvm.cli.param import Param
 from procvm.cli.target import TargetParam

@@ -12,9 +12,9 @@ from typing import Any, Literal, NoReturn, TextIO
 
 import click
 
+from procvm._base.text import shown
 from procvm.cli.exits import FAULT, PIPE_CLOSED
 from procvm.errors import PageFaultError, ProcvmError
-from procvm.escape import printable
 
 __all__ = [
     "Color",
@@ -24,8 +24,6 @@ __all__ = [
     "begin_line",
     "fault_of",
     "message_of",
-    "shown",
-    "size_text",
     "tell",
     "wants_color",
 ]
@@ -59,16 +57,6 @@ class OutputError(Exception):
 
 class InterruptedByUserError(Exception):
     """Ctrl-C while a command was at work."""
-
-
-def shown(message: str) -> str:
-    """Returns a message that was put together of safe and of foreign parts, on one safe line.
-
-    Backslashes stay as they are: the safe parts have theirs doubled already.
-    """
-    if message.isascii() and message.isprintable():
-        return message
-    return "".join(char if char.isprintable() else printable(char) for char in message)
 
 
 def message_of(error: ProcvmError) -> str:
@@ -119,18 +107,6 @@ def wants_color(color: Color, *, is_terminal: bool) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return is_terminal and os.environ.get("TERM") != "dumb"
-
-
-def size_text(n: int) -> str:
-    """Returns a number of bytes in at most five characters, as in ``132K``."""
-    if n < 1 << 10:
-        return str(n)
-    power = 1
-    while n >= 999.5 * 1024**power:
-        power += 1
-    size = n / 1024**power
-    text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}".removesuffix(".0")
-    return text + "KMGTPE"[power - 1]
 
 
 def fault_of(error: ProcvmError | None) -> dict[str, Any] | None:

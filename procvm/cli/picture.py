@@ -16,14 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from procvm.cli.output import size_text
+from procvm._base.atomic_file import new_file
+from procvm._base.perms import Perms
+from procvm._base.text import printable, size_text
+from procvm._live.process import Process
+from procvm._saved.snapshot import Snapshot
+from procvm._space.maps import Kind, Vma
 from procvm.errors import InvalidArgsError, UnsupportedError
-from procvm.escape import printable
-from procvm.newfile import new_file
-from procvm.perms import Perms
-from procvm.process.maps import Kind, Vma
-from procvm.process.process import Process
-from procvm.process.snapshot import Snapshot
 
 __all__ = ["draw"]
 
@@ -543,7 +542,7 @@ def draw(target: Process | Snapshot, path: Any) -> None:
 def _comm_of(target: Process | Snapshot) -> bytes:
     if isinstance(target, Snapshot):
         return target.facts.name
-    from procvm.linux.procfs import read_status  # noqa: PLC0415 (for this alone)
+    from procvm._linux.procfs import read_status  # noqa: PLC0415 (for this alone)
 
     status = read_status(target.pid)
     return status.name if status is not None else b""

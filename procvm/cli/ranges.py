@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from procvm._space.maps import Maps
+from procvm._symbols.mapped import Mapped
 from procvm.cli.target import said_of
-from procvm.process.mapped import Mapped
-from procvm.process.maps import Maps
 
 __all__ = ["ranges_in"]
 

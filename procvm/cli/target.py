@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 import procvm
+from procvm._base.text import printable
+from procvm._linux import procfs
+from procvm._symbols.mapped import Mapped
 from procvm.cli.param import Param
 from procvm.errors import InvalidArgsError, NoSuchProcessError
-from procvm.escape import printable
-from procvm.linux import procfs
-from procvm.process.mapped import Mapped
 
 __all__ = [
     "AmbiguousError",

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
+from procvm._base.fd import Fd
+from procvm._base.text import printable
+from procvm._hold.spawn import attach
+from procvm._linux import procfs
+from procvm._linux.access import Explanation, explain
+from procvm._linux.libc import REFUSALS, libc
+from procvm._linux.proc_maps import prepared_query
+from procvm._linux.process_vm import TOKEN_LEN, Guard, VmCalls
+from procvm._local.buffers import Scratch
 from procvm.doctor.finding import Finding, said
 from procvm.errors import AccessDeniedError, NotTracedError, ProcvmError, UnsupportedError
-from procvm.escape import printable
-from procvm.fds import Fd
-from procvm.linux import procfs
-from procvm.linux.access import Explanation, explain
-from procvm.linux.libc import REFUSALS, libc
-from procvm.linux.process_vm import TOKEN_LEN, Guard, VmCalls
-from procvm.linux.procmap import prepared_query
-from procvm.own.buffers import Scratch
-from procvm.tracee.spawn import attach
 
 __all__ = ["CALLS", "killing_call", "print_calls", "try_calls", "way_out"]
 

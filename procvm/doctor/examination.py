@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from procvm.address import as_int
+from procvm._base.address import as_int
+from procvm._linux.access import explain
 from procvm.doctor import guards, machine, tool
 from procvm.doctor.calls import CALLS, try_calls
 from procvm.doctor.finding import Finding
 from procvm.doctor.target import target
-from procvm.linux.access import explain
 
 __all__ = ["examine"]
 

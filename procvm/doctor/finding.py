@@ -6,8 +6,8 @@ import errno
 import os
 from typing import Literal, NamedTuple, TypeAlias
 
+from procvm._base.text import printable
 from procvm.errors import ProcvmError
-from procvm.escape import printable
 
 __all__ = ["Finding", "Verdict", "said"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from procvm._base.text import printable
+from procvm._linux import procfs
+from procvm._linux.access import LSM, Explanation
 from procvm.doctor.finding import Finding
-from procvm.escape import printable
-from procvm.linux import procfs
-from procvm.linux.access import LSM, Explanation
 
 __all__ = ["label_of", "seccomp", "security_modules"]
 

@@ -6,12 +6,12 @@ import errno
 import os
 import resource
 
+from procvm._base.fd import Fd
+from procvm._linux import procfs
+from procvm._linux.access import Explanation
+from procvm._linux.mounts import read_mounts
 from procvm.doctor.finding import Finding, Verdict, said
 from procvm.errors import UnsupportedError
-from procvm.fds import Fd
-from procvm.linux import procfs
-from procvm.linux.access import Explanation
-from procvm.linux.mounts import read_mounts
 
 __all__ = [
     "descriptors",

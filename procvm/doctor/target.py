@@ -7,15 +7,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from procvm._base.text import printable
+from procvm._linux import procfs
+from procvm._linux.access import LSM, WITHOUT_A_SAY, Explanation, explain, is_ending
+from procvm._linux.mounts import Mount, read_mounts
+from procvm._live.process import open_process
 from procvm.doctor.calls import killing_call
 from procvm.doctor.finding import Finding, said
 from procvm.doctor.guards import label_of
 from procvm.errors import AccessDeniedError, PageFaultError, ProcvmError
-from procvm.escape import printable
-from procvm.linux import procfs
-from procvm.linux.access import LSM, WITHOUT_A_SAY, Explanation, explain, is_ending
-from procvm.linux.mounts import Mount, read_mounts
-from procvm.process.process import open_process
 
 __all__ = ["target"]
 

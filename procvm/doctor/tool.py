@@ -8,17 +8,17 @@ import mmap
 import os
 from collections.abc import Iterator
 
-from procvm.address import PAGE_SIZE
+from procvm._base.address import PAGE_SIZE
+from procvm._base.fd import Fd
+from procvm._base.text import printable
+from procvm._linux import procfs
+from procvm._linux.access import Explanation
+from procvm._linux.pagemap import touched
+from procvm._live.process import open_process
+from procvm._local.buffers import pin
 from procvm.doctor.calls import killing_call, way_out
 from procvm.doctor.finding import Finding, said
 from procvm.errors import AccessDeniedError, PageFaultError, ProcvmError
-from procvm.escape import printable
-from procvm.fds import Fd
-from procvm.linux import procfs
-from procvm.linux.access import Explanation
-from procvm.linux.pagemap import touched
-from procvm.own.buffers import pin
-from procvm.process.process import open_process
 
 __all__ = ["extras", "forced", "map_files", "pagemap_scan"]
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar, final, overload
 
-from procvm.address import as_timeout
-from procvm.mm.extent import Content
-from procvm.mm.walk import parts, read_extents
-from procvm.own.buffers import Scratch
-from procvm.pod import C, Pod, PodLike, pod_of
-from procvm.process.process import Process
-from procvm.process.snapshot import Run
+from procvm._base.address import as_timeout
+from procvm._base.pods import C, Pod, PodLike, pod_of
+from procvm._live.process import Process
+from procvm._local.buffers import Scratch
+from procvm._mm.extent import Content
+from procvm._saved.snapshot import Run
+from procvm._space.walk import parts, read_extents
 from procvm.testing.hexdump import hexdump
 
 __all__ = ["assert_unchanged", "wait_until"]

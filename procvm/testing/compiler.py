@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from procvm._base.text import printable
 from procvm.errors import UnsupportedError
-from procvm.escape import printable
 from procvm.testing.private import is_own_program, is_private
 
 __all__ = ["CompilerError", "compile_c", "user_cache"]

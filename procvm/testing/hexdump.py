@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from procvm._base.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm.errors import PageFaultError
-from procvm.hexrows import ROW_LEN, ascii_text, hex_text
 
 __all__ = ["hexdump", "hexdump_readable"]
 

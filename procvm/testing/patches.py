@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
-from procvm.closing import Closing
-from procvm.own.buffers import Buffer
-from procvm.process.patch import Patch
-from procvm.process.process import Process
+from procvm._base.closing import Closing
+from procvm._live.patch import Patch
+from procvm._live.process import Process
+from procvm._local.buffers import Buffer
 
 __all__ = ["Patches"]
 

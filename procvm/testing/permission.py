@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 
+from procvm._base.text import printable
+from procvm._hold.spawn import spawn
 from procvm.doctor import examine
 from procvm.errors import ProcvmError
-from procvm.escape import printable
-from procvm.tracee.spawn import spawn
 
 __all__ = ["why_no_ptrace"]
 

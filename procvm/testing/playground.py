@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple, NoReturn, final
 
-from procvm.address import PAGE_SIZE, as_address, as_len
+from procvm._base.address import PAGE_SIZE, as_address, as_len
+from procvm._hold.tracee import Tracee
+from procvm._space.space import VmSpace
 from procvm.errors import (
     NotTracedError,
     PageFaultError,
@@ -18,9 +20,7 @@ from procvm.errors import (
     UnsupportedError,
     WaitTimeoutError,
 )
-from procvm.mm.space import VmSpace
 from procvm.testing.spawner import Spawned, Spawner
-from procvm.tracee.tracee import Tracee
 
 __all__ = ["Page", "Playground", "Playgrounds", "pattern"]
 

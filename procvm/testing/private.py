@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from procvm.fds import Fd
+from procvm._base.fd import Fd
 
 __all__ = ["is_own_program", "is_private"]
 

@@ -7,14 +7,14 @@ import signal
 from collections.abc import Iterator
 from typing import cast
 
+from procvm._base.text import printable
+from procvm._hold.tracee import Tracee
+from procvm._linux import procfs
+from procvm._live.process import Process, open_process
+from procvm._space.maps import Maps
 from procvm.errors import ClosedError, PageFaultError
-from procvm.escape import printable
-from procvm.linux import procfs
-from procvm.process.maps import Maps
-from procvm.process.process import Process, open_process
 from procvm.testing.hexdump import hexdump_readable
 from procvm.testing.spawner import Spawned, open_spawners
-from procvm.tracee.tracee import Tracee
 
 __all__ = ["sections"]
 

@@ -21,16 +21,16 @@ from typing import (
     overload,
 )
 
-from procvm.address import as_timeout
-from procvm.closing import Closing
+from procvm._base.address import as_timeout
+from procvm._base.closing import Closing
+from procvm._hold.spawn import spawn
+from procvm._hold.tracee import Tracee
+from procvm._live.image import open_image
+from procvm._live.process import Process
 from procvm.errors import ProcessExitedError, ProcvmError, UnsupportedError, WaitTimeoutError
-from procvm.process.image import open_image
-from procvm.process.process import Process
 from procvm.testing.compiler import compile_c
 from procvm.testing.keeper import Keeper, keeper
 from procvm.testing.keeper_process import end_all
-from procvm.tracee.spawn import spawn
-from procvm.tracee.tracee import Tracee
 
 __all__ = ["Child", "Spawned", "Spawner", "open_spawners"]
 

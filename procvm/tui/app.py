@@ -17,9 +17,12 @@ from textual.containers import Horizontal
 from textual.widgets import Footer, Static
 
 import procvm
-from procvm.cli.conditions import condition_of
-from procvm.cli.kinds import Kind, Number
-from procvm.cli.output import shown
+from procvm._base.text import printable, shown
+from procvm._linux.procfs import read_status
+from procvm._space.maps import Kind as MappingKind
+from procvm._space.maps import Maps, Vma
+from procvm._terminal.conditions import condition_of
+from procvm._terminal.kinds import Kind, Number
 from procvm.errors import (
     ClosedError,
     MismatchError,
@@ -28,10 +31,6 @@ from procvm.errors import (
     ProcvmError,
     UnsupportedError,
 )
-from procvm.escape import printable
-from procvm.linux.procfs import read_status
-from procvm.process.maps import Kind as MappingKind
-from procvm.process.maps import Maps, Vma
 from procvm.tui.dialogs import Change, Confirm, Edit, GoTo, Help, LookFor
 from procvm.tui.hexview import HexView
 from procvm.tui.hunt import Hunt

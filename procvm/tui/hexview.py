@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from procvm.hexrows import ADDRESS_WIDTH, address_text
+from procvm._base.hexrows import ADDRESS_WIDTH, address_text
 from procvm.tui.window import FADING, FRESH, NOTHING, Changes, Window
 
 __all__ = ["HexView"]

@@ -7,10 +7,10 @@ from bisect import bisect_left, bisect_right
 from contextlib import closing
 from typing import Any
 
+from procvm._space.patterns import NOTHING, needle_of
+from procvm._space.space import VmSpace
+from procvm._space.walk import clipped
 from procvm.errors import ProcvmError
-from procvm.mm.needle import NOTHING, needle_of
-from procvm.mm.space import VmSpace
-from procvm.mm.walk import clipped
 
 __all__ = ["Hunt"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from rich.text import Text
 from textual.widget import Widget
 
-from procvm.cli.kinds import Kind, kind_of
-from procvm.escape import printable
-from procvm.pod import usize
+from procvm._base.pods import usize
+from procvm._base.text import printable
+from procvm._terminal.kinds import Kind, kind_of
 from procvm.tui.window import NOTHING, Window
 
 __all__ = ["KINDS", "Inspector"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from procvm.closing import Closing
-from procvm.process.process import Process
-from procvm.tracee.held import Held
-from procvm.tracee.spawn import attach
-from procvm.tracee.tracee import Tracee
+from procvm._base.closing import Closing
+from procvm._hold.held import Held
+from procvm._hold.spawn import attach
+from procvm._hold.tracee import Tracee
+from procvm._live.process import Process
 
 __all__ = ["Pause"]
 

@@ -14,11 +14,10 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from procvm.cli.output import size_text
-from procvm.escape import printable
-from procvm.hexrows import address_text
-from procvm.perms import Perms
-from procvm.process.maps import Maps, Vma
+from procvm._base.hexrows import address_text
+from procvm._base.perms import Perms
+from procvm._base.text import printable, size_text
+from procvm._space.maps import Maps, Vma
 
 __all__ = ["RegionList", "region_name"]
 

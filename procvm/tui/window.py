@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from procvm.address import page_end
+from procvm._base.address import page_end
+from procvm._space.space import VmSpace
 from procvm.errors import PageFaultError
-from procvm.mm.space import VmSpace
 
 __all__ = ["FADING", "FRESH", "Changes", "Window", "read_window"]
 

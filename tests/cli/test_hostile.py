@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from procvm.escape import printable
+from procvm._base.text import printable
 from tests.cli.running import Dials, assert_safe, on_terminal, ran
 from tests.playground import PAGE, Playground
 

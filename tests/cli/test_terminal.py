@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from procvm.cli.output import Color, shown, size_text, wants_color
+from procvm._base.text import shown, size_text
+from procvm.cli.output import Color, wants_color
 from tests.cli.running import (
     COMMAND,
     Dials,

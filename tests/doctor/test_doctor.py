@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import procvm
+from procvm._linux import procfs
 from procvm.doctor import examine
-from procvm.linux import procfs
 from tests.doctor.asking import CAUSES, ROOT, Doctor, Report, report
 from tests.faults.subjects import (
     DAEMON,

@@ -16,8 +16,8 @@ from elftools.elf.elffile import ELFFile
 
 import procvm
 from procvm import MalformedError, NoSuchSymbolError, UnsupportedError
-from procvm.elf.headers import Elf, build_id_of
-from procvm.elf.symbols import SymbolTable, symbols_in_memory, symbols_of
+from procvm._symbols.elf_headers import Elf, build_id_of
+from procvm._symbols.elf_symbols import SymbolTable, symbols_in_memory, symbols_of
 from tests.build import compiled
 from tests.elf.facets import Facets, library, program
 from tests.elf.mutations import MOST_CPU_S, STORM, assert_cheap, cost_of, mutations

@@ -14,7 +14,14 @@ import pytest
 
 import procvm
 from procvm import MalformedError, PageFaultError, Snapshot, UnsupportedError
-from procvm.elf.core import MAPS_OWNER, NT_AUXV, NT_FILE, NT_MAPS, NT_PRPSINFO, NT_PRSTATUS
+from procvm._symbols.core_notes import (
+    MAPS_OWNER,
+    NT_AUXV,
+    NT_FILE,
+    NT_MAPS,
+    NT_PRPSINFO,
+    NT_PRSTATUS,
+)
 from tests.elf.cores import EHDR, PHDR, PT_NOTE, SHDR, hot_parts, load, made, note, three
 from tests.elf.mutations import MOST_CPU_S, MOST_MEMORY, STORM, assert_cheap, cost_of, mutations
 

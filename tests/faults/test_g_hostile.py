@@ -21,7 +21,7 @@ import pytest
 
 import procvm
 from procvm import Segment, VmReader, VmReaderArray, VmWriter, f64, u8, u16, u32, u64
-from procvm.mm.cursor import memory_of
+from procvm._mm.cursor import memory_of
 from tests.build import compiled
 from tests.faults.subjects import (
     NOBODY,

@@ -15,7 +15,7 @@ import pytest
 
 import procvm
 from procvm import VmReader, VmSpace, VmWriter, i64, u8, u16, u32, u64
-from procvm.linux.libc import libc
+from procvm._linux.libc import libc
 from tests.elf.mutations import STORM
 from tests.linux.kinds import (
     DEFAULT,
@@ -578,7 +578,7 @@ def test_a_page_that_is_protected_just_before_it_is_read_is_not_read(
         return real.pread(*args)
 
     fakes: dict[str, Any] = {"pread": late}
-    monkeypatch.setattr("procvm.linux.procmem.libc", lambda: real._replace(**fakes))
+    monkeypatch.setattr("procvm._linux.proc_mem.libc", lambda: real._replace(**fakes))
     with procvm.open(playground.pid, backend="mem") as process:
         buffer = bytearray(3 * PAGE - 1)
         error = fault_of(process.vm.read_into, base + 1, buffer)

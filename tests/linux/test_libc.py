@@ -10,9 +10,9 @@ import signal
 import pytest
 
 import procvm
-from procvm.fds import Fd
-from procvm.linux.libc import errno_error
-from procvm.linux.pidfd import exit_status
+from procvm._base.fd import Fd
+from procvm._linux.libc import errno_error
+from procvm._linux.pidfd import exit_status
 
 EXPECTED: dict[int, type[procvm.ProcvmError]] = {
     errno.EFAULT: procvm.PageFaultError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procvm.linux.mounts import Mount, parse_mountinfo, read_mounts
+from procvm._linux.mounts import Mount, parse_mountinfo, read_mounts
 
 
 def test_lines_of_mountinfo() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 import procvm
 from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray, u64
-from procvm.linux.libc import libc
-from procvm.linux.process_vm import TOKEN_LEN
+from procvm._linux.libc import libc
+from procvm._linux.process_vm import TOKEN_LEN
 from tests.linux.kinds import oracle
 from tests.playground import PAGE, Playground, pattern
 
@@ -476,8 +476,8 @@ def test_short_counts_of_the_kernel_do_not_show_in_the_result(
         "pread": shorter(real.pread),
         "pwrite": shorter(real.pwrite),
     }
-    monkeypatch.setattr("procvm.linux.process_vm.libc", lambda: real._replace(**fakes))
-    monkeypatch.setattr("procvm.linux.procmem.libc", lambda: real._replace(**fakes))
+    monkeypatch.setattr("procvm._linux.process_vm.libc", lambda: real._replace(**fakes))
+    monkeypatch.setattr("procvm._linux.proc_mem.libc", lambda: real._replace(**fakes))
     for backend in BACKENDS:
         with procvm.open(playground.pid, backend=backend) as process:
             reads_right(process, playground)

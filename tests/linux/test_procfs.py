@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procvm.linux import procfs
-from procvm.linux.procfs import parse_auxv, parse_stat, parse_status
+from procvm._linux import procfs
+from procvm._linux.procfs import parse_auxv, parse_stat, parse_status
 from tests.playground import Playground
 
 NAMES = [

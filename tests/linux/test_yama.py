@@ -14,7 +14,7 @@ from tests.faults.tools import ROOT
 # Of a process that is not the tool's, and of a child of the tool: cause and message.
 ASK = """
 import json, subprocess, sys
-from procvm.linux.access import explain
+from procvm._linux.access import explain
 child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
 found = [explain(pid) for pid in (int(sys.argv[1]), child.pid)]
 child.communicate()

@@ -6,8 +6,8 @@ import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 
 from procvm import Fallible, PageFaultError, VmReader, VmSpace, VmWriter
-from procvm.mm.extent import Content, Extent, joined
-from procvm.mm.memory import Region, UserMemory
+from procvm._mm.extent import Content, Extent, joined
+from procvm._mm.memory import Region, UserMemory
 
 BASE = 0x10000
 """Where the first page of a layout is."""

@@ -31,8 +31,8 @@ from procvm import (
     u32,
     u64,
 )
-from procvm.address import PAGE_SIZE
-from procvm.mm.cursor import memory_of
+from procvm._base.address import PAGE_SIZE
+from procvm._mm.cursor import memory_of
 from tests.mm.fakes import BASE, Holed
 
 SPACE: Any = VmSpace(Holed("rw rw"))

@@ -26,8 +26,8 @@ from procvm import (
     u64,
     usize,
 )
-from procvm.own import atomics
-from procvm.pod import PodAtomic
+from procvm._base.pods import PodAtomic
+from procvm._local import atomics
 from tests.build import compiled
 
 SOURCES = {"libatomic": atomics.from_libatomic, "machine code": atomics.from_machine_code}

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import PageFaultError, VmSpace
-from procvm.extras import numpy_or_none
-from procvm.mm.file import VmFile
+from procvm._base.optional import numpy_or_none
+from procvm._space.file import VmFile
 from tests.mm.fakes import BASE, PID, Holed
 from tests.playground import PAGE, Playground, pattern
 

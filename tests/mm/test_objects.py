@@ -51,7 +51,7 @@ from procvm import (
     u64,
     usize,
 )
-from procvm.pod import PodAtomic
+from procvm._base.pods import PodAtomic
 from tests.mm.fakes import BASE, PID, Holed
 
 PAGE = os.sysconf("SC_PAGESIZE")

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import PageFaultError, VmSpace, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
-from procvm.extras import numpy_or_none
-from procvm.mm.extent import Extent
-from procvm.mm.memory import UserMemory
-from procvm.mm.scan import CHUNK_LEN, Scan
+from procvm._base.optional import numpy_or_none
+from procvm._mm.extent import Extent
+from procvm._mm.memory import UserMemory
+from procvm._space.scan import CHUNK_LEN, Scan
 from tests.mm.fakes import laid_out
 from tests.playground import PAGE
 
@@ -274,8 +274,8 @@ BAD_PAGES = st.sets(st.integers(0, PAGES - 1), max_size=2)
 
 def border_patch(patch: pytest.MonkeyPatch, chunk_len: int, page_len: int) -> None:
     """Makes pieces of this length, and a block far apart that has fewer than one hit a page."""
-    patch.setattr("procvm.mm.scan.CHUNK_LEN", chunk_len)
-    patch.setattr("procvm.mm.scan._PAGE", page_len)
+    patch.setattr("procvm._space.scan.CHUNK_LEN", chunk_len)
+    patch.setattr("procvm._space.scan._PAGE", page_len)
 
 
 @settings(max_examples=80, deadline=None)

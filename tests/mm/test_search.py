@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import PageFaultError, Pod, VmSpace, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
-from procvm.extras import numpy_or_none
-from procvm.mm.extent import Extent
-from procvm.mm.memory import Region, UserMemory
-from procvm.mm.needle import NOTHING, Hit, needle_of
-from procvm.mm.search import CHUNK_LEN, Search, tasks_of
-from procvm.own.buffers import address_of_bytes, copy
+from procvm._base.optional import numpy_or_none
+from procvm._local.buffers import address_of_bytes, copy
+from procvm._mm.extent import Extent
+from procvm._mm.memory import Region, UserMemory
+from procvm._space.patterns import NOTHING, Hit, needle_of
+from procvm._space.search import CHUNK_LEN, Search, tasks_of
 from tests.mm.fakes import laid_out
 from tests.playground import PAGE
 
@@ -560,7 +560,7 @@ def test_a_match_of_no_bytes_at_the_end_ends_the_search() -> None:
         "import re, resource\n"
         # One that does not end uses this up, which ends it.
         "resource.setrlimit(resource.RLIMIT_CPU, (30, 30))\n"
-        "from procvm.mm.needle import NOTHING, needle_of\n"
+        "from procvm._space.patterns import NOTHING, needle_of\n"
         "needle = needle_of(re.compile(rb'(?<=a)'), NOTHING, 1, 4)\n"
         "print(list(needle.find(memoryview(b'aba'), 0, 0)))\n"
     )
@@ -857,7 +857,7 @@ def test_a_predicate_without_numpy_names_the_package() -> None:
     """The error says how to install what is missing; so for one that is needed by a dtype."""
     told = without_numpy(
         "import procvm\n"
-        "from procvm.mm.needle import needle_of\n"
+        "from procvm._space.patterns import needle_of\n"
         "try: needle_of(procvm.u32, lambda v: v > 1, 1, 1)\n"
         "except procvm.UnsupportedError as error: print(error)\n"
     )
@@ -869,7 +869,7 @@ def test_an_f32_is_the_same_number_with_numpy_and_without() -> None:
     code = (
         "import struct\n"
         "from procvm import f32\n"
-        "from procvm.mm.needle import needle_of\n"
+        "from procvm._space.patterns import needle_of\n"
         "data = memoryview(struct.pack('ff', 0.1, 0.2))\n"
         "print(list(needle_of(f32, 0.1, 4, 1).find(data, 0, 0)))\n"
         "print(list(needle_of(f32, (0.15, 0.2), 4, 1).find(data, 0, 0)))\n"

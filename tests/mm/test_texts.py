@@ -9,8 +9,8 @@ import pytest
 
 import procvm
 from procvm import Segment, VmSpace, u32
-from procvm.address import PAGE_SIZE
-from procvm.mm.texts import ENCODINGS, Text, is_text
+from procvm._base.address import PAGE_SIZE
+from procvm._space.texts import ENCODINGS, Text, is_text
 from tests.mm.fakes import BASE, Holed
 
 WORDS = {

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import PageFaultError, VmSpace, u8, u16, u32, u64, usize
-from procvm.mm.view import Address, ArrayView, View
+from procvm._space.view import Address, ArrayView, View
 from tests.build import compiled
 from tests.mm.fakes import BASE, PID, Holed
 from tests.playground import PAGE, Playground

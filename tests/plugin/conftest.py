@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procvm.extras import numpy_or_none
+from procvm._base.optional import numpy_or_none
 
 # pytester puts sys.modules back as it was: numpy, loaded within one of its runs, would be
 # forgotten and loaded a second time by a later test, which it does not survive whole.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
-from procvm.address import PAGE_SIZE
+from procvm._base.address import PAGE_SIZE
 from procvm.testing import (
     Patches,
     Playground,

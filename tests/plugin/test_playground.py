@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from procvm.address import PAGE_SIZE
+from procvm._base.address import PAGE_SIZE
 from procvm.testing import Playground, Playgrounds, Spawner, pattern, wait_until
 
 

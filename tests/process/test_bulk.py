@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import VmSpace
-from procvm.mm.bulk import _WORTH
-from procvm.mm.memory import UserMemory
+from procvm._mm.memory import UserMemory
+from procvm._space.stream import _WORTH
 from tests.linux.kinds import DEFAULT, KINDS, contents, every_pair, good_len, oracle
 from tests.patience import eventually
 from tests.playground import PAGE, Playground
@@ -109,7 +109,7 @@ def test_any_read_by_threads_is_as_the_model(
         good = good_len(kinds, at, n, DEFAULT.readable)
         buffer = bytearray(b"\xee" * (n + 1))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("procvm.mm.bulk._WORTH", 1)
+            patch.setattr("procvm._space.stream._WORTH", 1)
             if good == n:
                 process.vm.read_into(base + at, memoryview(buffer)[:n], threads=threads)
             else:

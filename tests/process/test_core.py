@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import AccessDeniedError, PageFaultError, Run, Snapshot, u8, u32, u64, usize
-from procvm.extras import numpy_or_none
-from procvm.process import diff
-from procvm.process.snapshot import write_core
+from procvm._base.optional import numpy_or_none
+from procvm._saved import diff
+from procvm._saved.snapshot import write_core
 from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
 from tests.faults.subjects import Subject

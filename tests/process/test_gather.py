@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import VmSpace, u8, u16, u32, u64
-from procvm.mm.memory import Region, UserMemory
+from procvm._mm.memory import Region, UserMemory
 from tests.faults.subjects import Subject
 from tests.faults.test_b_changes import Storm
 from tests.linux.kinds import DEFAULT, FORCED, Allowed, contents, every_pair, oracle

@@ -19,8 +19,8 @@ import pytest
 
 import procvm
 from procvm import VmSpace, u64
-from procvm.process import identity
-from procvm.process.memory import ProcessMemory
+from procvm._live import identity
+from procvm._live.memory import ProcessMemory
 from tests.build import compiled
 from tests.faults.accesses import Accesses
 from tests.faults.subjects import Child

@@ -15,9 +15,9 @@ from elftools.elf.elffile import ELFFile
 
 import procvm
 from procvm import AmbiguousSymbolError, NoSuchSymbolError, i32
-from procvm.elf.dynamic import Dynamic
-from procvm.elf.headers import Elf
-from procvm.linux.procfs import parse_auxv
+from procvm._linux.procfs import parse_auxv
+from procvm._symbols.elf_dynamic import Dynamic
+from procvm._symbols.elf_headers import Elf
 from tests.cli.running import ran
 from tests.elf.facets import Facets, library
 from tests.process.linked import TELL, WAIT, Told, built

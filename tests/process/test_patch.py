@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import InvalidArgsError, MismatchError, PageFaultError, Run
-from procvm.process import patch as patch_module
+from procvm._live import patch as patch_module
 from tests.build import compiled
 from tests.elf.facets import Facets
 from tests.playground import PAGE, Playground, pattern

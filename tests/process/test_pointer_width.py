@@ -12,7 +12,7 @@ import pytest
 
 import procvm
 from procvm import u32, u64, usize
-from procvm.linux import procfs
+from procvm._linux import procfs
 from tests.places import Places
 
 

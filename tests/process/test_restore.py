@@ -12,9 +12,9 @@ import pytest
 
 import procvm
 from procvm import VmSpace
-from procvm.mm.extent import Extent
-from procvm.mm.memory import Region, UserMemory
-from procvm.process import restore
+from procvm._mm.extent import Extent
+from procvm._mm.memory import Region, UserMemory
+from procvm._saved import restore
 from tests.build import compiled
 from tests.patience import eventually
 from tests.playground import PAGE, Playground, pattern

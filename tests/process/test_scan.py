@@ -18,10 +18,10 @@ import pytest
 
 import procvm
 from procvm import VmSpace, f64, i16, i32, u8, u32, u64
-from procvm.extras import numpy_or_none
-from procvm.mm.extent import Extent
-from procvm.mm.memory import Region, UserMemory
-from procvm.mm.scan import CHUNK_LEN, Scan
+from procvm._base.optional import numpy_or_none
+from procvm._mm.extent import Extent
+from procvm._mm.memory import Region, UserMemory
+from procvm._space.scan import CHUNK_LEN, Scan
 from tests.faults.subjects import Subject, status_field
 from tests.linux.kinds import DEFAULT, FORCED, Allowed, contents, every_pair, oracle
 from tests.patience import eventually

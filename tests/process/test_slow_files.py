@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import procvm
-from procvm.linux.mounts import read_mounts
-from procvm.process.mappedfile import SlowFiles
+from procvm._linux.mounts import read_mounts
+from procvm._symbols.mapped_file import SlowFiles
 from tests.process.linked import TELL, WAIT, Told, built
 
 ROOT = Path(__file__).parents[2]

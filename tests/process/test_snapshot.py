@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import PageFaultError, Run, Snapshot, VmSpace, u8, u32, u64
-from procvm.extras import numpy_or_none
-from procvm.mm.extent import Extent
-from procvm.mm.memory import Region, UserMemory
-from procvm.own.buffers import address_of, copy
-from procvm.process.facts import Facts
-from procvm.process.maps import Maps
-from procvm.process.snapshot import take_snapshot
+from procvm._base.optional import numpy_or_none
+from procvm._local.buffers import address_of, copy
+from procvm._mm.extent import Extent
+from procvm._mm.memory import Region, UserMemory
+from procvm._saved.facts import Facts
+from procvm._saved.snapshot import take_snapshot
+from procvm._space.maps import Maps
 from tests.build import compiled
 from tests.linux.kinds import KINDS, READABLE, contents, oracle
 from tests.mm.fakes import laid_out
@@ -991,6 +991,6 @@ def test_what_another_thread_closes_is_closed(
         kept.close()
         return found
 
-    monkeypatch.setattr("procvm.process.kept.bisect_right", find_and_close)
+    monkeypatch.setattr("procvm._saved.saved_memory.bisect_right", find_and_close)
     with pytest.raises(procvm.ClosedError):
         read(kept)

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import procvm
 from procvm import NoSuchSymbolError
-from procvm.escape import printable
-from procvm.process import modulefiles
+from procvm._base.text import printable
+from procvm._symbols import module_files as modulefiles
 from tests.build import compiled
 from tests.elf.cores import GDB, gdb
 from tests.elf.facets import Facets, library, program
@@ -469,7 +469,7 @@ import os, subprocess, sys, warnings
 from pathlib import Path
 import procvm
 from procvm import NoSuchSymbolError
-from procvm.escape import printable
+from procvm._base.text import printable
 from tests.elf.facets import Facets
 warnings.simplefilter("error")
 prog, lib, other, how = sys.argv[1:]

@@ -16,8 +16,8 @@ import pytest
 
 import procvm
 from procvm import PageFaultError, VmSpace, u32
-from procvm.linux import pagemap
-from procvm.linux.objects import Objects
+from procvm._linux import pagemap
+from procvm._linux.objects import Objects
 from tests.build import compiled
 from tests.playground import PAGE
 from tests.tracee.witness import status_field

@@ -1,4 +1,4 @@
-"""A tracer that steps its targets by `procvm.tracer.stepping` alone, and dies where it is told.
+"""A tracer that steps by `procvm._hold.server.stepping` alone, and dies where it is told.
 
 Run as a program it serves: for each line "PID HARDWARE POINT" on stdin it forks a child that
 seizes PID and steps it for ever, and kills itself at its POINT-th request; it answers "PID" of
@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
 
-from procvm.linux.perf_event import ExecutionBreakpoint
-from procvm.tracer import requests
-from procvm.tracer.requests import OPTIONS
-from procvm.tracer.stepping import Progress, Step, Stepper, Way
+from procvm._hold.server import requests
+from procvm._hold.server.requests import OPTIONS
+from procvm._hold.server.stepping import Progress, Step, Stepper, Way
+from procvm._linux.perf_event import ExecutionBreakpoint
 
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207

@@ -1,4 +1,4 @@
-"""Steps by `procvm.tracer.stepping` alone, made by a tracer of the test's own."""
+"""Steps by `procvm._hold.server.stepping` alone, made by a tracer of the test's own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint
-from procvm.linux.sigsets import bit
-from procvm.tracer import requests
-from procvm.tracer.next_address import next_addresses
-from procvm.tracer.requests import EVENT_EXEC, SigInfo
-from procvm.tracer.stepping import Progress, StepRefusedError, Way, is_our_trap
+from procvm._hold.server import requests
+from procvm._hold.server.next_address import next_addresses
+from procvm._hold.server.requests import EVENT_EXEC, SigInfo
+from procvm._hold.server.stepping import Progress, StepRefusedError, Way, is_our_trap
+from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint
+from procvm._linux.sigsets import bit
 from tests.build import compiled
 from tests.tracee.raw_tracer import Ended, RawTracer, ptrace
 from tests.tracee.witness import ROOT, state_of, status_field

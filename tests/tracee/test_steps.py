@@ -14,7 +14,7 @@ import pytest
 
 import procvm
 from procvm import u64
-from procvm.linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
+from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
 from tests.build import compiled
 from tests.patience import eventually
 from tests.tracee.witness import (

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 import procvm
-from procvm.cli.output import size_text
+from procvm._base.text import size_text
 from procvm.cli.picture import draw
 from tests.playground import PAGE, Playground
 

@@ -8,6 +8,11 @@ from typing import Any
 import click
 
 import procvm
+from procvm._base.hexrows import ROW_LEN, address_text, ascii_text, hex_text
+from procvm._base.text import printable
+from procvm._space.texts import ENCODINGS, is_text, read_some
+from procvm._symbols.mapped import Mapped
+from procvm._terminal.kinds import read_chunks
 from procvm.cli.declare import (
     SIZE,
     address_argument,
@@ -17,16 +22,11 @@ from procvm.cli.declare import (
     range_options,
 )
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import read_chunks
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import address_in, open_target
 from procvm.errors import PageFaultError, ProcvmError
-from procvm.escape import printable
-from procvm.hexrows import ROW_LEN, address_text, ascii_text, hex_text
-from procvm.mm.texts import ENCODINGS, is_text, read_some
-from procvm.process.mapped import Mapped
 
 __all__ = ["hexdump", "strings", "telescope"]
 

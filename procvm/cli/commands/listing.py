@@ -10,12 +10,12 @@ import click
 
 import procvm
 from procvm import Kind, Vma
+from procvm._base.hexrows import address_text
+from procvm._base.text import printable, size_text
 from procvm.cli.declare import command, missing, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.output import Output, size_text
+from procvm.cli.output import Output
 from procvm.cli.target import Named, open_target, processes, said_of
-from procvm.escape import printable
-from procvm.hexrows import address_text
 
 __all__ = ["maps", "ps"]
 

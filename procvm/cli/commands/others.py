@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from procvm._base.text import shown
 from procvm.cli.declare import command, missing, pid_argument
 from procvm.cli.exits import DENIED, DONE
-from procvm.cli.output import Output, shown
+from procvm.cli.output import Output
 from procvm.cli.target import TargetParam, address_in, open_process, pid_of
 
 if TYPE_CHECKING:

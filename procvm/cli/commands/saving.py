@@ -10,15 +10,15 @@ import click
 
 import procvm
 from procvm import Run
+from procvm._base.hexrows import ROW_LEN, ascii_text, hex_text
+from procvm._base.text import printable, size_text
+from procvm._symbols.mapped import Mapped
 from procvm.cli.declare import command, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.meter import Meter, metered
-from procvm.cli.output import Output, size_text
+from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import name_of, open_target, pid_of
-from procvm.escape import printable
-from procvm.hexrows import ROW_LEN, ascii_text, hex_text
-from procvm.process.mapped import Mapped
 
 __all__ = ["diff", "snapshot"]
 

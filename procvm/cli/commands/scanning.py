@@ -13,16 +13,17 @@ from typing import Any
 import click
 
 import procvm
-from procvm.cli.conditions import condition_of
+from procvm._base.text import shown
+from procvm._space.scan import Scan
+from procvm._terminal.conditions import condition_of
+from procvm._terminal.kinds import Kind, Number
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import BAD_USE, DONE, NOTHING
-from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
-from procvm.cli.output import Output, message_of, shown, tell
+from procvm.cli.output import Output, message_of, tell
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import name_of, open_process
 from procvm.errors import PageFaultError
-from procvm.mm.scan import Scan
 
 __all__ = ["scan"]
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from procvm.cli.conditions import GRAMMAR, condition_of
+from procvm._base.hexrows import address_text, ascii_text
+from procvm._space.texts import read_some
+from procvm._symbols.mapped import Mapped
+from procvm._terminal.conditions import GRAMMAR, condition_of
+from procvm._terminal.kinds import Kind, Number
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import Kind, Number
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import name_of, open_target, said_of
-from procvm.hexrows import address_text, ascii_text
-from procvm.mm.texts import read_some
-from procvm.process.mapped import Mapped
 
 __all__ = ["search"]
 

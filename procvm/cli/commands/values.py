@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 import procvm
+from procvm._terminal.kinds import Bytes, Kind, Pointer, read_chunks
 from procvm.cli.declare import (
     SIZE,
     address_argument,
@@ -16,7 +17,6 @@ from procvm.cli.declare import (
     pid_argument,
 )
 from procvm.cli.exits import NOTHING
-from procvm.cli.kinds import Bytes, Kind, Pointer, read_chunks
 from procvm.cli.output import Output, fault_of, message_of, tell
 from procvm.cli.target import address_in, name_of, open_target, pid_of, said_of
 from procvm.errors import (

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 import procvm
-from procvm.cli.conditions import Condition, condition_of
+from procvm._terminal.conditions import Condition, condition_of
+from procvm._terminal.kinds import Kind, Number
 from procvm.cli.declare import (
     SECONDS,
     address_argument,
@@ -19,7 +20,6 @@ from procvm.cli.declare import (
     pid_argument,
 )
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.kinds import Kind, Number
 from procvm.cli.output import Output, OutputError, tell
 from procvm.cli.target import address_in, open_process, said_of
 

@@ -1,0 +1,91 @@
+"""`new_file`: an output file that is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from procvm._base.fd import Fd
+from procvm.errors import ProcvmError
+
+__all__ = ["new_file"]
+
+_MODE = 0o600
+
+
+@contextmanager
+def new_file(path: Any) -> Generator[int]:
+    """Gives the descriptor of a new file, which takes the place of `path` at the end.
+
+    Nobody but its owner can open it, from the first instant. While it is written
+    it has no name where the file system knows such files, so that nothing stays
+    behind however the tool ends; after an exception nothing does either, and what
+    was at `path` is as it was. A symbolic link there is replaced, not followed; a
+    device is refused.
+
+    Raises:
+        OSError: As open, link and rename.
+    """
+    target = os.fsdecode(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        # A rename would put a file in the place of /dev/null.
+        text = "is a device, a pipe or a socket; give a file"
+        raise FileExistsError(errno.EEXIST, text, target)
+    folder, name = os.path.split(target)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
+    # Shorter in bytes than any name that a file system takes, whatever `name` is.
+    beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"
+    # One folder from here on, whatever becomes of its path.
+    parent_file = Fd.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = parent_file.number
+    file: Fd | None = None
+    named = False
+    try:
+        file, named = _open(parent, beside)
+        fd = file.number
+        os.fchmod(fd, _MODE)  # whatever the umask took away
+        yield fd
+        # A name of its own first: a link can not take the place of a file, a rename can.
+        if not named:
+            named = True  # first, since Ctrl-C may come behind the link
+            try:
+                os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=parent, dst_dir_fd=parent)
+            except FileExistsError:
+                named = False  # somebody else's
+                raise
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        named = False
+    except OSError as error:
+        # Not "." in a folder that nobody named, nor the draft, nor nothing at all.
+        if not isinstance(error, ProcvmError):
+            error.filename, error.filename2 = target, None
+        raise
+    finally:
+        if named:
+            with suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=parent)
+        if file is not None:
+            file.close()
+        parent_file.close()
+
+
+def _open(parent: int, beside: str) -> tuple[Fd, bool]:
+    """Opens a file for writing; returns it and whether it has a name."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    open_in = partial(os.open, dir_fd=parent)
+    try:
+        return Fd.of(open_in, ".", flags | os.O_TMPFILE, _MODE), False
+    except OSError as error:
+        # What file systems answer that have no files without a name, and old kernels.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+    flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return Fd.of(open_in, beside, flags, _MODE), True

@@ -1,0 +1,204 @@
+"""A tracee's requests to the tracer, and its atomics, which seldom need one."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from procvm._base import forks
+from procvm._base.address import PAGE_SIZE
+from procvm._hold.client import Channel, open_channel
+from procvm._hold.held import Grip, Standstill, atomic_cut_short
+from procvm._hold.server.protocol import Op
+from procvm._live.atomics import Atomic, require_no_peer, under_hold
+from procvm._live.image import Image
+from procvm._live.memory import ProcessMemory
+from procvm.errors import ClosedError, NotTracedError, VmError
+
+__all__ = ["CACHE_LEN", "STOP_TIMEOUT", "Calls"]
+
+STOP_TIMEOUT = 2.0
+"""Seconds that a stop may take, unless it is told otherwise."""
+
+CACHE_LEN = 1 << 20
+"""Bytes that `Held.vm` keeps, unless it is told otherwise."""
+
+_MOVING = frozenset({Op.STEP, Op.CONT})
+
+
+class Calls:
+    """One tracee's requests to the tracer, and the atomics that use them."""
+
+    def __init__(self, image: Image, channel: Channel | None = None) -> None:
+        self._image = image
+        self._lock = threading.RLock()
+        # A read-compare-write under a hold is one step to the target, and has
+        # to be one to the other threads of the tool as well.
+        self._atomic_lock = threading.RLock()
+        self._in_atomic = False
+        self._channel = channel
+        self._still: Standstill | None = None
+        self._has_no_peer = False
+        # References without a callback: see `procvm._base.forks`.
+        self._grips: list[weakref.ref[Grip]] = []
+        self.closed = False
+        forks.register(self)
+
+    def request(
+        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float | None = STOP_TIMEOUT
+    ) -> Any:
+        """Asks the tracer, and waits for the answer; see `Channel.request`."""
+        with self._lock:
+            still = self._still if op in _MOVING else None
+            change = None
+            try:
+                if still is not None:
+                    change = still.pages.begin_change()
+                    still.forget()
+                return self._open().request(self._image.pid, op, args, fds=fds, timeout=timeout)
+            finally:
+                if still is not None and change is not None:
+                    still.forget()
+                    still.pages.end_change(change)
+
+    def _open(self) -> Channel:
+        if self.closed:
+            raise ClosedError(f"process {self._image.pid} was detached from; attach again")
+        if self._channel is None or self._channel.closed:
+            self.drop()
+            image = self._image
+            files = image.open_files()
+            with (
+                image.open_pidfd().use() as pidfd,
+                files.mem.use() as mem,
+                files.maps.use() as maps,
+            ):
+                self._channel = open_channel(image.pid, pidfd, (mem, maps), image.token_address)
+        return self._channel
+
+    def has_expired(self, hold: int) -> bool:
+        """Returns whether a hold ended by its longest time."""
+        return self._channel is not None and self._channel.flags.has_expired(hold)
+
+    def remember(self, grip: Grip) -> None:
+        """Closes a hold of the tool's as the channel ends."""
+        self._grips = [ref for ref in self._grips if ref() is not None]
+        self._grips.append(weakref.ref(grip))
+
+    def look_for_peers(self) -> None:
+        """Looks once through all processes for one that runs in the same address space.
+
+        It takes longer the more processes there are, so it is done before a hold and not in
+        it: there only the relatives of the target are asked, which a new peer is one of.
+
+        Raises:
+            SharedMemoryError: There is such a process.
+        """
+        if not self._has_no_peer:
+            require_no_peer(self._image.pid, everyone=True)
+            self._has_no_peer = True
+
+    def drop(self) -> None:
+        """Ends the channel, and with it every hold."""
+        still, self._still = self._still, None
+        if still is not None:
+            still.end()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        # With the channel every hold has ended, and its socket is of no more use.
+        grips, self._grips = self._grips, []
+        for ref in grips:
+            grip = ref()
+            if grip is not None:
+                grip.abandon()
+
+    def close(self) -> None:
+        """Ends the channel for good."""
+        self.closed = True
+        self.drop()
+
+    def after_fork_in_child(self) -> None:
+        """As `close`, in a child that the tool forked."""
+        self._lock = threading.RLock()
+        self._atomic_lock = threading.RLock()
+        self._in_atomic = False
+        self.close()
+
+    def standstill(self, cache_len: int = 0) -> Standstill | None:
+        """Returns the hold that there is now, or None.
+
+        Args:
+            cache_len: Bytes that may be kept of it; the most that was ever said counts.
+        """
+        channel, still = self._channel, self._still
+        if still is None or not still.lasts:
+            reliance = None if channel is None else channel.flags.reliance()
+            if reliance is None:
+                return None
+            still = Standstill(self._image, reliance, self.look_for_peers)
+            # No call stands from here on: of two threads that made one, one is taken.
+            if self._still is None or self._still.reliance.held != still.reliance.held:
+                self._still = still
+                self._image.pages = still.pages
+            still = self._still
+        still.pages.limit = max(still.pages.limit, cache_len // PAGE_SIZE)
+        return still
+
+    def quick_atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
+        """Performs an atomic in a hold that has seen one already; see `Holder`."""
+        still = self._still
+        if still is None or not still.lasts:
+            return None
+        with self._atomic_lock:
+            self._refuse_within()
+            try:
+                self._in_atomic = True
+                return still.atomic(what, forced=forced)
+            except NotTracedError:
+                self.drop()
+                raise
+            finally:
+                self._in_atomic = False
+
+    def _refuse_within(self) -> None:
+        if self._in_atomic:
+            # The same thread: between the look and the write of the other one.
+            raise VmError(
+                f"an atomic on process {self._image.pid} was begun by a signal handler in the "
+                "middle of another one; do it after the handler"
+            )
+
+    def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+        """Performs an atomic on private memory while the target is held; see `Holder`."""
+        with self._atomic_lock:
+            self._refuse_within()
+            try:
+                self._in_atomic = True
+                return self._atomic(memory, what)
+            except NotTracedError:
+                self.drop()
+                raise
+            finally:
+                self._in_atomic = False
+
+    def _atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+        self.look_for_peers()
+        still = self.standstill()
+        if still is not None:
+            found, lived = None, True
+            try:
+                if still.reliance.begin():
+                    still.require_alone()
+                    found = under_hold(memory, what)
+            finally:
+                lived = still.reliance.end()
+            if not lived:
+                raise atomic_cut_short(self._image.pid, still.reliance)
+            if found is not None:
+                return found
+        answer = self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what)
+        if answer is None:
+            raise memory.fault(what.address, "access atomically")
+        return bytes(answer)

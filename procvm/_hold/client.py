@@ -1,0 +1,351 @@
+"""The tool's end of the tracer: its start, and a channel for each tracee."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import mmap
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from procvm._base import forks
+from procvm._base.address import PAGE_SIZE
+from procvm._hold.server import protocol
+from procvm._hold.server.protocol import HELLO, Answers, Flags, Op
+from procvm._linux.libc import errno_error
+from procvm.errors import NotTracedError, ProcvmError, StopTimeoutError, UnsupportedError, VmError
+
+__all__ = ["Channel", "open_channel"]
+
+# A grandchild's child, so that the tool has no child but its own: a wait for any child would
+# find it, or wait for it without end. In a session of its own, so that no key of a terminal
+# reaches it. Isolated, and without `site`, which would look through all of
+# site-packages: the tool passes the paths of modules as it finds them itself.
+#
+# The parent of the tracer stays as its watchdog: a tracer that is stopped (SIGSTOP) would
+# keep its targets stopped with nothing to end that, so it is killed, which lets go of them.
+_BOOT = """
+import os, signal, sys
+tool = os.getppid()
+if os.fork():
+    os._exit(0)
+os.setsid()
+# Ignored, as the tool may have it, the end of the tracer would not be there to be waited for.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+fd = int(sys.argv[1])
+tracer = os.fork()
+if tracer:
+    for signo in (1, 2, 15, 20):
+        signal.signal(signo, signal.SIG_IGN)
+    os.close(fd)
+    while os.waitid(os.P_PID, tracer, os.WEXITED | os.WSTOPPED).si_code == os.CLD_STOPPED:
+        os.kill(tracer, signal.SIGKILL)
+    os._exit(0)
+sys.path[:] = sys.argv[2:]
+sys.argv[1:] = [str(fd), str(tool)]
+import runpy
+runpy.run_module("procvm._hold.server", run_name="__main__", alter_sys=True)
+"""
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_GRACE = 30.0
+"""Seconds that an answer may take beyond the time that the request itself may take.
+
+The worker keeps to that time; a busy machine delays its answer. The end of the tracer is
+seen at once."""
+
+_START_TIME = 60.0
+_STARTS = 3
+
+
+class _Line:
+    """One socket to the tracer, and the answers that arrived at it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._number = HELLO
+        self._answers = Answers()
+        self._waiting: set[int] = set()
+
+    def ask(
+        self, op: Op, args: tuple[object, ...], fds: tuple[int, ...], limit: float | None
+    ) -> tuple[bool, Any]:
+        """Sends a request, and waits for its answer.
+
+        Returns:
+            True and the value, or False and the error.
+
+        Raises:
+            TimeoutError: No answer came within `limit` seconds.
+            EOFError: The tracer is gone.
+            OSError: As send and recv.
+        """
+        number = self._number = self._number + 1
+        self._waiting.add(number)
+        try:
+            protocol.send_request(self._line, number, op, args, fds)
+            return self.await_answer(number, limit)
+        finally:
+            self._waiting.discard(number)
+
+    def await_answer(self, number: int, limit: float | None) -> tuple[bool, Any]:
+        """Waits for the answer to a request that was sent; see `ask`."""
+        until = None if limit is None else time.monotonic() + limit
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        while (found := self._answers.take(number)) is None:
+            left = None if until is None else max(until - time.monotonic(), 0) * 1000
+            if not poll.poll(left):
+                raise TimeoutError
+            whose = self._answers.receive(self._line)
+            if whose == number or whose is None:
+                continue
+            if whose in self._waiting:
+                # A signal handler makes this request in the middle of another one,
+                # which waits for something to arrive.
+                protocol.send_request(self._line, whose, Op.ECHO, ())
+            else:
+                self._answers.take(whose)
+        return found
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._line.fileno() < 0
+
+    def close(self) -> None:
+        """Closes the socket. Twice is fine."""
+        self._line.close()
+
+
+class _Tracer(_Line):
+    """The running tracer, by its control socket."""
+
+    def __init__(self) -> None:
+        if not sys.executable:
+            raise UnsupportedError("this Python does not know its own program (sys.executable)")
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(control)
+        path = [os.path.abspath(entry) for entry in sys.path if entry]
+        if _ROOT not in path:
+            # It was found in the folder that the tool was in, which sys.path may call ''.
+            path.insert(0, _ROOT)
+        try:
+            with theirs:
+                # Its only job is to become a grandparent.
+                subprocess.run(
+                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    cwd="/",
+                    check=True,
+                )
+            # It speaks once it listens: none of its start counts against a stop.
+            self.await_answer(HELLO, _START_TIME)
+        except BaseException:
+            self.close()
+            raise
+
+    def alive(self) -> bool:
+        """Returns whether it is there."""
+        if self.closed:
+            return False
+        poll = select.poll()
+        poll.register(self._line, 0)  # the end of the other side is told unasked
+        return not poll.poll(0)
+
+
+_lock = threading.RLock()
+_running: _Tracer | None = None
+
+
+def _tracer() -> _Tracer:
+    """Returns the running tracer, started if there is none. The lock is held.
+
+    Raises:
+        OSError: No descriptor, memory or process is left for it.
+        UnsupportedError: It does not start.
+    """
+    global _running  # noqa: PLW0603 (one tracer serves all of the tool)
+    _watch_exit()
+    if _running is not None and not _running.alive():
+        _running.close()
+        _running = None
+    tries = 0
+    while _running is None:
+        tries += 1
+        try:
+            _running = _Tracer()
+        except (EOFError, TimeoutError, subprocess.SubprocessError) as error:
+            if tries == _STARTS:
+                what = "it takes too long" if isinstance(error, TimeoutError) else str(error)
+                raise UnsupportedError(
+                    f"the tracer process does not start in {_STARTS} tries"
+                    f"{': ' if what else ''}{what}; its error output is this process's own"
+                ) from None
+    return _running
+
+
+class _Fork:
+    """Lets a forked child keep nothing open that tells the tracer that the tool lives."""
+
+    def after_fork_in_child(self) -> None:
+        """Closes the child's copy of the control socket."""
+        global _running, _lock  # noqa: PLW0603 (as above: the child has none)
+        _lock = threading.RLock()
+        if _running is not None:
+            _running.close()
+        _running = None
+
+
+_fork = _Fork()
+
+
+@functools.cache
+def _watch_exit() -> None:
+    atexit.register(_at_exit)
+    forks.register(_fork)
+
+
+def _at_exit() -> None:
+    if _running is not None:
+        _running.close()
+
+
+class Channel(_Line):
+    """A tracee's own line to its worker in the tracer."""
+
+    def __init__(self, line: socket.socket, flags: Flags) -> None:
+        super().__init__(line)
+        self.flags = flags
+
+    def request(
+        self,
+        pid: int,
+        op: Op,
+        args: tuple[object, ...],
+        *,
+        fds: tuple[int, ...] = (),
+        timeout: float | None,
+    ) -> Any:
+        """Asks the worker, and waits for its answer.
+
+        Whatever interrupts it, Ctrl-C too, ends the channel: the worker then
+        lets go, and no answer is ever taken for that of a later request.
+
+        Raises:
+            ProcvmError: The worker's own, or StopTimeoutError if it does not answer.
+            NotTracedError: The tracer has ended.
+        """
+        answered = False
+        try:
+            limit = None if timeout is None else timeout + _GRACE
+            good, answer = self.ask(op, args, fds, limit)
+            answered = True
+        except TimeoutError:
+            raise StopTimeoutError(
+                f"the tracer did not answer for process {pid} in time; it lets go of it as "
+                "soon as it can",
+                pid=pid,
+            ) from None
+        except (OSError, EOFError) as error:
+            raise _lost(pid, error) from None
+        finally:
+            if not answered:
+                self.close()
+        if good:
+            return answer
+        try:
+            raise answer
+        finally:
+            # A frame whose variable has the error is part of a cycle with its traceback: all
+            # that those frames hold, descriptors too, would stay until the cyclic collector runs.
+            del answer
+
+
+def _lost(pid: int, error: OSError | EOFError) -> ProcvmError:
+    """Returns the error of a request that got no answer: it ended the channel."""
+    if isinstance(error, EOFError | ConnectionError):
+        return NotTracedError(
+            "the tracer process has ended, and so has every hold; the next call starts another",
+            pid=pid,
+        )
+    return VmError(
+        f"a request to the tracer for process {pid} failed ({error}), so its hold was given up; "
+        "call again"
+    )
+
+
+def open_channel(
+    pid: int, pidfd: int, program: tuple[int, int] | None = None, token_address: int = 0
+) -> Channel:
+    """Returns a new channel for a process.
+
+    Args:
+        pid: The process.
+        pidfd: Its pidfd, which stays the caller's.
+        program: /proc/PID/mem and maps of its program; None if it is yet to exec.
+        token_address: Where the token of the program is; see `_linux.process_vm`.
+
+    Raises:
+        UnsupportedError: The tracer cannot be started.
+        VmError: The tool or the tracer has no descriptor or memory left.
+    """
+    what = f"no channel to the tracer for process {pid}"
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise errno_error(error.errno or 0, what, pid=pid) from None
+    given = False
+    try:
+        with theirs:
+            flags = _pass_channel(pid, (theirs.fileno(), pidfd), program or (), token_address)
+        given = True
+    except OSError as error:
+        if isinstance(error, ProcvmError):
+            raise
+        raise errno_error(error.errno or 0, what, pid=pid) from None
+    finally:
+        if not given:
+            ours.close()
+    return Channel(ours, flags)
+
+
+def _pass_channel(
+    pid: int, fds: tuple[int, int], program: tuple[int, ...], token_address: int
+) -> Flags:
+    # The memfd is closed at once: both sides keep the page by their mappings, and
+    # nothing of ours runs when they go.
+    memfd = os.memfd_create("procvm-flags", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(memfd, PAGE_SIZE)
+        flags = Flags(mmap.mmap(memfd, PAGE_SIZE))
+        with _lock:
+            for _ in range(_STARTS):
+                # The control socket outlives a Ctrl-C here: other tracees depend on it.
+                with contextlib.suppress(ConnectionError, EOFError):
+                    good, answer = _tracer().ask(
+                        Op.OPEN, (pid, token_address), (*fds, memfd, *program), _START_TIME
+                    )
+                    if good:
+                        return flags
+                    try:
+                        raise answer
+                    finally:
+                        del answer  # as in `Channel.request`
+    except TimeoutError:
+        raise UnsupportedError(
+            f"the tracer process does not answer within {_START_TIME:.0f} s"
+        ) from None
+    finally:
+        os.close(memfd)
+    raise UnsupportedError("the tracer process ends as soon as it has started")

@@ -1,0 +1,208 @@
+"""What lets a held target move: on to its next event, by one instruction, without a signal."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+
+from procvm._hold.server import requests
+from procvm._hold.server.hold import LONGEST_NAP, NAP, Hold, Pending, TaskState
+from procvm._hold.server.protocol import SETTLE_TIME
+from procvm._hold.server.stepping import Progress, Step, StepRefusedError
+from procvm.errors import (
+    NotStoppedError,
+    ProcessExitedError,
+    StopTimeoutError,
+    UnsupportedError,
+)
+
+__all__ = ["cont", "deliver", "step"]
+
+_SPINS = 400
+_STEP_TIME = 0.02
+
+
+def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending | None:
+    """Lets every task run on, traced, until something happens; then holds them all again.
+
+    Events that came together are told one by one, before anything runs on.
+
+    Args:
+        hold: The tasks.
+        deadline: When to give up, on the clock of time.monotonic.
+        given_up: Whether the tool does not wait any more.
+
+    Returns:
+        The first event that was not told yet; None if there was none in time.
+
+    Raises:
+        ProcessExitedError: The process ended.
+        StopTimeoutError: A task did not stop again; all have to be let go.
+    """
+    if not hold.queue:
+        hold.telling = True
+        try:
+            _run_to_event(hold, deadline, given_up)
+        finally:
+            hold.telling = False
+    return hold.queue.pop(0) if hold.queue else None
+
+
+def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> None:
+    # The target may need its debug registers, and change what it does with signals.
+    hold.stepper.close()
+    for tid in [tid for tid, state in hold.tasks.items() if state is TaskState.HELD]:
+        hold.run_on(tid)
+    nap = NAP
+    while not hold.queue:
+        event = requests.wait_any()
+        if event is not None:
+            nap = NAP
+            hold.take(event)
+            if all(state is TaskState.DEAD for state in hold.tasks.values()):
+                raise ProcessExitedError(f"process {hold.pid} has ended", pid=hold.pid)
+            if not hold.queue and hold.tasks.get(event.tid) is TaskState.HELD:
+                hold.run_on(event.tid)
+        elif time.monotonic() > deadline or given_up():
+            break
+        else:
+            time.sleep(nap)
+            nap = min(nap * 2, LONGEST_NAP)
+    hold.interrupt_running()
+    try:
+        hold.settle(time.monotonic() + SETTLE_TIME)
+    except StopTimeoutError as error:
+        unseen = [event.signo for event in hold.queue if event.kind == "signal"]
+        if unseen:
+            error.message += f"; signals delivered without being told: {unseen}"
+            error.args = (error.message,)
+        raise
+
+
+def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], bool]) -> None:
+    """Lets one held task run one instruction; the others stay held.
+
+    A signal that the task was about to take is delivered: the instruction is then the
+    first of its handler. One that comes before the instruction ends the step.
+
+    Args:
+        hold: The tasks.
+        tid: The task.
+        timeout: Seconds that the instruction may take; None for no limit.
+        given_up: Whether the tool does not wait any more.
+
+    Raises:
+        Gone: The task left its stop: it was killed.
+        ProcessExitedError: The task ended by it.
+        StopTimeoutError: The instruction did not complete in time (a system
+            call that blocks); the task is held again.
+        UnsupportedError: The task cannot be stepped, or ran more than one instruction.
+    """
+    pending = hold.signals.pop(tid, None)
+    hold.tasks[tid] = TaskState.SEIZED
+    try:
+        under_way = hold.stepper.start(tid, pending.deliver if pending else 0)
+    except StepRefusedError as error:
+        hold.tasks[tid] = TaskState.HELD
+        if pending:
+            hold.signals[tid] = pending
+        raise UnsupportedError(
+            f"thread {tid} of process {hold.pid} cannot be stepped without changing its action for "
+            f"SIGTRAP: {error}, and no hardware breakpoint can be had"
+        ) from None
+    progress = _await_step(hold, under_way, timeout, given_up)
+    if tid not in hold.tasks:
+        hold.stepper.close(tid)
+        raise ProcessExitedError(f"thread {tid} has ended", pid=hold.pid)
+    hold.settle_births(time.monotonic() + SETTLE_TIME)
+    if progress is Progress.LATE:
+        raise StopTimeoutError(
+            f"thread {tid} did not complete an instruction in time: it is in a system call "
+            "that blocks; it is held again",
+            pid=hold.pid,
+        )
+    if progress is Progress.RAN_ON:
+        raise UnsupportedError(
+            f"thread {tid} of process {hold.pid} ran more than one instruction: the hardware "
+            "breakpoints of this machine stop it too late; it is held again"
+        )
+
+
+def _await_step(
+    hold: Hold, under_way: Step, timeout: float | None, given_up: Callable[[], bool]
+) -> Progress:
+    """Takes in the stops of a task until its step is over."""
+    tid = under_way.tid
+    begun = time.monotonic()
+    soon = begun + _STEP_TIME
+    deadline = math.inf if timeout is None else begun + timeout
+    spins, late = 0, False
+    while True:
+        event = requests.wait_for(tid)
+        if event is None:
+            spins += 1
+            if spins <= _SPINS:
+                os.sched_yield()  # a step takes microseconds
+                continue
+            if not late and time.monotonic() > (min(soon, deadline) if given_up() else deadline):
+                late = True
+                under_way.give_up()
+            # An exec or the exit of the process waits for tasks that only we can reap.
+            hold.collect_ends(tid)
+            time.sleep(NAP)
+            continue
+        if event.exited:
+            hold.take(event)
+            return Progress.DONE
+        if event.event:
+            event.consume()
+        progress = under_way.stopped(event.signo, event.event)
+        if progress is Progress.RUNS:
+            continue
+        if progress is Progress.SIGNAL:
+            under_way.leave()
+            hold.take(event)
+        else:
+            hold.take_stop(event)
+        return progress
+
+
+def _park(hold: Hold, tid: int) -> None:
+    """Drops the signal that a task is about to take; it stays held and runs no instruction."""
+    hold.signals.pop(tid, None)
+    hold.tasks[tid] = TaskState.SEIZED
+    requests.interrupt(tid)
+    requests.cont(tid, 0)
+    while (event := requests.wait_for(tid)) is None:
+        os.sched_yield()
+    hold.take(event)
+
+
+def deliver(hold: Hold, tid: int, number: int, signo: int) -> None:
+    """Decides what a task takes in place of the signal that it is about to take.
+
+    Args:
+        hold: The tasks.
+        tid: The task.
+        number: The number of the event that told the signal.
+        signo: The signal to take; 0 for none.
+
+    Raises:
+        Gone: The task left its stop: it was killed.
+        NotStoppedError: The signal was delivered or discarded already.
+    """
+    pending = hold.signals.get(tid)
+    if pending is None or pending.number != number:
+        raise NotStoppedError(
+            f"the signal that thread {tid} of process {hold.pid} stopped for was delivered or "
+            "discarded already",
+            pid=hold.pid,
+        )
+    if signo:
+        pending.deliver = signo
+    else:
+        # At once: if the tracer were killed before the task goes on, the kernel would
+        # deliver the signal.
+        _park(hold, tid)

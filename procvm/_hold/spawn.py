@@ -1,0 +1,324 @@
+"""`attach` and `spawn`: how a process becomes a tracee."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import marshal
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO, Any, TypeAlias, cast
+
+from procvm._base.address import as_int, as_timeout
+from procvm._base.fd import Fd
+from procvm._hold.calls import Calls
+from procvm._hold.client import open_channel
+from procvm._hold.server.protocol import Op
+from procvm._hold.tracee import LONGEST_HOLD, Tracee
+from procvm._live.image import open_image
+from procvm.errors import NotStoppedError, ProcessExitedError, UnsupportedError
+
+__all__ = ["attach", "spawn"]
+
+_EXEC_TIMEOUT = 20.0
+"""Seconds from the start of a process to its first instruction, on a busy machine."""
+
+File: TypeAlias = int | IO[bytes] | None
+Arg: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
+    """Opens a live process so that it can be held; it runs on, untraced, between holds.
+
+    It is held once, for an instant, to see that it can be.
+
+    Args:
+        pid: Its pid.
+        longest_hold: Seconds after which a hold ends by itself; None for never.
+
+    Raises:
+        NoSuchProcessError: No process has the pid.
+        ProcessExitedError: It has ended.
+        AlreadyTracedError: Another process traces it; `procvm.open` still works.
+        AccessDeniedError: It may not be traced; the message names the cause.
+        StopTimeoutError: It could not be stopped for now.
+    """
+    longest_hold = as_timeout(longest_hold, "longest_hold")
+    image = open_image(as_int(pid, "pid"))
+    tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
+    try:
+        if pid == os.getpid():
+            raise UnsupportedError("a tool can not hold itself; procvm.open reads and writes it")
+        tracee.stop()
+        _resume(tracee)
+    except BaseException:
+        tracee.close()
+        raise
+    return tracee
+
+
+# It waits until it is seized, and then becomes the program: exactly as it would
+# have been started, so what Python itself set up is put back first.
+_TRAMPOLINE = """
+import marshal, os, signal, sys
+setup, go, failed = map(int, sys.argv[1:4])
+for fd in (setup, go, failed):
+    os.set_inheritable(fd, False)
+try:
+    with open(setup, "rb") as file:
+        paths, argv, env, blocked = marshal.load(file)
+except EOFError:
+    os._exit(127)
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+if env is None:
+    with open("/proc/self/environ", "rb") as file:
+        env = dict(line.split(b"=", 1) for line in file.read().split(b"\\0") if b"=" in line)
+os.write(failed, b"+")
+if not os.read(go, 1):
+    os._exit(127)
+signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+last = telling = 0
+for path in paths:
+    try:
+        os.execve(path, argv, env)
+    except OSError as error:
+        last = error.errno
+        if last not in (2, 20) and not telling:
+            telling = last
+    except ValueError:
+        telling = 13
+os.write(failed, str(telling or last).encode())
+os._exit(127)
+"""
+
+
+def spawn(
+    argv: Sequence[Arg] | Arg,
+    *,
+    stdin: File = None,
+    stdout: File = None,
+    stderr: File = None,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    cwd: Arg | None = None,
+    pass_fds: Sequence[int] = (),
+    start_new_session: bool = False,
+    stopped: bool = False,
+    longest_hold: float | None = LONGEST_HOLD,
+) -> Tracee:
+    """Starts a program as a tracee; the ``with`` statement ends it.
+
+    The arguments mean what they mean to subprocess.Popen; pipes are binary.
+
+    Args:
+        argv: The program and its arguments; a single string is the program.
+        stdin: As subprocess.Popen.
+        stdout: As subprocess.Popen.
+        stderr: As subprocess.Popen.
+        env: As subprocess.Popen.
+        cwd: As subprocess.Popen.
+        pass_fds: As subprocess.Popen.
+        start_new_session: As subprocess.Popen.
+        stopped: Whether it is held at its first instruction, until `resume`.
+        longest_hold: Seconds after which a hold ends by itself; None for never.
+
+    Raises:
+        OSError: The program can not be started, as from subprocess.Popen.
+        AccessDeniedError: It may not be traced.
+    """
+    longest_hold = as_timeout(longest_hold, "longest_hold")
+    arguments = _arguments(argv)
+    variables = None if env is None else _variables(env)
+    blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    setup, setup_end = _pipe()
+    go, go_end = _pipe()
+    failed, failed_end = _pipe()
+    passed = (setup.number, go.number, failed_end.number)
+    start = _Start(
+        [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *map(str, passed)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        pass_fds=(*passed, *pass_fds),
+        start_new_session=start_new_session,
+    )
+    try:
+        popen = start.popen()
+        popen.args = [argv] if isinstance(argv, str | bytes | os.PathLike) else list(argv)
+        del setup, go, failed_end
+        with os.fdopen(os.dup(setup_end.number), "wb") as file:
+            del setup_end
+            paths = _paths(arguments[0], os.environb if variables is None else variables)
+            marshal.dump((paths, arguments, variables, blocked), file)
+        # Popen returns before its exec is done. Once the trampoline speaks the next exec is
+        # the program's; should it end before, the pipe does.
+        os.read(failed.number, 1)
+        return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
+    except BaseException:
+        start.give_up()
+        raise
+
+
+class _Start:
+    """The start of a child that no Ctrl-C can lose.
+
+    Python raises KeyboardInterrupt in the main thread only, so another thread makes the child:
+    in `subprocess.Popen` it would come after the fork and before the object is there. That
+    thread blocks SIGINT, which the child inherits: the interpreter in it would write a
+    traceback before the program is there.
+    """
+
+    def __init__(self, argv: list[str], **options: Any) -> None:
+        self._argv = argv
+        self._options = options
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._error: BaseException | None = None
+        self._given_up = False
+
+    def popen(self) -> subprocess.Popen[bytes]:
+        """Starts the child.
+
+        Raises:
+            OSError: As subprocess.Popen, and so are its other errors.
+        """
+        thread = threading.Thread(target=self._run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread to start a process from: {error}") from None
+        thread.join()
+        if self._error is not None:
+            raise self._error
+        popen = self._popen
+        if popen is None:
+            raise OSError(errno.EAGAIN, "the thread that starts a process ended")
+        return popen
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            popen = cast("subprocess.Popen[bytes]", subprocess.Popen(self._argv, **self._options))
+        except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
+            self._error = error
+            return
+        with self._lock:
+            self._popen = popen
+            given_up = self._given_up
+        if given_up:
+            _end(popen)
+
+    def give_up(self) -> None:
+        """Ends the child, also one that is yet to start."""
+        with self._lock:
+            self._given_up = True
+            popen = self._popen
+        if popen is not None:
+            _end(popen)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.kill()
+    # Its __exit__ would close pipes of the caller's as well.
+    popen.wait()
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _become(
+    popen: subprocess.Popen[bytes],
+    go_end: Fd,
+    failed: Fd,
+    *,
+    stopped: bool,
+    longest_hold: float | None,
+) -> Tracee:
+    """Lets the trampoline become the program, held at its first instruction."""
+    pidfd = Fd.of(os.pidfd_open, popen.pid)
+    channel = open_channel(popen.pid, pidfd.number)
+    try:
+        try:
+            channel.request(
+                popen.pid,
+                Op.AWAIT_EXEC,
+                (_EXEC_TIMEOUT, longest_hold),
+                fds=(go_end.number,),
+                timeout=_EXEC_TIMEOUT,
+            )
+        except ProcessExitedError:
+            code = os.read(failed.number, 16)
+            if not code:
+                raise
+            name = popen.args[0] if isinstance(popen.args, list) else popen.args
+            raise OSError(int(code), os.strerror(int(code)), name) from None
+        image = open_image(popen.pid)
+        files = image.open_files()
+        channel.request(
+            popen.pid,
+            Op.IMAGE,
+            (image.token_address,),
+            fds=(files.mem.number, files.maps.number),
+            timeout=_EXEC_TIMEOUT,
+        )
+    except BaseException:
+        channel.close()
+        raise
+    tracee = Tracee(image, Calls(image, channel), longest_hold=longest_hold, popen=popen)
+    if not stopped:
+        _resume(tracee)
+    return tracee
+
+
+def _resume(tracee: Tracee) -> None:
+    """Ends a hold of our own, which on a busy machine may have outlived its longest time."""
+    with suppress(NotStoppedError):
+        tracee.resume()
+
+
+def _arguments(argv: Sequence[Arg] | Arg) -> list[bytes]:
+    if isinstance(argv, str | bytes | os.PathLike):
+        return [os.fsencode(argv)]
+    arguments = [os.fsencode(argument) for argument in argv]
+    if not arguments:
+        raise ValueError("argv is empty; give at least the program")
+    if any(b"\0" in argument for argument in arguments):
+        raise ValueError("embedded null byte")
+    return arguments
+
+
+def _variables(env: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    variables = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+    for name, value in variables.items():
+        if not name or b"=" in name[1:]:
+            raise ValueError("illegal environment variable name")
+        if b"\0" in name + value:
+            raise ValueError("embedded null byte")
+    return variables
+
+
+def _pipe() -> tuple[Fd, Fd]:
+    """Returns a pipe whose ends are no standard descriptors, of which some may be free."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        read_end, write_end = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return Fd(read_end), Fd(write_end)
+
+
+def _paths(program: bytes, env: Mapping[bytes, bytes]) -> list[bytes]:
+    """Returns where to look for the program, as subprocess does."""
+    if os.path.dirname(program):
+        return [program]
+    path = env.get(b"PATH", os.fsencode(os.defpath))
+    return [os.path.join(folder, program) for folder in path.split(b":")]

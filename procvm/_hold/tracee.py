@@ -1,0 +1,395 @@
+"""`Tracee`: a process that can be held still."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import subprocess
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import TracebackType
+from typing import Any, final
+
+from procvm._base.address import as_address, as_int, as_len, as_timeout
+from procvm._hold.calls import CACHE_LEN, STOP_TIMEOUT, Calls
+from procvm._hold.event import Event
+from procvm._hold.held import LAST_BREATH_MS, Grip, Held, HeldMemory
+from procvm._hold.server.protocol import SETTLE_TIME, Op
+from procvm._linux import procfs
+from procvm._linux.libc import errno_error
+from procvm._linux.pidfd import ended
+from procvm._live.image import Image
+from procvm._live.process import Process
+from procvm._saved.facts import Facts, Thread
+from procvm._space.space import VmSpace
+from procvm.errors import (
+    NotStoppedError,
+    ProcessExitedError,
+    ProcvmError,
+    SharedMemoryError,
+    WaitTimeoutError,
+)
+
+__all__ = ["LONGEST_HOLD", "Event", "Held", "Thread", "Tracee"]
+
+LONGEST_HOLD = 5.0
+"""Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
+
+
+@final
+class Tracee(Process):
+    """A live process that can be held still, and used atomically.
+
+    Between holds it is not traced at all and runs at full speed. A hold ends
+    with `resume`, with its ``with`` statement, with `close`, after
+    `longest_hold` seconds, and with the tool or the tracer, however that ends.
+
+    A held target notices it as little as the kernel allows: no signal is lost,
+    and a stop by a signal stays one; a few blocking calls return EINTR, as after
+    any stop (epoll_wait and its kin, sigtimedwait, sigwaitinfo, semop, semtimedop,
+    io_getevents, io_uring_enter, and recv, send and accept with a timeout).
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        calls: Calls,
+        *,
+        longest_hold: float | None,
+        popen: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        super().__init__(image, calls)
+        self._calls = calls
+        self._longest_hold = longest_hold
+        self._popen = popen
+
+    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
+        """Stops every thread of the target; each `stop` needs its `resume`.
+
+        Args:
+            timeout: Seconds that it may take; None for no limit.
+
+        Raises:
+            StopTimeoutError: A thread did not stop (it sleeps uninterruptibly);
+                all run on, and none stops later.
+            AlreadyTracedError: Another process traces it now.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now, which was let go untouched.
+        """
+        timeout = as_timeout(timeout)
+        self._calls.request(Op.STOP, timeout, self._longest_hold, timeout=timeout)
+
+    def resume(self) -> None:
+        """Takes back one `stop`; with the last one the target runs on.
+
+        Raises:
+            NotStoppedError: There is no `stop` to take back, or the hold's
+                longest time was over.
+        """
+        self._calls.request(Op.RESUME)
+
+    def stopped(self, timeout: float | None = STOP_TIMEOUT, *, cache_len: int = CACHE_LEN) -> Held:
+        """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
+
+        Such holds nest with each other and with `stop`. Ctrl-C at any moment in
+        or around the ``with`` leaves the target running. Leaving one that was over before,
+        by its longest time, raises NotStoppedError.
+
+        Args:
+            timeout: Seconds that the stop may take; None for no limit.
+            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. Memory that
+                is read all over more than that is read as without. The largest of nested
+                holds counts.
+
+        Raises:
+            StopTimeoutError: As `stop`, and so are the others.
+        """
+        timeout = as_timeout(timeout)
+        cache_len = as_len(cache_len, "cache_len")
+        if cache_len:
+            with suppress(SharedMemoryError):  # nothing is kept then
+                self._calls.look_for_peers()
+        try:
+            theirs, ours = socket.socketpair()
+        except OSError as error:
+            raise errno_error(
+                error.errno or errno.EIO,
+                f"no socket for a hold of process {self.pid}",
+                pid=self.pid,
+            ) from None
+        grip = Grip(self.pid, ours)
+        try:
+            with theirs:
+                number: int = self._calls.request(
+                    Op.STOP, timeout, self._longest_hold, fds=(theirs.fileno(),), timeout=timeout
+                )
+            # Not before, since a request on a channel that has ended closes what it held.
+            self._calls.remember(grip)
+            still = self._calls.standstill(cache_len)
+            if still is None and not self._calls.has_expired(number):
+                # Nothing but the end of the target ends a hold at once.
+                with self._image.open_pidfd().use() as pidfd:
+                    if ended(pidfd, LAST_BREATH_MS):
+                        raise self._image.gone()
+            vm = self._vm
+            if still is not None:
+                grip.reliance = still.reliance
+                vm = VmSpace(HeldMemory(self._memory, still, grip))
+        except BaseException:
+            grip.close()
+            raise
+        # If Ctrl-C comes from here on, dropping the grip ends the hold.
+        return Held(grip, vm)
+
+    @contextmanager
+    def _at_one_instant(self) -> Generator[None]:
+        with self.stopped():
+            begun = self._calls.standstill()
+            yield
+            if begun is None or not begun.lasts:
+                raise NotStoppedError(
+                    f"process {self.pid} ran on before all was copied: give attach a longest_hold "
+                    "that is long enough, or ask for fewer ranges",
+                    pid=self.pid,
+                )
+
+    def _facts(self) -> Facts:
+        """Returns what is known of it, the registers of its threads too, the leader's first."""
+        known: dict[int, dict[str, int]] = {}
+        threads = sorted(self.threads(), key=lambda thread: thread.tid != self.pid)
+        for thread in threads:
+            if thread.state not in "ZX":
+                known[thread.tid] = self.registers(thread.tid)
+        held = tuple(thread for thread in threads if thread.tid in known)
+        return self._image.facts()._replace(threads=held, registers=known)
+
+    def _hold(self) -> AbstractContextManager[object]:
+        return self.stopped()
+
+    def is_stopped(self) -> bool:
+        """Returns whether the target is held (not: whether a signal stopped it)."""
+        return bool(self._calls.request(Op.IS_STOPPED))
+
+    def threads(self) -> list[Thread]:
+        """Returns its threads, as they are now.
+
+        Raises:
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
+        """
+        self._image.open_files()
+        found = procfs.threads(self.pid)
+        # Listed by the number: they are of this process if that is still there.
+        self._image.prove()
+        if not found:
+            raise self._image.gone()
+        return [Thread(*fields) for fields in found]
+
+    def registers(self, tid: int | None = None) -> dict[str, int]:
+        """Returns the general registers of a held thread, by the kernel's names.
+
+        Args:
+            tid: The thread; the leader if it is not given.
+
+        Raises:
+            NotStoppedError: The target runs.
+            NoSuchProcessError: The process has no such thread.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
+        """
+        found: dict[str, int] = self._calls.request(Op.GET_REGISTERS, self._tid(tid))
+        return found
+
+    def set_registers(self, values: Mapping[str, int], tid: int | None = None) -> None:
+        """Sets registers of a held thread; those not named stay as they are.
+
+        All of them are set, or none if there is an error. On x86-64 ``fs_base`` and
+        ``gs_base`` are addresses (the first is where thread-local storage ends), which the
+        kernel takes below the end of user space; ``orig_rax`` is the number of the system call
+        that the thread is in, negative for none.
+
+        Args:
+            values: Values from 0 to 2^64 - 1 by the kernel's names.
+            tid: The thread; the leader if it is not given.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ValueError: There is no register of that name, or the kernel refuses the value.
+            NoSuchProcessError: The process has no such thread.
+            ProcessExitedError: It has ended.
+            ProcessExecedError: It runs another program now.
+        """
+        numbers = {name: as_address(value, name) for name, value in values.items()}
+        unknown = numbers.keys() - self.registers(tid).keys()
+        if unknown:
+            raise ValueError(f"no register is called {sorted(unknown)[0]!r} on this machine")
+        refused = self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
+        if refused:
+            value = f" = {numbers[refused]:#x}" if refused in numbers else ""
+            raise ValueError(
+                f"the kernel does not take {refused}{value} as it is; no register was changed"
+            )
+
+    def step(self, tid: int | None = None, timeout: float | None = STOP_TIMEOUT) -> None:
+        """Lets a held thread run one instruction; the others stay held.
+
+        A signal that the thread was about to take is delivered, and the instruction is
+        then the first of its handler. A signal that comes before the instruction ends the
+        step; `pending_events` shows it.
+
+        Args:
+            tid: The thread; the leader if it is not given.
+            timeout: Seconds that the instruction may take; None for no limit.
+
+        Raises:
+            NotStoppedError: The target runs.
+            StopTimeoutError: The instruction is a system call that blocks; the
+                thread is held again, and the call goes on when the target does.
+            UnsupportedError: Without hardware breakpoints the step would change the thread's
+                action for SIGTRAP, and nothing was done; or those of this machine stopped the
+                thread too late, after more than one instruction.
+            NoSuchProcessError: The process has no such thread.
+            ProcessExitedError: The thread ended by it.
+            ProcessExecedError: The process runs another program now.
+        """
+        timeout = as_timeout(timeout)
+        self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
+
+    def cont(self, timeout: float | None = None) -> Event | None:
+        """Lets a held target run on, traced, to the next event; then it is held again.
+
+        Every signal is told before it is delivered. Of events that came together the
+        first is told, and the next calls tell the others before anything runs on.
+
+        Args:
+            timeout: Seconds to wait for an event; None for no limit.
+
+        Returns:
+            The event; None if none came in time, and the target is held
+            again all the same.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ProcessExitedError: It ended.
+            StopTimeoutError: A thread did not stop again after the event (it sleeps
+                uninterruptibly); all run on.
+        """
+        timeout = as_timeout(timeout)
+        found = self._calls.request(
+            Op.CONT, timeout, timeout=None if timeout is None else timeout + SETTLE_TIME
+        )
+        return None if found is None else Event(self._calls, *found)
+
+    def pending_events(self) -> list[Event]:
+        """Returns the events that `cont` will tell next, in that order.
+
+        Raises:
+            NotStoppedError: The target runs.
+            ProcessExitedError: It ended.
+        """
+        return [Event(self._calls, *found) for found in self._calls.request(Op.PENDING)]
+
+    def _tid(self, tid: int | None) -> int:
+        return self.pid if tid is None else as_int(tid, "tid")
+
+    def send_signal(self, signo: int) -> None:
+        """Sends a signal to the process, and to no other that has its number.
+
+        Args:
+            signo: The signal, 1 to 64; 0 sends none, and only checks.
+
+        Raises:
+            ValueError: No signal has the number.
+            ProcessExitedError: It has ended.
+            AccessDeniedError: The kernel does not allow it.
+        """
+        number = as_int(signo, "signo")
+        if not 0 <= number < signal.NSIG:
+            raise ValueError(f"no signal has the number {number}; give 1 to {signal.NSIG - 1}")
+        try:
+            with self._image.open_pidfd().use() as pidfd:
+                signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            raise self._image.gone() from None
+        except PermissionError as error:
+            what = f"sending signal {number} to process {self.pid}"
+            raise errno_error(error.errno or errno.EPERM, what, pid=self.pid) from None
+
+    def kill(self) -> None:
+        """Kills the process; it does not matter whether it has ended already."""
+        try:
+            self.send_signal(signal.SIGKILL)
+        except ProcessExitedError:
+            return
+
+    def detach(self) -> None:
+        """Lets go of the target for good; the same as `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the target, which runs on. Twice is fine."""
+        if not self._calls.closed:
+            self._undo_patches()  # before the hold ends in which they were made
+            try:
+                self._calls.request(Op.DETACH)
+            except ProcvmError:
+                pass  # it or the tracer has ended, and nothing is held any more
+            finally:
+                self._calls.close()
+        super().close()
+
+    def poll(self) -> int | None:
+        """Returns the exit status of a spawned process, or None while it runs."""
+        if self._popen is not None:
+            return self._popen.poll()
+        return None if self.is_alive() else self.wait()
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status as `wait` or `poll` last saw it."""
+        return None if self._popen is None else self._popen.returncode
+
+    @property
+    def stdin(self) -> Any:
+        """The pipe to a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stdin
+
+    @property
+    def stdout(self) -> Any:
+        """The pipe from a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stdout
+
+    @property
+    def stderr(self) -> Any:
+        """The pipe from a spawned process, if one was asked for."""
+        return None if self._popen is None else self._popen.stderr
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until the process has ended; a spawned one is reaped. See `Process.wait`."""
+        if self._popen is None:
+            return super().wait(timeout)
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise WaitTimeoutError(
+                f"process {self.pid} has not ended within {timeout} s", pid=self.pid
+            ) from None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes it; a spawned process is ended."""
+        try:
+            if self._popen is not None:
+                self._popen.kill()  # by its own handle: the process may be detached from
+                if self._popen.stdin is not None:
+                    # What it was not told any more it can not be told now.
+                    with suppress(BrokenPipeError):
+                        self._popen.stdin.close()
+                self._popen.__exit__(kind, error, traceback)
+        finally:
+            self.close()

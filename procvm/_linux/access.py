@@ -1,0 +1,348 @@
+"""Why a process may not be accessed: the one true cause, and the way out.
+
+The order is that of the kernel's own checks (``__ptrace_may_access`` and the
+security modules after it), so the cause named is the one that was met first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+from procvm._base.fd import Fd
+from procvm._base.text import printable
+from procvm._linux import procfs
+from procvm._linux.libc import errno_error
+from procvm.errors import AccessDeniedError, ProcessExitedError, ProcvmError
+
+__all__ = ["LSM", "WITHOUT_A_SAY", "Explanation", "denial", "explain", "is_ending", "open_error"]
+
+CAP_DAC_OVERRIDE = 1 << 1
+CAP_SYS_PTRACE = 1 << 19
+_NOT_DUMPABLE = (
+    "{who} is not dumpable: it changed its ids, runs a file that may not be read, or asked for it "
+    "(PR_SET_DUMPABLE); run the tool as root, or with {rights}"
+)
+_OUTSIDE = (
+    "process {pid} lives outside of the tool's user namespace, where no right of the tool's "
+    "reaches; run the tool in the namespace of the process"
+)
+_RIGHTS = "CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
+"""The second since /proc/PID/mem is a file of its owner's alone, as to any other right."""
+
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+
+
+class Explanation(NamedTuple):
+    """What decides whether a process may be accessed and held, without trying it.
+
+    Attributes:
+        pid: The process.
+        cause: None if nothing is known to deny access; else one of
+            ``"tool"``, ``"no process"``, ``"zombie"``, ``"hidden"``, ``"kernel thread"``,
+            ``"user namespace"``, ``"other user"``, ``"set-uid"``, ``"file mode"``,
+            ``"capabilities"``, ``"not dumpable"``, ``"yama"``.
+        message: The cause and the way out, in words; empty without a cause.
+        tracer_pid: Who traces it, which denies a hold only; 0 for nobody.
+        uids: Its real, effective and saved uid; empty if it is not shown.
+        gids: Its real, effective and saved gid.
+        missing_capabilities: Those that it has and the tool has not, as a mask.
+        has_sys_ptrace: Whether the tool has CAP_SYS_PTRACE.
+        same_user_namespace: Whether both share one, as far as the tool may look; None
+            where it may not.
+        dumpable: Whether it is; None where nobody tells.
+        yama_scope: kernel.yama.ptrace_scope; None where Yama is absent.
+        is_descendant: Whether it descends from the tool, as Yama 1 asks.
+        seccomp: The tool's own seccomp mode: 0 none, 2 a filter, which may
+            refuse a call that all of this allows.
+        kernel_thread: Whether it is one.
+        zombie: Whether it has ended and waits to be reaped.
+    """
+
+    pid: int
+    cause: str | None
+    message: str
+    tracer_pid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    missing_capabilities: int
+    has_sys_ptrace: bool
+    same_user_namespace: bool | None
+    dumpable: bool | None
+    yama_scope: int | None
+    is_descendant: bool
+    seccomp: int
+    kernel_thread: bool
+    zombie: bool
+
+
+def open_error(pid: int, error: OSError) -> ProcvmError:
+    """Returns the error for an OSError met while opening process `pid`."""
+    code = error.errno or errno.EIO
+    if code in (errno.EPERM, errno.EACCES):
+        found = explain(pid)
+        if found.cause is None and found.dumpable is None and not found.has_sys_ptrace:
+            # Root's own process: /proc can not tell, but nothing else is left.
+            return AccessDeniedError(
+                _NOT_DUMPABLE.format(who=f"process {pid}", rights=_RIGHTS), pid=pid, errno=code
+            )
+        return denial(pid) or AccessDeniedError(
+            f"the kernel refused access to process {pid} [{errno.errorcode[code]}], and nothing "
+            f"that can be seen says why: {_maybe(found)}",
+            pid=pid,
+            errno=code,
+        )
+    if code == errno.ESRCH:
+        return ProcessExitedError(f"process {pid} has ended", pid=pid)
+    what = f"opening process {pid}"
+    if code in (errno.EMFILE, errno.ENFILE):
+        what += " (it takes 3 descriptors; close some or raise the limit)"
+    return errno_error(code, what, pid=pid)
+
+
+LSM = "/sys/kernel/security/lsm"
+"""Lists the security modules that are active."""
+WITHOUT_A_SAY = {
+    "capability",
+    "yama",
+    "lockdown",
+    "integrity",
+    "ima",
+    "evm",
+    "safesetid",
+    "loadpin",
+}
+"""Security modules that decide about no access to a process, or whose verdict `explain` knows."""
+
+
+def _maybe(found: Explanation) -> str:
+    """Returns what may deny access beside all that `explain` looks at, with what is known of it."""
+    causes: list[str] = []
+    names = procfs.read_text(LSM)
+    if names is None:
+        causes.append(
+            f"a security module (whether one is active is not known: {LSM} cannot be read)"
+        )
+    elif active := [name for name in names.strip().split(",") if name not in WITHOUT_A_SAY]:
+        causes.append(f"a security module ({', '.join(active)} {_is(active)} active)")
+    if found.seccomp:
+        causes.append("the tool's own seccomp filter")
+    return "it may be " + ", or ".join(causes or ["a policy of this kernel's own"])
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def denial(pid: int) -> AccessDeniedError | None:
+    """Returns the cause that denies access to a living process, or None if none is found."""
+    found = explain(pid)
+    if found.cause in (None, "no process", "zombie"):
+        return None
+    return AccessDeniedError(found.message, pid=pid, errno=errno.EACCES)
+
+
+def is_ending(pid: int) -> bool:
+    """Returns whether a process that has not ended is about to: it has let go of its memory."""
+    status = procfs.read_status(pid)
+    return status is not None and not status.kernel_thread and not procfs.has_memory(pid)
+
+
+def explain(pid: int) -> Explanation:
+    """Tells why process `pid` may or may not be accessed, without attaching or opening it.
+
+    Returns:
+        The diagnosis; `cause` is the first thing that the kernel would say no
+        for, or None.
+    """
+    status = procfs.read_status(pid)
+    ours = procfs.read_status("self")
+    scope = procfs.read_text(_YAMA)
+    facts = Explanation(
+        pid=pid,
+        cause=None,
+        message="",
+        tracer_pid=status.tracer_pid if status else 0,
+        uids=status.uids[:3] if status else (),
+        gids=status.gids[:3] if status else (),
+        missing_capabilities=status.permitted & ~ours.permitted if status and ours else 0,
+        has_sys_ptrace=bool(ours and ours.effective & CAP_SYS_PTRACE),
+        same_user_namespace=_same_user_namespace(pid),
+        dumpable=_dumpable(pid, status) if status else None,
+        yama_scope=int(scope) if scope and scope.isdecimal() else None,
+        is_descendant=_is_descendant(pid),
+        seccomp=ours.seccomp if ours else 0,
+        kernel_thread=bool(status and status.kernel_thread),
+        zombie=bool(status and status.state in "ZX"),
+    )
+    cause, message = _cause(facts, status, ours)
+    return facts._replace(cause=cause, message=message)
+
+
+def _cause(
+    facts: Explanation, status: procfs.Status | None, ours: procfs.Status | None
+) -> tuple[str | None, str]:
+    pid = facts.pid
+    if status is None or ours is None:
+        if not _lives(pid):
+            return "no process", f"no process has the pid {pid}"
+        refusal = None if ours is not None else _why_not("/proc/self/status")
+        if refusal is not None:
+            return (
+                "tool",
+                f"the tool can not even open a file about itself ({refusal}): with too many open "
+                "files, close some or raise its RLIMIT_NOFILE; else mount proc on /proc",
+            )
+        return (
+            "hidden",
+            f"process {pid} lives but /proc does not show it: /proc is mounted with hidepid; "
+            "join its gid= group, or remount it without hidepid",
+        )
+    if facts.zombie:
+        return "zombie", f"process {pid} has ended and waits to be reaped by its parent"
+    if facts.kernel_thread:
+        return "kernel thread", f"{pid} is a kernel thread: it has no user address space"
+    if pid == os.getpid():
+        return None, ""
+    return _by_credentials(facts, status, ours) or _by_yama(facts) or (None, "")
+
+
+def _by_credentials(
+    facts: Explanation, status: procfs.Status, ours: procfs.Status
+) -> tuple[str, str] | None:
+    pid = facts.pid
+    if facts.has_sys_ptrace:
+        if facts.same_user_namespace is not False:
+            return _by_owner_of_file(facts, status, ours)
+        return (
+            "user namespace",
+            _OUTSIDE.format(pid=pid),
+        )
+    who = f"process {pid} ({printable(status.name)})"
+    if {*facts.uids} != {ours.uids[0]} or {*facts.gids} != {ours.gids[0]}:
+        theirs = f"uids {_ids(facts.uids)}, gids {_ids(facts.gids)}"
+        if len({*facts.uids}) > 1 or len({*facts.gids}) > 1:
+            return (
+                "set-uid",
+                f"{who} is a set-uid or set-gid program ({theirs}); run the tool as root or with "
+                f"{_RIGHTS}",
+            )
+        return (
+            "other user",
+            f"{who} belongs to another user ({theirs}; the tool has uid {ours.uids[0]}, gid "
+            f"{ours.gids[0]}); run the tool as that user, as root, or with {_RIGHTS}",
+        )
+    if facts.missing_capabilities:
+        return (
+            "capabilities",
+            f"{who} has capabilities that the tool lacks ({facts.missing_capabilities:#x}); run "
+            "the tool with CAP_SYS_PTRACE",
+        )
+    if facts.dumpable is False:
+        return (
+            "not dumpable",
+            _NOT_DUMPABLE.format(who=who, rights=_RIGHTS),
+        )
+    if facts.same_user_namespace is False:
+        return "user namespace", _OUTSIDE.format(pid=pid)
+    return None
+
+
+def _by_owner_of_file(
+    facts: Explanation, status: procfs.Status, ours: procfs.Status
+) -> tuple[str, str] | None:
+    """Returns what stands in the way of a tool that may trace, and may not open the file."""
+    if ours.effective & CAP_DAC_OVERRIDE:
+        return None
+    try:
+        owner = os.stat(f"/proc/{facts.pid}/mem").st_uid
+    except OSError:
+        return None
+    if owner == ours.uids[1]:
+        return None
+    return (
+        "file mode",
+        f"process {facts.pid} ({printable(status.name)}) may be traced by the tool, but "
+        f"/proc/{facts.pid}/mem is a file of uid {owner}'s alone; run the tool with "
+        "CAP_DAC_OVERRIDE as well",
+    )
+
+
+def _by_yama(facts: Explanation) -> tuple[str, str] | None:
+    pid, scope = facts.pid, facts.yama_scope
+    if scope == 3:
+        message = (
+            "Yama forbids all tracing (kernel.yama.ptrace_scope is 3, until the next boot); no "
+            "process can be accessed but the tool itself"
+        )
+    elif scope == 2 and not facts.has_sys_ptrace:
+        message = (
+            "Yama allows tracing to CAP_SYS_PTRACE only (kernel.yama.ptrace_scope is 2); run the "
+            "tool with it"
+        )
+    elif scope == 1 and not facts.has_sys_ptrace and not facts.is_descendant:
+        message = (
+            "Yama allows a tool its own descendants only (kernel.yama.ptrace_scope is 1), and "
+            f"process {pid} is none; start it from the tool, have it call prctl(PR_SET_PTRACER), "
+            "set the scope to 0, or run with CAP_SYS_PTRACE"
+        )
+    else:
+        return None
+    return "yama", message
+
+
+def _why_not(path: str) -> str | None:
+    try:
+        Fd.open(path, os.O_RDONLY).close()
+    except OSError as error:
+        return os.strerror(error.errno or errno.EIO)
+    return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def _ids(ids: tuple[int, ...]) -> str:
+    return "/".join(map(str, dict.fromkeys(ids)))
+
+
+def _same_user_namespace(pid: int) -> bool | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
+    except OSError:
+        pass
+    # Who may not look at it needs a right that the first namespace would give.
+    ours = (procfs.read_text("/proc/self/uid_map") or "").split()
+    return None if ours == ["0", "0", "4294967295"] else False
+
+
+def _is_descendant(pid: int) -> bool:
+    ancestor = pid
+    while ancestor > 1:
+        stat = procfs.read_stat(ancestor)
+        if stat is None:
+            return False
+        ancestor = int(stat[3])
+        if ancestor == os.getpid():
+            return True
+    return False
+
+
+def _dumpable(pid: int, status: procfs.Status) -> bool | None:
+    # The files of a process that may not be dumped belong to root; those of
+    # one that may, to its effective user. Root's own are root's either way.
+    try:
+        owner = os.stat(f"/proc/{pid}/mem").st_uid
+    except OSError:
+        return None
+    if status.uids[1] != owner:
+        return False
+    return None if owner == 0 else True

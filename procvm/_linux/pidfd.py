@@ -1,0 +1,82 @@
+"""What a pidfd tells of a process that has ended."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import struct
+
+from procvm._linux.libc import TRANSIENT
+from procvm._linux.procfs import read_stat
+from procvm.errors import VmError
+
+__all__ = ["ended", "exit_status"]
+
+_TRIES = 100
+_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, the first published struct pidfd_info)
+_INFO_LEN = 64
+_INFO_EXIT = 1 << 3
+_EXIT_CODE_AT = 60
+_STAT_EXIT_CODE = 51
+
+
+def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
+    """Returns whether the process has ended, at most `timeout_ms` from now; a zombie has.
+
+    Raises:
+        VmError: The kernel does not tell.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    for tries in range(_TRIES):
+        try:
+            return bool(poll.poll(timeout_ms))
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code not in TRANSIENT or tries == _TRIES - 1:
+                raise VmError(
+                    f"asking whether a process lives: {os.strerror(code)} "
+                    f"[{errno.errorcode.get(code, code)}]"
+                ) from None
+    return False
+
+
+def exit_status(fd: int, pid: int) -> int | None:
+    """Returns the status of an ended process, as subprocess gives it; None if nobody tells.
+
+    A child of ours is looked at and not reaped.
+
+    Source:
+        PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15); proc_pid_stat(5), exit_code.
+    """
+    try:
+        found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except OSError:  # not a child of ours, or nobody tells
+        found = None
+    if found is not None:
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    code = _code_of_reaped(fd)
+    if code is None:
+        # Not reaped yet, or an older kernel: a zombie shows it to whoever may trace it.
+        stat = read_stat(pid)
+        if stat is not None and len(stat) > _STAT_EXIT_CODE and stat[2] == b"Z":
+            code = int(stat[_STAT_EXIT_CODE])
+        else:
+            code = _code_of_reaped(fd)
+    return None if code is None else os.waitstatus_to_exitcode(code)
+
+
+def _code_of_reaped(fd: int) -> int | None:
+    info = bytearray(_INFO_LEN)
+    struct.pack_into("@Q", info, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(fd, _GET_INFO, info)
+    except OSError:  # before Linux 6.15, or not reaped yet
+        return None
+    (mask,) = struct.unpack_from("@Q", info, 0)
+    if not mask & _INFO_EXIT:
+        return None
+    (code,) = struct.unpack_from("@i", info, _EXIT_CODE_AT)
+    return int(code)

@@ -1,0 +1,282 @@
+"""The files of /proc that tell what a process is; parsers are pure, reading is beside them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from procvm._base.fd import Fd
+from procvm.errors import UnsupportedError
+
+__all__ = [
+    "Status",
+    "auxv_word",
+    "children",
+    "has_memory",
+    "parse_auxv",
+    "parse_stat",
+    "parse_status",
+    "parse_undumped",
+    "pids",
+    "read_bytes",
+    "read_stat",
+    "read_status",
+    "read_text",
+    "require_own_proc",
+    "task_has_memory",
+    "task_with_memory",
+    "thread_ids",
+    "thread_leader",
+    "threads",
+    "token_address",
+    "user_space_end",
+]
+
+_AT_PHENT = 4
+AT_ENTRY = 9
+AT_RANDOM = 25
+_PHDR_LENS = {8: 56, 4: 32}
+"""Bytes of a program header (AT_PHENT), by those of a pointer. Source: elf(5)."""
+
+
+def auxv_word(data: bytes) -> int:
+    """Returns the bytes of a word of /proc/PID/auxv, 4 or 8: those of the program's pointers.
+
+    A vector in which neither size makes sense is taken for one of this machine.
+    """
+    for size, phdr_len in _PHDR_LENS.items():
+        if _pairs(data, size).get(_AT_PHENT) == phdr_len:
+            return size
+    return struct.calcsize("@N")
+
+
+def parse_auxv(data: bytes) -> dict[int, int]:
+    """Parses /proc/PID/auxv, that of a 32-bit program too; what is cut off is left out."""
+    return _pairs(data, auxv_word(data))
+
+
+def _pairs(data: bytes, size: int) -> dict[int, int]:
+    pair = struct.Struct("=QQ" if size == 8 else "=II")
+    return dict(pair.iter_unpack(data[: len(data) // pair.size * pair.size]))
+
+
+_AREA = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) |^VmFlags:(.*)$", re.MULTILINE)
+
+
+def parse_undumped(smaps: bytes) -> list[tuple[int, int]]:
+    """Returns the mappings of /proc/PID/smaps that are marked MADV_DONTDUMP, as (start, end)."""
+    found: list[tuple[int, int]] = []
+    start = end = 0
+    for match in _AREA.finditer(smaps):
+        if match[3] is None:
+            start, end = int(match[1], 16), int(match[2], 16)
+        elif b"dd" in match[3].split():
+            found.append((start, end))
+    return found
+
+
+def token_address(path: str) -> int | None:
+    """Returns where the kernel put 16 random bytes at exec, or 0 if it did not.
+
+    Returns None while an exec is under way, which has put nothing anywhere yet.
+
+    Raises:
+        OSError: As open and read.
+    """
+    with Fd.open(f"{path}/auxv", os.O_RDONLY) as file:
+        auxv = parse_auxv(os.read(file.number, 4096))
+    return auxv.get(AT_RANDOM, 0) if any(auxv) else None
+
+
+class Status(NamedTuple):
+    """The fields of /proc/PID/status that decide who may do what."""
+
+    name: bytes
+    state: str
+    tgid: int
+    tracer_pid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    permitted: int
+    effective: int
+    kernel_thread: bool
+    seccomp: int
+
+
+def parse_status(data: bytes) -> Status:
+    """Parses /proc/PID/status.
+
+    Raises:
+        ValueError: A field is missing or not a number.
+    """
+    fields: dict[bytes, bytes] = {}
+    for line in data.split(b"\n"):
+        key, colon, value = line.partition(b":")
+        # The name comes first and has its newlines escaped: no later line can pass for another.
+        if colon and key not in fields:
+            fields[key] = value.removeprefix(b"\t")
+    try:
+        return Status(
+            # Only these two are escaped there.
+            name=re.sub(rb"\\(.)", _unescape, fields[b"Name"]),
+            state=fields[b"State"][:1].decode("ascii"),
+            tgid=int(fields[b"Tgid"]),
+            tracer_pid=int(fields[b"TracerPid"]),
+            uids=tuple(map(int, fields[b"Uid"].split())),
+            gids=tuple(map(int, fields[b"Gid"].split())),
+            permitted=int(fields[b"CapPrm"], 16),
+            effective=int(fields[b"CapEff"], 16),
+            kernel_thread=fields.get(b"Kthread", b"0").strip() == b"1",
+            seccomp=int(fields.get(b"Seccomp", b"0")),
+        )
+    except KeyError as error:
+        raise ValueError(f"no {error} in a status file") from None
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return b"\n" if match[1] == b"n" else match[1]
+
+
+def read_status(pid: int | str) -> Status | None:
+    """Returns the status of a process, or None if /proc shows no such process."""
+    data = read_bytes(f"/proc/{pid}/status")
+    return parse_status(data) if data else None
+
+
+def parse_stat(data: bytes) -> list[bytes]:
+    """Returns the fields of /proc/PID/stat, numbered as proc_pid_stat(5) does minus one.
+
+    The name, field 2, may hold anything, ``) R 1`` too: it ends at the last ``)``.
+
+    Raises:
+        ValueError: It is not a line of stat.
+    """
+    head, closed, tail = data.rpartition(b")")
+    pid, opened, name = head.partition(b"(")
+    fields = tail.split()
+    if not closed or not opened or not pid.strip().isdigit() or len(fields) < 2:
+        raise ValueError(f"not a line of stat: {data[:80]!r}")
+    return [pid.strip(), name, *fields]
+
+
+def read_bytes(path: str, most: int = -1) -> bytes | None:
+    """Returns a small file of /proc, or None if the process or the file is not there."""
+    # Not by a file object, whose making takes longer than the system calls.
+    parts: list[bytes] = []
+    try:
+        with Fd.open(path, os.O_RDONLY) as file:
+            while most and (part := os.read(file.number, most if most > 0 else _READ_LEN)):
+                parts.append(part)
+                most = most - len(part) if most > 0 else most
+    except OSError:
+        return None
+    return b"".join(parts)
+
+
+_READ_LEN = 1 << 16
+
+
+def read_stat(pid: int) -> list[bytes] | None:
+    """Returns the fields of /proc/PID/stat, or None if there is no such process."""
+    data = read_bytes(f"/proc/{pid}/stat")
+    return parse_stat(data) if data else None
+
+
+def has_memory(pid: int) -> bool:
+    """Returns whether a thread of the process has an address space: not on its way out."""
+    return any(task_has_memory(tid) for tid in (pid, *thread_ids(pid)))
+
+
+def task_has_memory(tid: int) -> bool:
+    """Returns whether a task has an address space."""
+    return (read_bytes(f"/proc/{tid}/statm") or b"0 ")[:2] != b"0 "
+
+
+def task_with_memory(pid: int) -> int:
+    """Returns the process, or a thread of it if the leader has ended and others live on."""
+    for tid in (pid, *thread_ids(pid)):
+        if task_has_memory(tid):
+            return tid
+    return pid
+
+
+def thread_ids(pid: int) -> list[int]:
+    """Returns the ids of the threads of a process other than its leader."""
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [int(name) for name in names if name != str(pid)]
+
+
+def threads(pid: int) -> list[tuple[int, bytes, str]]:
+    """Returns (tid, name, state) of every thread of a process, in plain types."""
+    found: list[tuple[int, bytes, str]] = []
+    for tid in sorted({pid, *thread_ids(pid)}):
+        data = read_bytes(f"/proc/{pid}/task/{tid}/stat")
+        if data:
+            fields = parse_stat(data)
+            found.append((tid, fields[1], fields[2].decode("ascii", "replace")))
+    return found
+
+
+def pids() -> list[int]:
+    """Returns the pids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children(pid: int, tids: Iterable[int]) -> list[int]:
+    """Returns the children of the tasks `tids` of a process."""
+    found: list[int] = []
+    for tid in tids:
+        found.extend(map(int, (read_bytes(f"/proc/{pid}/task/{tid}/children") or b"").split()))
+    return found
+
+
+def thread_leader(tid: int) -> int | None:
+    """Returns the pid of the process whose thread, not leader, `tid` is; else None."""
+    status = read_status(tid)
+    return status.tgid if status is not None and status.tgid != tid else None
+
+
+def read_text(path: str) -> str | None:
+    """Returns a small setting of the kernel, stripped, or None where it is absent."""
+    data = read_bytes(path)
+    return None if data is None else data.decode("ascii", "replace").strip()
+
+
+def require_own_proc() -> None:
+    """Raises UnsupportedError unless /proc shows the processes that our pids mean."""
+    try:
+        found = os.readlink("/proc/self")
+    except OSError:
+        raise UnsupportedError(
+            "/proc is not mounted, or does not show this process; mount proc on /proc"
+        ) from None
+    if found != str(os.getpid()):
+        raise UnsupportedError(
+            f"/proc belongs to another pid namespace: it calls this process {found}, and its pid "
+            f"is {os.getpid()}; mount the proc of this namespace on /proc"
+        )
+
+
+_USER_SPACE_END = {"aarch64": 1 << 52, "riscv64": 1 << 56}
+
+
+@functools.cache
+def user_space_end() -> int:
+    """Returns one past the last address that user space of this machine can have.
+
+    Source:
+        The kernel's ``TASK_SIZE_MAX`` of each architecture.
+    """
+    if os.uname().machine != "x86_64":
+        return _USER_SPACE_END.get(os.uname().machine, 1 << 56)
+    # The last page is kept free on x86-64. Five-level paging gives 56 bits to
+    # whoever asks; the first processor's flags are in the first page of the text.
+    flags = read_bytes("/proc/cpuinfo", 8192) or b""
+    return (1 << (56 if b" la57" in flags else 47)) - 4096

@@ -1,0 +1,1 @@
+"""Memory as it was: snapshots, differences, core files."""

@@ -1,0 +1,86 @@
+"""What is known of a process beside its memory, as a core file tells it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from procvm._linux import procfs
+from procvm.errors import AccessDeniedError, InvalidArgsError, PageFaultError
+
+if TYPE_CHECKING:
+    from procvm._space.space import VmSpace
+
+__all__ = ["Facts", "Thread", "names_of_program"]
+
+_AT_EXECFN = 31
+
+
+class Thread(NamedTuple):
+    """A thread of a target.
+
+    Attributes:
+        tid: Its id.
+        name: Its name; any bytes.
+        state: As /proc tells it: R runs, S and D sleep, t is held, T is stopped
+            by a signal, Z has ended. Empty in a core file, which does not say.
+    """
+
+    tid: int
+    name: bytes
+    state: str
+
+
+class Facts(NamedTuple):
+    """What is known of a process at one time.
+
+    Attributes:
+        pid: Its number.
+        ppid: Its parent's.
+        pgrp: Its group's.
+        sid: Its session's.
+        uid: Whose it is.
+        gid: Of which group.
+        nice: Its niceness.
+        state: One letter, as of a thread.
+        name: Its name; any bytes.
+        args: Its command line, with spaces between.
+        auxv: What the kernel told the program at its start, as it stands there.
+        machine: The kind of processor, by ELF's number.
+        threads: Those whose registers are known, first the one to begin with.
+        registers: By tid, and by the kernel's names.
+        signo: The signal that ended it, in a core file; 0 for none.
+        siginfo: What the kernel told with that signal, as it stands there; or nothing.
+        address_size: Bytes of a pointer, 4 or 8.
+    """
+
+    pid: int
+    ppid: int = 0
+    pgrp: int = 0
+    sid: int = 0
+    uid: int = 0
+    gid: int = 0
+    nice: int = 0
+    state: str = "R"
+    name: bytes = b""
+    args: bytes = b""
+    auxv: bytes = b""
+    machine: int = 0
+    threads: tuple[Thread, ...] = ()
+    registers: Mapping[int, Mapping[str, int]] = {}
+    signo: int = 0
+    siginfo: bytes = b""
+    address_size: int = 8
+
+
+def names_of_program(facts: Facts, argv0: bytes, vm: VmSpace) -> set[bytes]:
+    """Returns what a program was started as: paths, their last parts, and its comm."""
+    names = {facts.name, argv0}
+    # The path that was given to exec, of a symlink too.
+    path = procfs.parse_auxv(facts.auxv).get(_AT_EXECFN, 0)
+    if path:
+        with suppress(PageFaultError, AccessDeniedError, InvalidArgsError):
+            names.add(vm.forced().read_cstring(path, 4096))
+    return {name for each in names for name in (each, os.path.basename(each)) if name}

@@ -1,0 +1,323 @@
+"""`Snapshot`: the memory of a process as it was, which answers as the process does."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, final
+
+from procvm._base.address import as_address, as_int
+from procvm._base.atomic_file import new_file
+from procvm._base.closing import Closing
+from procvm._linux.procfs import AT_ENTRY, parse_auxv
+from procvm._local.buffers import Scratch, pin
+from procvm._mm.extent import Content
+from procvm._mm.memory import Region, UserMemory
+from procvm._saved.core_pages import FileFinder
+from procvm._saved.core_writer import CoreWriter
+from procvm._saved.diff import Run, differences, part_of, without
+from procvm._saved.facts import Facts, Thread, names_of_program
+from procvm._saved.restore import restore
+from procvm._saved.saved_memory import KeptMemory, Piece
+from procvm._space.maps import Maps, Vma
+from procvm._space.search import add_range, ranges_of
+from procvm._space.space import VmSpace
+from procvm._space.walk import Part, parts, read_extents
+from procvm._symbols.core_notes import fault_address_of, native_registers
+from procvm._symbols.mapped import Mapped
+from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
+from procvm.errors import NotStoppedError, NotTracedError
+
+__all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
+
+_STREAM_LEN = 1 << 22
+_PART_LEN = 1 << 26
+
+
+@final
+class Snapshot(VmSpace, Mapped, Closing):
+    """The memory of a process as it was: a space whose bytes do not change any more.
+
+    It has what a process has to be read by, `vm`, `maps`, `find_vma`, `pid`,
+    `symbol`, so a script that reads a process reads it as well. What was kept is in
+    our own memory, or in the core file that it was opened from, until it is closed.
+    """
+
+    is_kept = True
+
+    def __init__(
+        self,
+        memory: KeptMemory,
+        maps: Maps,
+        facts: Facts,
+        origin: VmSpace | None,
+        finder: FileFinder | None = None,
+        undumped: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        super().__init__(memory)
+        self._kept = memory
+        self._maps = maps
+        self._facts = facts
+        self._origin = origin
+        self._slow = SlowFiles()
+        self._finder = finder or FileFinder(b"", None, None)
+        self._undumped = list(undumped)
+
+    def __repr__(self) -> str:
+        what = "closed" if self._kept.closed else f"{self.kept_len} bytes kept"
+        return f"<Snapshot of process {self.pid}, {what}>"
+
+    @property
+    def pid(self) -> int:
+        """The process that it was taken of."""
+        return self._facts.pid
+
+    @property
+    def vm(self) -> VmSpace:
+        """Itself."""
+        return self
+
+    @property
+    def facts(self) -> Facts:
+        """What was known of the process beside its memory."""
+        return self._facts
+
+    @property
+    def kept_len(self) -> int:
+        """Bytes that it keeps."""
+        return sum(piece.end - piece.start for piece in self._kept.pieces() if piece.own)
+
+    def kept_ranges(self) -> list[tuple[int, int]]:
+        """Returns what can be read of it, as sorted and disjoint (start, end) pairs."""
+        return ranges_of((piece.start, piece.end) for piece in self._kept.pieces())
+
+    def maps(self) -> Maps:
+        """Returns the mappings as they were.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        self._kept.pieces()
+        return self._maps
+
+    def find_vma(self, address: int) -> Vma | None:
+        """Returns the mapping that held `address`, or None."""
+        return self.maps().find(as_address(address))
+
+    def mapped_file(self, vma: Vma) -> MappedFile | None:
+        """Opens what is at its path now: the same file, or one of the same build, or neither."""
+        open_file = self._slow.copy if self.may_hang(vma) else open_mapped
+        opened = (open_file(path, vma) for path in self._finder.paths(vma.plain_name))
+        return next((file for file in opened if file is not None), None)
+
+    def may_hang(self, vma: Vma) -> bool:
+        """Returns whether a process serves the file of a mapping (FUSE)."""
+        return self._slow.is_slow(vma)
+
+    def program_names(self) -> set[bytes]:
+        """Returns what the program was started as: paths, their last parts, and its comm."""
+        self._kept.pieces()
+        return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self)
+
+    def program_address(self) -> int:
+        """Returns where the program began to run; 0 if that is not known."""
+        return parse_auxv(self._facts.auxv).get(AT_ENTRY, 0)
+
+    @property
+    def address_size(self) -> int:
+        """Bytes that a pointer of the program has: 4 or 8."""
+        return self._facts.address_size
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that a core file was written for; None if there was none."""
+        return self._facts.signo or None
+
+    @property
+    def fault_address(self) -> int | None:
+        """The address whose access raised `signal`; None if the kernel did not tell one.
+
+        It tells none for a signal that a process sent, and none on x86-64 for an address
+        that is not canonical.
+        """
+        return fault_address_of(self._facts.siginfo, bits=8 * self.address_size)
+
+    def threads(self) -> list[Thread]:
+        """Returns the threads whose registers are known: of a `Tracee`, and of a core file."""
+        self._kept.pieces()
+        return list(self._facts.threads)
+
+    def registers(self, tid: int | None = None) -> dict[str, int]:
+        """Returns the general registers that a thread had, by the kernel's names.
+
+        Args:
+            tid: The thread; the first if it is not given.
+
+        Raises:
+            NotStoppedError: They are not known, since it ran meanwhile.
+        """
+        self._kept.pieces()
+        known = self._facts.registers
+        if tid is None:
+            tid = self._facts.threads[0].tid if self._facts.threads else self.pid
+        if as_int(tid, "tid") not in known:
+            raise NotStoppedError(
+                f"the registers of thread {tid} are not known: a snapshot has those of a process "
+                "that was held, or of a core file",
+                pid=self.pid,
+            )
+        return dict(known[tid])
+
+    def diff(self, other: VmSpace, ranges: Iterable[Any] | None = None) -> list[Run]:
+        """Returns where another space has other bytes, in order.
+
+        What only one of the two has is no difference.
+
+        Args:
+            other: A later snapshot, or the space of the process itself.
+            ranges: Where to look, as `VmSpace.search` takes them; without it
+                everywhere.
+        """
+        where = None if ranges is None else ranges_of(ranges)
+        return list(differences(self._kept, other.memory, where))
+
+    def restore(self, to: VmSpace | None = None) -> int:
+        """Writes back to the process what has changed since; returns how many bytes had.
+
+        Protections are ignored, as by `VmSpace.forced`. A `Tracee` is held meanwhile; then
+        ranges of private memory are written, in which equal bytes are written again. Without
+        a hold, and in shared memory, only bytes that differ are written, run by run.
+
+        Args:
+            to: Where to write; the process that it was taken of if not given.
+
+        Raises:
+            PageFaultError: A page cannot be written (shared, and read-only); or something
+                that was kept is not mapped any more, and all the rest was restored.
+                `copied_len` bytes were restored.
+            NotStoppedError: The hold ended before all was restored; `copied_len` bytes were.
+            ProcessExitedError: It has ended.
+            NotTracedError: It is a core file, and of no process that is known.
+        """
+        space = to or self._origin
+        if space is None:
+            raise NotTracedError(
+                f"a core file of process {self.pid} knows no process: give restore the vm of one",
+                pid=self.pid,
+            )
+        return restore(self._kept, space.forced().memory)
+
+    def save(
+        self,
+        path: Any,
+        *,
+        dontdump: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Writes an ELF core file, which debuggers open, and `procvm.open_core`.
+
+        It is in place whole or not at all, and its owner's alone (mode 0600). Memory
+        that nobody had touched takes no room in it.
+
+        Args:
+            path: Where to; a file or link that is there is replaced.
+            dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
+            progress: Is called with (bytes done, bytes in all).
+
+        Returns:
+            Bytes of memory in it.
+
+        Raises:
+            OSError: The file's own: no room, no such folder.
+            ClosedError: It was closed.
+        """
+        kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
+        with new_file(path) as fd:
+            return write_core(fd, self, self._maps, self._facts, kept, progress=progress)
+
+    def close(self) -> None:
+        """Forgets what was kept. Twice is fine."""
+        self._kept.close()
+
+
+def take_snapshot(
+    vm: VmSpace,
+    maps: Maps,
+    facts: Facts,
+    ranges: Iterable[Any] | None,
+    *,
+    exclude: Iterable[Any] | None = None,
+    undumped: Iterable[tuple[int, int]] = (),
+    progress: Callable[[int, int], object] | None = None,
+) -> Snapshot:
+    """Keeps what can be read of a space; see `Process.snapshot`."""
+    memory = vm.memory
+    pieces: list[Piece] = []
+    for part in parts(memory, _wanted(vm, ranges, exclude), _PART_LEN, progress):
+        if part.content is Content.ZEROS:
+            pieces.append(Piece(part.start, part.end, None))
+        elif part.extents:
+            pieces.extend(_kept(memory, part))
+    kept = KeptMemory(pieces, regions_of(maps), memory.end, facts.pid)
+    return Snapshot(kept, maps, _native(facts), vm, undumped=undumped)
+
+
+def write_core(
+    fd: int,
+    vm: VmSpace,
+    maps: Maps,
+    facts: Facts,
+    ranges: Iterable[Any] | None,
+    *,
+    exclude: Iterable[Any] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> int:
+    """Streams what can be read of a space to an open file; see `Process.save`."""
+    memory = vm.memory
+    done = 0
+    writer = CoreWriter(fd)
+    room = Scratch(_STREAM_LEN)
+    for part in parts(memory, _wanted(vm, ranges, exclude), _STREAM_LEN, progress):
+        if part.content is Content.ZEROS:
+            writer.zeros(part.start, part.end)
+        for start, end, content, _ in read_extents(memory, part.extents, part.start, room.address):
+            if content is Content.DATA:
+                writer.data(start, room.view[start - part.start : end - part.start])
+                done += end - start
+    writer.finish(_native(facts), maps, memory.end)
+    return done
+
+
+def _wanted(
+    vm: VmSpace, ranges: Iterable[Any] | None, exclude: Iterable[Any] | None
+) -> list[tuple[int, int]]:
+    wanted = vm.ranges(ranges, "r")
+    return wanted if exclude is None else list(without(wanted, ranges_of(exclude)))
+
+
+def _native(facts: Facts) -> Facts:
+    """Returns facts whose registers are named as the machine of the program names them."""
+    named = {tid: native_registers(facts.machine, one) for tid, one in facts.registers.items()}
+    return facts._replace(registers=named)
+
+
+def regions_of(maps: Maps) -> list[Region]:
+    """Returns mappings as a memory tells them."""
+    return [Region(vma.start, vma.end, int(vma.perms)) for vma in maps]
+
+
+def _kept(memory: UserMemory, part: Part) -> list[Piece]:
+    """Reads a part of a walk to memory of our own, without what cannot be read."""
+    start, n = part.start, part.end - part.start
+    # A mapping of its own: it goes back to the system at once when it is forgotten.
+    room = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if n >= 1 << 21:
+        with suppress(OSError):  # of a kernel that has no huge pages
+            room.madvise(mmap.MADV_HUGEPAGE)
+    held = pin(room, writable=True)
+    runs: list[tuple[int, int]] = []
+    for first, last, content, _ in read_extents(memory, part.extents, start, held.address):
+        if content is Content.DATA:
+            add_range(runs, first, last)
+    return [Piece(low, high, part_of(held, low - start, high - low)) for low, high in runs]

@@ -1,0 +1,1 @@
+"""A target's address space: typed access, mappings, walks, searches, scans."""

@@ -1,0 +1,368 @@
+"""What a search looks for: bytes, patterns, expressions, values.
+
+A needle says at which places of a run of bytes it stands. It is pickled when
+the search runs in other processes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import sys
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Sequence
+from typing import Any, cast
+
+from procvm._base.optional import numpy_or_none, required
+from procvm._base.pods import Pod
+from procvm._local.buffers import Scratch
+from procvm._local.find import find_all, pattern_of
+from procvm._space.condition import Condition, Equal, condition_of
+from procvm._space.element import Element, element_of
+from procvm.errors import UnsupportedError
+
+__all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "needle_of"]
+
+_CONTEXT = 64
+"""Bytes before a place that an expression may look back at."""
+
+_WINDOW = 1 << 12
+"""Places that an expression is looked for from at a time."""
+
+_ZEROS_LEN = 1 << 20
+
+
+class Hit(int):
+    """The address of a match of an expression, or of one of several needles.
+
+    Attributes:
+        needle: Which one, counted from 0.
+        end: One past its last byte; for a rule one past the longest match.
+    """
+
+    needle: int
+    end: int
+
+    def __new__(cls, address: int, needle: int = 0, end: int | None = None) -> Hit:
+        """Makes one."""
+        hit = super().__new__(cls, address)
+        hit.needle = needle
+        hit.end = address if end is None else end
+        return hit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hit, (int(self), self.needle, self.end)
+
+
+class Needle(ABC):
+    """Something to look for.
+
+    Attributes:
+        before: Bytes before a place that decide with it.
+        after: Bytes behind the first one that do.
+        stride: Words that `find_between` gives of a hit: 1 its address, 2 its end as well, 3 the
+            address, the number of the needle, the end.
+    """
+
+    before: int = 0
+    after: int = 0
+    stride: int = 1
+
+    @abstractmethod
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Returns the offsets at which it stands, in order.
+
+        Args:
+            view: The bytes.
+            address: Where they stand in our own memory.
+            base: Where they stood in the target.
+        """
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns the addresses at which it stands, from one offset on and before another one.
+
+        Args:
+            view: The bytes.
+            address: Where they stand in our own memory.
+            base: Where they stood in the target.
+            first: The first offset that is asked for.
+            last: One past the last.
+        """
+        found = self.find(view, address, base)
+        return array("Q", [at + base for at in found if first <= at < last])
+
+    def found_in_zeros(self) -> bool:
+        """Returns whether memory that was never written holds it."""
+        zeros = Scratch(min(self.before + self.after + _CONTEXT, _ZEROS_LEN))
+        return bool(self.find(zeros.view, zeros.address, 0))
+
+
+class _Bytes(Needle):
+    """Bytes, some bits of which may be anything."""
+
+    def __init__(self, values: bytes, masks: bytes, align: int) -> None:
+        if not any(masks):
+            raise ValueError("such a needle stands everywhere; fix a bit of it or more")
+        self._pattern = pattern_of(values, masks)
+        self._align = align
+        self.after = len(values) - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        return _aligned(find_all(view, address, self._pattern), base, self._align)
+
+
+def _literal(data: bytes, align: int) -> _Bytes:
+    return _Bytes(data, b"\xff" * len(data), align)
+
+
+def _aligned(hits: array[int], base: int, align: int) -> array[int]:
+    if align == 1:
+        return hits
+    return array("Q", [hit for hit in hits if (base + hit) % align == 0])
+
+
+_BYTE = re.compile(r"[0-9a-fA-F?]{2}")
+
+
+def _pattern(text: str, align: int) -> _Bytes:
+    """Returns the needle of a pattern such as ``48 8B ?? ?F``; a single ``?`` is a whole byte."""
+    tokens = ["??" if token == "?" else token for token in text.split()]
+    joined = "".join(tokens)
+    pairs = [token[k : k + 2] for token in tokens for k in range(0, len(token), 2)]
+    if not pairs or not all(map(_BYTE.fullmatch, pairs)):
+        raise ValueError(
+            f"{text!r} is not a pattern such as '48 8B ?? ?F'; to find text give its bytes (of the "
+            "command: --text)"
+        )
+    values = bytes.fromhex(joined.replace("?", "0"))
+    masks = bytes.fromhex("".join("0" if digit == "?" else "F" for digit in joined))
+    return _Bytes(values, masks, align)
+
+
+_LOOKS_BEHIND = re.compile(rb"\(\?[=!(]|\$|\\[ZzbB]")
+
+
+class _Expression(Needle):
+    """The matches of an expression as `re.finditer` gives them: none begins inside another."""
+
+    stride = 2
+
+    def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
+        if not isinstance(cast(object, expression.pattern), bytes):
+            raise TypeError("the expression is one of text; compile it of bytes, as in rb'...'")
+        if expression.match(b"") is not None:
+            raise ValueError(f"{expression.pattern!r} matches nothing at all, and so everywhere")
+        self._expression = expression
+        # What looks behind its match may match otherwise where less is seen.
+        self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
+        self._align = align
+        self._max_len = max_len
+        self.before = _CONTEXT
+        self.after = max_len - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        return self._matches(view, base, 0, len(view))[::2]
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        found = self._matches(view, base, first, last)
+        return array("Q", [base + at for at in found])
+
+    def _matches(self, view: memoryview, base: int, first: int, last: int) -> array[int]:
+        """Returns the (start, end) pairs that re gives of the aligned places from `first` on."""
+        longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
+        matches = array("Q")
+        at = first
+        # In windows: an expression that goes on to the end of what it sees would
+        # otherwise be looked at to there from each place.
+        while at < last:
+            end = min(at + step, last)
+            at = self._in_window(view, base, at, end, min(end + longest, len(view)), matches)
+        return matches
+
+    def _in_window(
+        self, view: memoryview, base: int, at: int, end: int, seen: int, matches: array[int]
+    ) -> int:
+        """Adds the matches that begin in a window; returns where the next one begins."""
+        longest, align = self._max_len, self._align
+        for found in self._expression.finditer(view, at, seen):
+            start, after = found.span()
+            if start >= end:
+                break
+            if align == 1 and self._sees_no_more and after - start <= longest:
+                matches.extend((start, after))
+                at = after
+                continue
+            # Whatever is seen behind it, a place counts if it matches within the longest.
+            kept = None
+            if (base + start) % align == 0:
+                limit = min(start + longest, len(view))
+                kept = self._expression.match(view, start, limit)
+            if kept is not None:
+                matches.extend(kept.span())
+                if kept.end() == after > start:
+                    at = after
+                    continue
+            return start + 1 if kept is None else max(kept.end(), start + 1)
+        return max(at, end)
+
+
+class Values(Needle):
+    """Numbers that fulfil a condition, at multiples of an alignment."""
+
+    def __init__(self, element: Element, condition: Condition, align: int) -> None:
+        if element.pod is not None and not element.pod.code:
+            raise TypeError(f"{element.pod.name} is not a number; look for its bytes")
+        self.size = element.size
+        self._code = element.pod.code if element.pod is not None else ""
+        self._dtype = element.dtype
+        self._condition = condition
+        self._align = align
+        self.after = element.size - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Compares all of them at once; without numpy one by one."""
+        np = numpy_or_none()
+        if np is None:
+            return self._find_plain(view, base)
+        size, align = self.size, self._align
+        first = -base % align
+        step = -(-size // align) * align
+        parts: list[Any] = []
+        for begin in range(first, first + step, align):
+            count = (len(view) - begin - size) // step + 1
+            if count <= 0:
+                continue
+            values = np.ndarray((count,), self._dtype, view, begin, (step,))
+            hits = np.flatnonzero(self._condition(values))
+            if len(hits):
+                parts.append(hits * step + begin)
+        if not parts:
+            return array("Q")
+        merged = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+        return array("Q", merged.astype(np.uint64).tobytes())
+
+    def _find_plain(self, view: memoryview, base: int) -> array[int]:
+        unpack = struct.Struct("@" + self._code).unpack_from
+        good = self._condition
+        places = range(-base % self._align, len(view) - self.size + 1, self._align)
+        return array("Q", [at for at in places if good(unpack(view, at)[0])])
+
+
+class _Rules(Needle):
+    """The patterns of yara rules that match in a run of bytes, which is no whole file."""
+
+    def __init__(self, rules: Any, align: int, max_len: int) -> None:
+        self._rules = rules
+        self._align = align
+        self.after = max_len - 1
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        found = {
+            match.offset
+            for rule in self._rules.scan(bytes(view)).matching_rules
+            for pattern in rule.patterns
+            for match in pattern.matches
+        }
+        return _aligned(array("Q", sorted(found)), base, self._align)
+
+    def found_in_zeros(self) -> bool:
+        return True  # nobody knows what a condition makes of them
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        file = io.BytesIO()
+        self._rules.serialize_into(file)
+        return _rules_again, (file.getvalue(), self._align, self.after + 1)
+
+
+def _rules_again(data: bytes, align: int, max_len: int) -> _Rules:
+    yara = required("yara_x", "a search by rules")
+    return _Rules(yara.Rules.deserialize_from(io.BytesIO(data)), align, max_len)
+
+
+class Several(Needle):
+    """Several needles at once; each hit says which."""
+
+    stride = 3
+
+    def __init__(self, needles: list[Needle]) -> None:
+        self.needles = needles
+        self.before = max(needle.before for needle in needles)
+        self.after = max(needle.after for needle in needles)
+
+    def find(self, view: memoryview, address: int, base: int) -> array[int]:
+        """Returns the offsets of all of them, in order."""
+        found = [at for needle in self.needles for at in needle.find(view, address, base)]
+        return array("Q", sorted(found))
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        """Returns addresses, and behind each the number of its needle and where it ends."""
+        hits: list[tuple[int, int, int]] = []
+        for number, needle in enumerate(self.needles):
+            found = needle.find_between(view, address, base, first, last)
+            if needle.stride == 2:
+                hits += zip(found[::2], [number] * len(found), found[1::2], strict=False)
+            else:
+                hits += [(at, number, at + needle.after + 1) for at in found]
+        return array("Q", [word for hit in sorted(hits) for word in hit])
+
+
+NOTHING: Any = object()
+"""No value: None is one that somebody may ask for."""
+
+
+def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
+    """Returns what `VmSpace.search` was asked to look for.
+
+    Raises:
+        TypeError: Nothing that can be looked for.
+        ValueError: A needle that stands everywhere.
+    """
+    if value is not NOTHING:
+        return _of_value(what, value, align)
+    if isinstance(what, str):
+        return _pattern(what, align)
+    if isinstance(what, re.Pattern):
+        return _Expression(cast("re.Pattern[bytes]", what), align, max_len)
+    if isinstance(what, bytes | bytearray | memoryview):
+        return _literal(bytes(cast(Any, what)), align)
+    yara: Any = sys.modules.get("yara_x")
+    if yara is not None and isinstance(what, yara.Rules):
+        return _Rules(what, align, max_len)
+    if isinstance(what, Sequence):
+        parts: list[Any] = list(cast(Any, what))
+        if len(parts) == 2 and isinstance(parts[0], Pod):
+            return _of_value(parts[0], parts[1], align)
+        if not parts:
+            raise ValueError("no needles; give one or more")
+        needles = [needle_of(part, NOTHING, align, max_len) for part in parts]
+        if any(isinstance(needle, Several) for needle in needles):
+            raise TypeError("a list of needles has no lists in it; give one flat list")
+        return Several(needles)
+    raise TypeError(
+        f"{what!r} can not be looked for: give bytes, a pattern such as '48 8B ?? ?F', a compiled "
+        "expression of bytes, a pod with value=..., or a list of these"
+    )
+
+
+def _of_value(what: Any, value: Any, align: int) -> Needle:
+    element = element_of(what)
+    condition = condition_of(value, element)
+    if (
+        isinstance(condition, Equal)
+        and element.pod is not None
+        and element.pod.code not in ("f", "d")
+        and (not element.pod.code or align < element.size or numpy_or_none() is None)
+    ):
+        # The same bytes are the same number, and bytes are found quickest.
+        return _literal(element.pod.to_bytes(condition.value), align)
+    if element.dtype is None and numpy_or_none() is not None:
+        raise UnsupportedError(f"{what!r} has no values to compare; look for its bytes")
+    return Values(element, condition, align)

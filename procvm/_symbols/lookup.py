@@ -1,0 +1,98 @@
+"""`Search`: what a name may mean in the symbol tables of some files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from procvm._base.address import ADDRESS_END
+from procvm._base.text import printable
+from procvm._symbols.elf_symbols import Symbol
+from procvm._symbols.layout import AT_SIGN, Module
+from procvm._symbols.module_files import ModuleReader
+from procvm.errors import MalformedError, UnsupportedError
+
+__all__ = ["Meant", "Search", "reasons"]
+
+_NR_REASONS = 3
+
+
+class Meant(NamedTuple):
+    """A symbol in a module; `exact` if it was asked for by its address in the file."""
+
+    module: Module
+    symbol: Symbol
+    exact: bool = False
+
+
+class Search:
+    """A search for one name, and why it may have found nothing."""
+
+    def __init__(self, reader: ModuleReader, wanted: bytes, unread: Iterable[str]) -> None:
+        self._reader = reader
+        self._wanted = wanted
+        self._bad = list(unread)
+        self._thread_local: list[Module] = []
+        self._locals: list[Meant] = []
+
+    def in_scope(self, scope: list[Module]) -> list[Meant]:
+        """Returns what the program means by the name.
+
+        Its own, its statics too, and else the first that a library lets others link with.
+        """
+        for module in scope:
+            found = self._in(module)
+            if found and (module is scope[0] or found[0].symbol.is_exported):
+                return found
+            self._locals += found
+        return []
+
+    def all_of(self, modules: list[Module], *, is_named: bool = False) -> list[Meant]:
+        """Returns all that the name means in some files; statics only if nothing else is found.
+
+        Args:
+            modules: The files.
+            is_named: Whether they were asked for, so that one that is no good is an error.
+        """
+        found = [one for module in modules for one in self._in(module, is_named=is_named)]
+        exported = [one for one in found if one.symbol.is_exported]
+        return exported or found + self._locals
+
+    def _in(self, module: Module, *, is_named: bool = False) -> list[Meant]:
+        try:
+            table = self._reader.table_of(module)
+        except (MalformedError, UnsupportedError) as error:
+            if is_named:
+                raise
+            self._bad.append(str(error))
+            return []
+        found = table.find(self._wanted)
+        exact = False
+        if not found and AT_SIGN in self._wanted:
+            plain, _, number = self._wanted.rpartition(AT_SIGN)
+            with suppress(ValueError):
+                one = table.find_at(plain, int(number, 16))
+                found = [] if one is None else [one]
+                exact = True
+        if not found and self._wanted in table.thread_local:
+            self._thread_local.append(module)
+        if not found and module.why:
+            self._bad.append(module.why)
+        # A file that claims to be loaded where no address is has no symbols.
+        return [
+            Meant(module, one, exact) for one in found if 0 <= module.bias + one.value < ADDRESS_END
+        ]
+
+    def reason(self) -> str:
+        """Returns why the name may have no address, or nothing."""
+        if self._thread_local:
+            file = printable(self._thread_local[0].name)
+            return f"it is thread-local in {file}: each thread has its own, at its own address"
+        return reasons(self._bad)
+
+
+def reasons(bad: list[str]) -> str:
+    """Returns in a sentence why names may be missing, or nothing."""
+    shown = "; ".join(bad[:_NR_REASONS])
+    return f"the names of {len(bad)} files could not be read: {shown}" if bad else ""

@@ -1,0 +1,1 @@
+"""Value types and conditions as the command and the viewer word them."""
