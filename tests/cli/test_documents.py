@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.cli.running import Dials, ran
 from tests.playground import PAGE, Playground
 
 ROOT = Path(__file__).parent.parent.parent
+MAN_PAGE = ROOT / "docs" / "man" / "procvm.1"
 SHAPES = {
     name: json.loads(text)
     for name, text in re.findall(
@@ -137,17 +140,38 @@ def test_every_command_says_what_it_does() -> None:
         assert entry.help in listed
 
 
-def test_the_man_page_is_that_of_this_command() -> None:
-    """man/procvm.1 is what scripts/man makes now, and troff takes it without a word."""
+def test_man_page_is_what_scripts_man_writes_now() -> None:
+    """docs/man/procvm.1 matches the help texts, and has a section for every command."""
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
         from manpage import page  # type: ignore[import-not-found]  # noqa: PLC0415
     finally:
         sys.path.pop(0)
-    text = (ROOT / "man" / "procvm.1").read_text()
+    text = MAN_PAGE.read_text()
     assert text == page(), "run scripts/man"
     for name in COMMANDS:
         assert f".SS procvm {name} " in text
+
+
+def test_man_page_is_installed_by_the_wheel_where_man_looks(tmp_path: Path) -> None:
+    """The wheel puts the page beside its bin folder, where man(1) finds it by PATH."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    targets = project["tool"]["hatch"]["build"]["targets"]
+    shared = targets["wheel"]["shared-data"]
+    assert shared == {str(MAN_PAGE.relative_to(ROOT)): "share/man/man1/procvm.1"}
+    assert MAN_PAGE.relative_to(ROOT).parts[0] in targets["sdist"]["include"]
+    if shutil.which("man") is None:
+        pytest.skip("this machine has no man(1)")
+    installed = tmp_path / shared[str(MAN_PAGE.relative_to(ROOT))]
+    installed.parent.mkdir(parents=True)
+    shutil.copy(MAN_PAGE, installed)
+    found = subprocess.run(
+        ["man", "-M", str(tmp_path / "share" / "man"), "-w", "procvm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout.strip() == str(installed), found.stderr
 
 
 def test_the_command_is_quick_to_help() -> None:
