@@ -2,7 +2,7 @@
 
 ::
 
-    ProcvmError
+    ProcvmError                 .message .hint
     ├─ VmError                  .copied_len: bytes that did take effect
     │  ├─ InvalidArgsError       (ValueError)
     │  ├─ PageFaultError         (OSError)          .address .copied_len .errno .pid
@@ -34,6 +34,8 @@ panics there.
 from __future__ import annotations
 
 import errno as _errno
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "AmbiguousSymbolError",
     "Candidate",
     "ClosedError",
+    "Hint",
     "InvalidArgsError",
     "MalformedError",
     "MismatchError",
@@ -63,6 +66,47 @@ __all__ = [
 ]
 
 
+class Hint(NamedTuple):
+    """Names a way out of an error, which each front end puts into its own words.
+
+    Attributes:
+        key: Names the way out; a key of the table of wordings.
+        values: What the wording needs to know, by name.
+    """
+
+    key: str
+    values: Mapping[str, str | int] = MappingProxyType({})
+
+    def worded(self, wordings: Mapping[str, str]) -> str:
+        """Returns the hint in the words of a table from keys to texts with ``{values}``."""
+        return wordings[self.key].format_map(self.values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mappingproxy cannot be pickled.
+        return Hint, (self.key, dict(self.values))
+
+
+WORDINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "attach": "procvm.attach(pid) opens a process that can be held",
+        "forced": "maps() shows the permissions, and vm.forced() ignores them as a debugger does",
+        "held_snapshot": "take the snapshot of a Tracee, which is held meanwhile",
+        "longest_hold": "give attach() or spawn() a longer longest_hold, or do less in one hold",
+        "maps": "maps() lists what is mapped",
+        "max_len": "give a larger max_len, or use read_bytes() if it is not a string",
+        "open": "procvm.open(pid) reads and writes it without a hold",
+        "other_tracee": "use that Tracee, or end its hold",
+        "ranges": "give the ranges to look in as ranges=",
+        "read_bytes": "vm.read_bytes() reads the page, and so allocates it",
+        "reopen": "open or attach to process {pid} again",
+        "restore_to": "give restore() the vm of a process",
+        "stop": "call stop() first, or hold it with stopped()",
+        "unforced": "use the vm itself, not its forced()",
+    }
+)
+"""How Python code follows each hint. The command has its own in ``procvm.cli.hints``."""
+
+
 def _rebuild(cls: type[ProcvmError], message: str, fields: dict[str, Any]) -> ProcvmError:
     return cls(message, **fields)
 
@@ -71,25 +115,39 @@ class ProcvmError(Exception):
     """Base of every error that procvm raises for a condition it met.
 
     Attributes:
-        message: What happened and what to do, without the count of bytes.
+        message: What failed, where and why. It names no Python method and no option of the
+            command; ``str()`` of the error adds the hint and the count of bytes.
+        hint: The way out, for a front end to put into words; None if there is none to name.
         copied_len: Bytes that did take effect before the error, in transfer
             order from the start of the range that was asked for.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len",)
 
-    def __init__(self, message: str, *, copied_len: int = 0) -> None:
+    def __init__(self, message: str, *, copied_len: int = 0, hint: Hint | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.copied_len = copied_len
+        self.hint = hint
 
     def __str__(self) -> str:
-        if not self.copied_len:
-            return self.message
-        return f"{self.message} (copied_len={self.copied_len}: the bytes before it did take effect)"
+        return self.worded(WORDINGS)
+
+    def worded(self, wordings: Mapping[str, str]) -> str:
+        """Returns the whole error as one sentence, its hint worded by a table.
+
+        Args:
+            wordings: A text for each key of a hint, with ``{values}`` in it.
+        """
+        text = self.message
+        if self.hint is not None:
+            text += f"; {self.hint.worded(wordings)}"
+        if self.copied_len:
+            text += f" (copied_len={self.copied_len}: the bytes before it did take effect)"
+        return text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: getattr(self, name) for name in self._fields}
+        fields = {name: getattr(self, name) for name in ("hint", *self._fields)}
         return _rebuild, (type(self), self.message, fields)
 
 
@@ -139,10 +197,12 @@ class PageFaultError(VmError, OSError):
         copied_len: int = 0,
         errno: int = _errno.EFAULT,
         index: int | None = None,
+        hint: Hint | None = None,
     ) -> None:
         OSError.__init__(self, errno, message)
         self.message = message
         self.copied_len = copied_len
+        self.hint = hint
         self.address = address
         self.pid = pid
         self.index = index
@@ -165,10 +225,12 @@ class AccessDeniedError(VmError, PermissionError):
         pid: int | None = None,
         copied_len: int = 0,
         errno: int = _errno.EPERM,
+        hint: Hint | None = None,
     ) -> None:
         OSError.__init__(self, errno, message)
         self.message = message
         self.copied_len = copied_len
+        self.hint = hint
         self.pid = pid
 
 
@@ -181,8 +243,10 @@ class MismatchError(VmError):
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "address")
 
-    def __init__(self, message: str, *, address: int, copied_len: int = 0) -> None:
-        super().__init__(message, copied_len=copied_len)
+    def __init__(
+        self, message: str, *, address: int, copied_len: int = 0, hint: Hint | None = None
+    ) -> None:
+        super().__init__(message, copied_len=copied_len, hint=hint)
         self.address = address
 
 
@@ -196,8 +260,10 @@ class ProcessError(ProcvmError):
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid")
 
-    def __init__(self, message: str, *, pid: int, copied_len: int = 0) -> None:
-        super().__init__(message, copied_len=copied_len)
+    def __init__(
+        self, message: str, *, pid: int, copied_len: int = 0, hint: Hint | None = None
+    ) -> None:
+        super().__init__(message, copied_len=copied_len, hint=hint)
         self.pid = pid
 
 
@@ -206,10 +272,13 @@ class _ProcessOSError(ProcessError, OSError):
 
     _errno: ClassVar[int]
 
-    def __init__(self, message: str, *, pid: int, copied_len: int = 0) -> None:
+    def __init__(
+        self, message: str, *, pid: int, copied_len: int = 0, hint: Hint | None = None
+    ) -> None:
         OSError.__init__(self, self._errno, message)
         self.message = message
         self.copied_len = copied_len
+        self.hint = hint
         self.pid = pid
 
 
@@ -239,8 +308,16 @@ class AlreadyTracedError(ProcessError):
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid", "tracer_pid")
 
-    def __init__(self, message: str, *, pid: int, tracer_pid: int, copied_len: int = 0) -> None:
-        super().__init__(message, pid=pid, copied_len=copied_len)
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int,
+        tracer_pid: int,
+        copied_len: int = 0,
+        hint: Hint | None = None,
+    ) -> None:
+        super().__init__(message, pid=pid, copied_len=copied_len, hint=hint)
         self.tracer_pid = tracer_pid
 
 
@@ -279,8 +356,16 @@ class NoSuchSymbolError(ProcvmError, LookupError):
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "reason")
 
-    def __init__(self, message: str, *, name: str, reason: str = "", copied_len: int = 0) -> None:
-        super().__init__(message, copied_len=copied_len)
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str,
+        reason: str = "",
+        copied_len: int = 0,
+        hint: Hint | None = None,
+    ) -> None:
+        super().__init__(message, copied_len=copied_len, hint=hint)
         self.name = name
         self.reason = reason
 
@@ -308,9 +393,15 @@ class AmbiguousSymbolError(ProcvmError, LookupError):
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "candidates")
 
     def __init__(
-        self, message: str, *, name: str, candidates: tuple[Candidate, ...], copied_len: int = 0
+        self,
+        message: str,
+        *,
+        name: str,
+        candidates: tuple[Candidate, ...],
+        copied_len: int = 0,
+        hint: Hint | None = None,
     ) -> None:
-        super().__init__(message, copied_len=copied_len)
+        super().__init__(message, copied_len=copied_len, hint=hint)
         self.name = name
         self.candidates = candidates
 

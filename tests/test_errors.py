@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import errno
 import inspect
 import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
@@ -13,6 +18,8 @@ import pytest
 import procvm
 from procvm import errors
 from procvm._linux.libc import errno_error
+from procvm.cli import hints
+from procvm.cli.output import message_of
 from procvm.errors import (
     AccessDeniedError,
     AddressOverflowError,
@@ -20,6 +27,7 @@ from procvm.errors import (
     AmbiguousSymbolError,
     Candidate,
     ClosedError,
+    Hint,
     InvalidArgsError,
     MalformedError,
     MismatchError,
@@ -96,6 +104,7 @@ VALUES: dict[str, Any] = {
     "tracer_pid": 99,
     "name": "g_counter",
     "reason": "it is thread-local",
+    "hint": Hint("maps", {"pid": 4242}),
     "candidates": (Candidate("a!g_counter", 0x10), Candidate("b!g_counter", 0x20)),
 }
 
@@ -132,7 +141,7 @@ def test_an_error_is_public(kind: type[ProcvmError]) -> None:
 def test_every_error_that_there_is_is_public() -> None:
     """No class of the tree hides: each is in `procvm.errors.__all__` and in `procvm.__all__`."""
     names = {kind.__name__ for kind in every_class()}
-    assert names | {"Candidate"} == set(errors.__all__)
+    assert names | {"Candidate", "Hint"} == set(errors.__all__)
     assert names <= set(procvm.__all__)
     assert {kind.__name__ for kind in TREE} <= names
 
@@ -211,6 +220,82 @@ def test_a_process_error_names_its_process() -> None:
             assert error.pid == 4242
     tracing = AlreadyTracedError("held", pid=5, tracer_pid=6)
     assert (tracing.pid, tracing.tracer_pid) == (5, 6)
+
+
+# Hints
+
+
+ROOT = Path(errors.__file__).parent
+
+
+def hints_made() -> dict[str, dict[str, set[str]]]:
+    """The names of the values given with each key of a hint, by place, wherever one is made."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "Hint"):
+                continue
+            key = node.args[0]
+            assert isinstance(key, ast.Constant), f"{path}:{node.lineno}: a key that is no literal"
+            names: set[str] = set()
+            if len(node.args) > 1:
+                names = set(ast.literal_eval(f"[{', '.join(_keys(node.args[1]))}]"))
+            found.setdefault(str(key.value), {})[f"{path}:{node.lineno}"] = names
+    return found
+
+
+def _keys(values: ast.expr) -> list[str]:
+    assert isinstance(values, ast.Dict)
+    return [ast.unparse(key) for key in values.keys if key is not None]
+
+
+@pytest.mark.parametrize(
+    "wordings", [errors.WORDINGS, hints.WORDINGS], ids=["Python", "the command"]
+)
+def test_hint_of_every_key_has_a_wording(wordings: Mapping[str, str]) -> None:
+    """A table words every key that is used and no others, with the values that are given."""
+    made = hints_made()
+    assert set(wordings) == set(made)
+    for key, places in made.items():
+        needed = {name for _, name, _, _ in Formatter().parse(wordings[key]) if name}
+        for place, names in places.items():
+            assert needed <= names, f"{place} does not give what the wording of {key!r} needs"
+
+
+def test_message_names_no_method_and_no_option() -> None:
+    """What only one front end has is a hint: no text of an error in the package names it."""
+    known = {kind.__name__ for kind in every_class()}
+    for path in sorted(ROOT.rglob("*.py")):
+        if "testing" in path.parts or "cli" in path.parts:
+            continue  # only Python code, and only the command, meets these
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in known and node.args):
+                continue
+            message = "".join(
+                str(part.value) for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)
+            )
+            found = re.findall(r"procvm\.\w+|\w+\(\)|--\w+|longest_hold|backend=", message)
+            assert not found, f"{path}:{node.lineno}: {found}"
+
+
+def test_str_of_an_error_adds_the_hint_to_its_message() -> None:
+    """The message stands alone; the text has the hint in Python's words, the command in its own."""
+    error = PageFaultError(
+        "cannot read process 7 at 0x1000: the process itself cannot read there",
+        address=0x1000,
+        pid=7,
+        copied_len=3,
+        hint=Hint("forced", {"pid": 7}),
+    )
+    assert "forced" not in error.message
+    assert "vm.forced()" in str(error)
+    assert str(error).startswith(error.message)
+    assert "copied_len=3" in str(error)
+    said = message_of(error)
+    assert "--force" in said
+    assert "procvm maps 7" in said
+    assert "forced()" not in said
+    assert ClosedError("it was closed").hint is None
 
 
 # The gate from errno

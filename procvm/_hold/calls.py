@@ -14,7 +14,12 @@ from procvm._hold.server.protocol import Op
 from procvm._live.atomics import Atomic, require_no_peer, under_hold
 from procvm._live.image import Image
 from procvm._live.memory import ProcessMemory
-from procvm.errors import ClosedError, NotTracedError, VmError
+from procvm.errors import (
+    ClosedError,
+    Hint,
+    NotTracedError,
+    VmError,
+)
 
 __all__ = ["CACHE_LEN", "STOP_TIMEOUT", "Calls"]
 
@@ -64,7 +69,8 @@ class Calls:
 
     def _open(self) -> Channel:
         if self.closed:
-            raise ClosedError(f"process {self._image.pid} was detached from; attach again")
+            pid = self._image.pid
+            raise ClosedError(f"process {pid} was detached from", hint=Hint("reopen", {"pid": pid}))
         if self._channel is None or self._channel.closed:
             self.drop()
             image = self._image

@@ -29,7 +29,13 @@ from procvm._local.buffers import copy
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._space.space import VmSpace
-from procvm.errors import NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError
+from procvm.errors import (
+    Hint,
+    NotStoppedError,
+    NotTracedError,
+    ProcvmError,
+    SharedMemoryError,
+)
 
 __all__ = [
     "LAST_BREATH_MS",
@@ -192,8 +198,9 @@ def hold_is_over(pid: int) -> NotStoppedError:
     """Returns the error of a hold that ended by itself."""
     return NotStoppedError(
         f"the hold on process {pid} is over, and the process ran on: its longest time was over, "
-        "or the tracer ended; hold it again, with a longest_hold that is long enough",
+        "or the tracer ended",
         pid=pid,
+        hint=Hint("longest_hold"),
     )
 
 
@@ -345,9 +352,9 @@ def atomic_cut_short(pid: int, reliance: Reliance) -> ProcvmError:
     if reliance.given_up:
         return NotStoppedError(
             f"the longest time of the hold on process {pid} was over in the middle of an atomic, "
-            "which took so long that the process ran on, perhaps before it was done; hold it "
-            "again, with a longest_hold that is long enough",
+            "which took so long that the process ran on, perhaps before it was done",
             pid=pid,
+            hint=Hint("longest_hold"),
         )
     return NotTracedError(
         "the tracer process has ended, and so has the hold, perhaps before the atomic was done",

@@ -21,7 +21,12 @@ from procvm._hold.client import open_channel
 from procvm._hold.server.protocol import Op
 from procvm._hold.tracee import LONGEST_HOLD, Tracee
 from procvm._live.image import open_image
-from procvm.errors import NotStoppedError, ProcessExitedError, UnsupportedError
+from procvm.errors import (
+    Hint,
+    NotStoppedError,
+    ProcessExitedError,
+    UnsupportedError,
+)
 
 __all__ = ["attach", "spawn"]
 
@@ -53,7 +58,7 @@ def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
     tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
     try:
         if pid == os.getpid():
-            raise UnsupportedError("a tool can not hold itself; procvm.open reads and writes it")
+            raise UnsupportedError("a process cannot hold itself", hint=Hint("open"))
         tracee.stop()
         _resume(tracee)
     except BaseException:

@@ -24,6 +24,7 @@ from procvm._live.process import Process
 from procvm._saved.facts import Facts, Thread
 from procvm._space.space import VmSpace
 from procvm.errors import (
+    Hint,
     NotStoppedError,
     ProcessExitedError,
     ProcvmError,
@@ -149,9 +150,9 @@ class Tracee(Process):
             yield
             if begun is None or not begun.lasts:
                 raise NotStoppedError(
-                    f"process {self.pid} ran on before all was copied: give attach a longest_hold "
-                    "that is long enough, or ask for fewer ranges",
+                    f"process {self.pid} ran on before all was copied",
                     pid=self.pid,
+                    hint=Hint("longest_hold"),
                 )
 
     def _facts(self) -> Facts:

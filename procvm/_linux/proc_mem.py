@@ -21,7 +21,7 @@ from procvm._base.perms import READ
 from procvm._linux.libc import TRANSIENT, Function, call, libc
 from procvm._linux.proc_maps import VmaRange, vma_at
 from procvm._local.buffers import pin
-from procvm.errors import ClosedError, VmError
+from procvm.errors import ClosedError, Hint, VmError
 
 __all__ = ["ProcMem"]
 
@@ -197,7 +197,9 @@ class ProcMem(Closing):
         if code == errno.EIO:
             return None
         if self.mem.closed:
-            raise ClosedError(f"process {self._pid} was closed; open it again")
+            raise ClosedError(
+                f"process {self._pid} was closed", hint=Hint("reopen", {"pid": self._pid})
+            )
         # Not by the gate: an ESRCH here would say that the process has ended, and
         # this descriptor says that by an empty answer.
         raise VmError(

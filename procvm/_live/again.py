@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 from procvm._live.identity import Identity, require_same
 from procvm._live.image import Image, open_image
-from procvm.errors import NoSuchProcessError, ProcessExecedError, ProcessExitedError
+from procvm.errors import (
+    Hint,
+    NoSuchProcessError,
+    ProcessExecedError,
+    ProcessExitedError,
+)
 
 __all__ = ["Pickled", "open_again"]
 
@@ -65,7 +70,9 @@ def _open(pickled: Pickled) -> Image:
         image.prove()
         if image.token != pickled.token:
             raise ProcessExecedError(
-                f"process {pid} runs another program than the one that was opened", pid=pid
+                f"process {pid} runs another program than the one that was opened",
+                pid=pid,
+                hint=Hint("reopen", {"pid": pid}),
             )
     except BaseException:
         image.close()

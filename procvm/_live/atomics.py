@@ -15,7 +15,7 @@ from procvm._linux.proc_maps import VmaEntry, VmaRange, entry_at
 from procvm._linux.shared import map_page
 from procvm._local import atomics, buffers
 from procvm._local.buffers import Scratch
-from procvm.errors import SharedMemoryError
+from procvm.errors import Hint, SharedMemoryError
 
 if TYPE_CHECKING:
     from procvm._live.memory import ProcessMemory
@@ -90,8 +90,9 @@ def on_shared(memory: ProcessMemory, what: Atomic) -> bytes:
     pid = memory.image.pid
     if memory.is_forced:
         raise SharedMemoryError(
-            f"the memory at {what.address:#x} of process {pid} is shared: protections of shared "
-            "memory can not be ignored; use the space itself, not forced()"
+            f"cannot access the memory at {what.address:#x} of process {pid} atomically: it is "
+            "shared, and the protections of shared memory cannot be ignored",
+            hint=Hint("unforced"),
         )
     entry = vma_of_atomic(memory, what, entry_at)
     page = map_page(pid, entry, what.address, writable=what.expected is not None)

@@ -34,6 +34,7 @@ from procvm._saved.facts import Facts
 from procvm._symbols.core_notes import MACHINES
 from procvm.errors import (
     ClosedError,
+    Hint,
     ProcessExecedError,
     ProcessExitedError,
     ProcvmError,
@@ -131,9 +132,9 @@ class Image:
         files = self.files
         if files is None:
             raise ClosedError(
-                f"process {self.pid} was closed (or belongs to the process that forked this one); "
-                "open it again",
+                f"process {self.pid} was closed (or belongs to the process that forked this one)",
                 copied_len=copied_len,
+                hint=Hint("reopen", {"pid": self.pid}),
             )
         return files
 
@@ -146,7 +147,9 @@ class Image:
         pidfd = self.pidfd
         if pidfd is None:
             self.open_files()
-            raise ClosedError(f"process {self.pid} was closed; open it again")
+            raise ClosedError(
+                f"process {self.pid} was closed", hint=Hint("reopen", {"pid": self.pid})
+            )
         return pidfd
 
     def warn_if_dropped(self, text: str) -> None:
@@ -456,8 +459,9 @@ class Image:
 
     def _execed(self, copied_len: int) -> ProcvmError:
         return ProcessExecedError(
-            f"process {self.pid} runs another program now; open it again to reach that one",
+            f"process {self.pid} runs another program now",
             pid=self.pid,
+            hint=Hint("reopen", {"pid": self.pid}),
             copied_len=copied_len,
         )
 

@@ -27,6 +27,7 @@ from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm.errors import (
     AccessDeniedError,
+    Hint,
     NotTracedError,
     PageFaultError,
     ProcvmError,
@@ -280,11 +281,12 @@ class ProcessMemory(UserMemory):
         self.image.verify(copied_len)
         return PageFaultError(
             f"process {self.image.pid} has shared memory at {address:#x} of which it never used "
-            "this page, and whether another process did cannot be seen from here: run the tool "
-            "with CAP_CHECKPOINT_RESTORE, or read it by read_bytes, which allocates the page",
+            "this page, and whether another process did cannot be seen without "
+            "CAP_CHECKPOINT_RESTORE",
             address=address,
             pid=self.image.pid,
             copied_len=copied_len,
+            hint=Hint("read_bytes"),
         )
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
@@ -413,16 +415,18 @@ class ProcessMemory(UserMemory):
         self.image.verify(done)
         self.image.prove(done)
         if self._forced:
-            advice = "nothing is mapped there, or not even a debugger may"
+            why, hint = "the address is not mapped, or not even a debugger may access it", None
         elif not self._is_mapped(address):
-            advice = "nothing is mapped there; see maps()"
+            why, hint = "the address is not mapped", Hint("maps", {"pid": self.image.pid})
         else:
-            advice = f"the target itself can not {verb} there; see maps(), or forced() to override"
+            why = f"the process itself cannot {verb} there"
+            hint = Hint("forced", {"pid": self.image.pid})
         return PageFaultError(
-            f"process {self.image.pid} has no page to {verb} at {address:#x}: {advice}",
+            f"cannot {verb} process {self.image.pid} at {address:#x}: {why}",
             address=address,
             pid=self.image.pid,
             copied_len=done,
+            hint=hint,
         )
 
     def _is_mapped(self, address: int) -> bool:
@@ -465,8 +469,9 @@ class ProcessMemory(UserMemory):
         if self._holder is None:
             raise NotTracedError(
                 f"process {self.image.pid} was opened without tracing, and an atomic on private "
-                "memory needs its threads held still; use procvm.attach",
+                "memory needs its threads stopped",
                 pid=self.image.pid,
+                hint=Hint("attach"),
             )
         return self._holder.atomic(self, what)
 

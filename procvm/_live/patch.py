@@ -16,6 +16,7 @@ from procvm._mm.local import OwnMemory
 from procvm._saved.diff import Run, without
 from procvm._space.space import VmSpace
 from procvm.errors import (
+    Hint,
     InvalidArgsError,
     MismatchError,
     NotStoppedError,
@@ -149,9 +150,9 @@ class Patch(Closing):
             return None
         pid = self._vm.memory.pid
         return NotStoppedError(
-            f"the hold on process {pid} ended before all sites were {what}: give attach a "
-            "longest_hold that is long enough",
+            f"the hold on process {pid} ended before all sites were {what}",
             pid=pid,
+            hint=Hint("longest_hold"),
         )
 
     def _warn_if_dropped(self) -> None:

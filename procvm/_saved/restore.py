@@ -16,7 +16,12 @@ from procvm._saved.diff import looks, pairs_in, part_of, runs_of, zeros
 from procvm._saved.saved_memory import KeptMemory
 from procvm._space.search import add_range
 from procvm._space.walk import common
-from procvm.errors import NotStoppedError, PageFaultError, ProcvmError
+from procvm.errors import (
+    Hint,
+    NotStoppedError,
+    PageFaultError,
+    ProcvmError,
+)
 
 __all__ = ["restore"]
 
@@ -152,10 +157,11 @@ class _Restore:
         byte = Scratch(1)
         self._memory.read(self._kept.pieces()[0].start, byte.address, 1)
         raise NotStoppedError(
-            f"the hold on process {self._memory.pid} ended before all was restored; what was not "
-            "restored is as the target has it: give attach a longest_hold that is long enough",
+            f"the hold on process {self._memory.pid} ended before all was restored; the bytes "
+            "that were not restored are as the target has them",
             pid=self._memory.pid,
             copied_len=self.done,
+            hint=Hint("longest_hold"),
         )
 
 

@@ -27,7 +27,7 @@ from procvm._space.walk import Part, parts, read_extents
 from procvm._symbols.core_notes import fault_address_of, native_registers
 from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
-from procvm.errors import NotStoppedError, NotTracedError
+from procvm.errors import Hint, NotStoppedError, NotTracedError
 
 __all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
 
@@ -163,9 +163,9 @@ class Snapshot(VmSpace, Mapped, Closing):
             tid = self._facts.threads[0].tid if self._facts.threads else self.pid
         if as_int(tid, "tid") not in known:
             raise NotStoppedError(
-                f"the registers of thread {tid} are not known: a snapshot has those of a process "
-                "that was held, or of a core file",
+                f"the snapshot of process {self.pid} has no registers of thread {tid}",
                 pid=self.pid,
+                hint=Hint("held_snapshot"),
             )
         return dict(known[tid])
 
@@ -203,8 +203,9 @@ class Snapshot(VmSpace, Mapped, Closing):
         space = to or self._origin
         if space is None:
             raise NotTracedError(
-                f"a core file of process {self.pid} knows no process: give restore the vm of one",
+                f"the core file of process {self.pid} does not know a live process to write to",
                 pid=self.pid,
+                hint=Hint("restore_to"),
             )
         return restore(self._kept, space.forced().memory)
 

@@ -130,6 +130,7 @@ def _at_index(error: PageFaultError, index: int, address: int, size: int) -> Pag
         errno=error.errno or 0,
         copied_len=index * size + error.copied_len,
         index=index,
+        hint=error.hint,
     )
 
 

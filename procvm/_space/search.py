@@ -21,7 +21,7 @@ from procvm._mm.memory import Region, UserMemory
 from procvm._space.hits import Hits
 from procvm._space.patterns import Needle
 from procvm._space.walk import clipped, read_extents
-from procvm.errors import UnsupportedError
+from procvm.errors import Hint, UnsupportedError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -215,7 +215,9 @@ def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, i
     want = int(need)
     regions: list[Region] | None = memory.regions()
     if regions is None:
-        raise UnsupportedError("it is not known what is mapped here; give ranges")
+        raise UnsupportedError(
+            "this memory does not tell which of its addresses are mapped", hint=Hint("ranges")
+        )
     return _merged(
         (region.start, region.end)
         for region in regions

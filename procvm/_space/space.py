@@ -36,7 +36,12 @@ from procvm._space.search import (
 from procvm._space.stream import copy_to, read_by_threads
 from procvm._space.texts import Text, bytes_of_text, strings_in
 from procvm._space.view import is_overlay, view_of_kind
-from procvm.errors import AccessDeniedError, InvalidArgsError, ProcvmError
+from procvm.errors import (
+    AccessDeniedError,
+    Hint,
+    InvalidArgsError,
+    ProcvmError,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -600,10 +605,7 @@ class VmSpace(VmIo, VmIoFill):
             done += n
         if max_len == 0:
             return b""
-        raise InvalidArgsError(
-            f"no NUL in the {max_len} bytes at {vaddr:#x}; give a larger max_len, "
-            "or read_bytes if it is not a string"
-        )
+        raise InvalidArgsError(f"no NUL in the {max_len} bytes at {vaddr:#x}", hint=Hint("max_len"))
 
     def _atomic_at(self, vaddr: int, pod: PodAtomic[T]) -> int:
         size = atomic_pod(pod).size

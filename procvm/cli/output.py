@@ -14,6 +14,7 @@ import click
 
 from procvm._base.text import shown
 from procvm.cli.exits import FAULT, PIPE_CLOSED
+from procvm.cli.hints import WORDINGS
 from procvm.errors import PageFaultError, ProcvmError
 
 __all__ = [
@@ -60,14 +61,8 @@ class InterruptedByUserError(Exception):
 
 
 def message_of(error: ProcvmError) -> str:
-    """Returns what an error of the library says, its methods said as what a person can type."""
-    message = str(error)
-    for method, words in _WORDS.items():
-        message = message.replace(method, words)
-    return message
-
-
-_WORDS = {"forced()": "--force", "maps()": "procvm maps", "procvm.open": "procvm read"}
+    """Returns an error of the library as text, its hint in the words of the command."""
+    return error.worded(WORDINGS)
 
 
 def tell(message: str) -> None:

@@ -783,7 +783,7 @@ def test_ranges_out_of_user_space_are_refused() -> None:
 
 def test_where_it_is_not_known_what_is_mapped_ranges_are_needed() -> None:
     """The error says so."""
-    with pytest.raises(procvm.UnsupportedError, match="give ranges"):
+    with pytest.raises(procvm.UnsupportedError, match="give the ranges"):
         VmSpace(Bytes(bytes(16))).scan(u32)
 
 

@@ -19,7 +19,7 @@ from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.libc import REFUSALS, TRANSIENT, call, libc
 from procvm._local.buffers import Scratch
-from procvm.errors import ProcessExecedError, ProcessExitedError
+from procvm.errors import Hint, ProcessExecedError, ProcessExitedError
 
 __all__ = ["Program", "Proof"]
 
@@ -164,8 +164,9 @@ class Proof:
     def execed(self) -> ProcessExecedError:
         """Returns the error that says that the process runs another program."""
         return ProcessExecedError(
-            f"process {self.pid} runs another program now; open it again to reach that one",
+            f"process {self.pid} runs another program now",
             pid=self.pid,
+            hint=Hint("reopen", {"pid": self.pid}),
         )
 
 

@@ -32,6 +32,7 @@ from procvm._live.atomics import require_no_peer
 from procvm._local.buffers import Scratch
 from procvm.errors import (
     AlreadyTracedError,
+    Hint,
     NoSuchProcessError,
     NotStoppedError,
     ProcessExitedError,
@@ -362,10 +363,10 @@ class Worker:
         while not (self._locked or self._lock.acquire(timeout=0.01)):
             if time.monotonic() > deadline or self._given_up():
                 raise AlreadyTracedError(
-                    f"process {self.pid} is held by another Tracee of this tool; use that "
-                    "one, or end its hold",
+                    f"process {self.pid} is held by another tracee object of this process",
                     pid=self.pid,
                     tracer_pid=os.getpid(),
+                    hint=Hint("other_tracee"),
                 )
         self._locked = True
 
@@ -387,8 +388,8 @@ class Worker:
                 raise Gone
             self._proof.require_process()
             raise NotStoppedError(
-                f"process {self.pid} is not stopped by stop(): it never was, every stop() has had "
-                "its resume(), or the longest time of the hold was over",
+                f"process {self.pid} is not stopped: it never was, every stop has had its resume, "
+                "or the longest time of the hold was over",
                 pid=self.pid,
             )
         self._explicit -= 1
@@ -456,9 +457,7 @@ class Worker:
         if self._died:
             raise Gone
         self._proof.require_process()
-        raise NotStoppedError(
-            f"process {self.pid} runs; stop() it first, or hold it with stopped()", pid=self.pid
-        )
+        raise NotStoppedError(f"process {self.pid} is not stopped", pid=self.pid, hint=Hint("stop"))
 
     def _require_program(self) -> None:
         """Refuses to act on the program that replaced the one that was opened, in a hold."""

@@ -241,7 +241,7 @@ class _Change:
                 return self._said(tracee, pod.to_bytes(found), is_done=is_done, is_atomic=True)
             self._require_private(tracee)
         except SharedMemoryError as error:
-            return self._compare(tracee, vm, str(error))
+            return self._compare(tracee, vm, message_of(error))
         with tracee.stopped() as hold:
             space = hold.vm.forced() if self._force else hold.vm
             found_bytes = space.read_bytes(self._at, len(old))
