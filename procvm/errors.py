@@ -11,6 +11,7 @@
     │  └─ MismatchError                             .address
     ├─ ProcessError             .pid .copied_len
     │  ├─ NoSuchProcessError     (ProcessLookupError)
+    │  ├─ AmbiguousNameError     (LookupError)      .name .candidates
     │  ├─ ProcessExitedError
     │  ├─ ProcessExecedError
     │  ├─ AlreadyTracedError     .tracer_pid
@@ -42,6 +43,7 @@ __all__ = [
     "AccessDeniedError",
     "AddressOverflowError",
     "AlreadyTracedError",
+    "AmbiguousNameError",
     "AmbiguousSymbolError",
     "Candidate",
     "ClosedError",
@@ -54,6 +56,7 @@ __all__ = [
     "NotStoppedError",
     "NotTracedError",
     "PageFaultError",
+    "ProcessCandidate",
     "ProcessError",
     "ProcessExecedError",
     "ProcessExitedError",
@@ -96,6 +99,8 @@ WORDINGS: Mapping[str, str] = MappingProxyType(
         "max_len": "give a larger max_len, or use read_bytes() if it is not a string",
         "open": "procvm.open(pid) reads and writes it without a hold",
         "other_tracee": "use that Tracee, or end its hold",
+        "pid_as_int": "give a pid as an int: {pid}",
+        "processes": "psutil or ps lists the processes",
         "ranges": "give the ranges to look in as ranges=",
         "read_bytes": "vm.read_bytes() reads the page, and so allocates it",
         "reopen": "open or attach to process {pid} again",
@@ -286,6 +291,46 @@ class NoSuchProcessError(_ProcessOSError, ProcessLookupError):
     """No process has this pid (or it is the id of a thread)."""
 
     _errno = _errno.ESRCH
+
+
+class ProcessCandidate(NamedTuple):
+    """One of several processes that have the same name.
+
+    Attributes:
+        pid: Its pid.
+        name: Its comm, printable.
+        command: Its command line, printable; empty if it has none.
+    """
+
+    pid: int
+    name: str
+    command: str
+
+
+class AmbiguousNameError(ProcessError, LookupError):
+    """Several processes have the name; none of them was opened.
+
+    Attributes:
+        pid: 0: the error is about no single process.
+        name: The name that was given.
+        candidates: The processes that have it, sorted by pid.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid", "name", "candidates")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str,
+        candidates: tuple[ProcessCandidate, ...],
+        pid: int = 0,
+        copied_len: int = 0,
+        hint: Hint | None = None,
+    ) -> None:
+        super().__init__(message, pid=pid, copied_len=copied_len, hint=hint)
+        self.name = name
+        self.candidates = candidates
 
 
 class ProcessExitedError(ProcessError):

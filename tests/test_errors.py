@@ -24,6 +24,7 @@ from procvm.errors import (
     AccessDeniedError,
     AddressOverflowError,
     AlreadyTracedError,
+    AmbiguousNameError,
     AmbiguousSymbolError,
     Candidate,
     ClosedError,
@@ -55,6 +56,7 @@ TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     MismatchError: (VmError,),
     ProcessError: (ProcvmError,),
     NoSuchProcessError: (ProcessError, ProcessLookupError),
+    AmbiguousNameError: (ProcessError, LookupError),
     ProcessExitedError: (ProcessError,),
     ProcessExecedError: (ProcessError,),
     AlreadyTracedError: (ProcessError,),
@@ -141,7 +143,7 @@ def test_an_error_is_public(kind: type[ProcvmError]) -> None:
 def test_every_error_that_there_is_is_public() -> None:
     """No class of the tree hides: each is in `procvm.errors.__all__` and in `procvm.__all__`."""
     names = {kind.__name__ for kind in every_class()}
-    assert names | {"Candidate", "Hint"} == set(errors.__all__)
+    assert names | {"Candidate", "Hint", "ProcessCandidate"} == set(errors.__all__)
     assert names <= set(procvm.__all__)
     assert {kind.__name__ for kind in TREE} <= names
 

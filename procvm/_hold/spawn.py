@@ -14,19 +14,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, TypeAlias, cast
 
-from procvm._base.address import as_int, as_timeout
+from procvm._base.address import as_timeout
 from procvm._base.fd import Fd
 from procvm._hold.calls import Calls
 from procvm._hold.client import open_channel
 from procvm._hold.server.protocol import Op
 from procvm._hold.tracee import LONGEST_HOLD, Tracee
 from procvm._live.image import open_image
-from procvm.errors import (
-    Hint,
-    NotStoppedError,
-    ProcessExitedError,
-    UnsupportedError,
-)
+from procvm._live.naming import open_target
+from procvm.errors import Hint, NotStoppedError, ProcessExitedError, UnsupportedError
 
 __all__ = ["attach", "spawn"]
 
@@ -37,27 +33,28 @@ File: TypeAlias = int | IO[bytes] | None
 Arg: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
-def attach(pid: int, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
+def attach(target: int | str, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
     """Opens a live process so that it can be held; it runs on, untraced, between holds.
 
     It is held once, for an instant, to see that it can be.
 
     Args:
-        pid: Its pid.
+        target: Its pid or its name, as `procvm.open` takes it.
         longest_hold: Seconds after which a hold ends by itself; None for never.
 
     Raises:
-        NoSuchProcessError: No process has the pid.
+        NoSuchProcessError: No process has the pid or the name.
+        AmbiguousNameError: Several processes have the name.
         ProcessExitedError: It has ended.
         AlreadyTracedError: Another process traces it; `procvm.open` still works.
         AccessDeniedError: It may not be traced; the message names the cause.
         StopTimeoutError: It could not be stopped for now.
     """
     longest_hold = as_timeout(longest_hold, "longest_hold")
-    image = open_image(as_int(pid, "pid"))
+    image = open_target(target)
     tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
     try:
-        if pid == os.getpid():
+        if image.pid == os.getpid():
             raise UnsupportedError("a process cannot hold itself", hint=Hint("open"))
         tracee.stop()
         _resume(tracee)

@@ -16,7 +16,6 @@ from procvm._hold.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm._hold.event import Event
 from procvm._hold.held import LAST_BREATH_MS, Grip, Held, HeldMemory
 from procvm._hold.server.protocol import SETTLE_TIME, Op
-from procvm._linux import procfs
 from procvm._linux.libc import errno_error
 from procvm._linux.pidfd import ended
 from procvm._live.image import Image
@@ -171,21 +170,6 @@ class Tracee(Process):
     def is_stopped(self) -> bool:
         """Returns whether the target is held (not: whether a signal stopped it)."""
         return bool(self._calls.request(Op.IS_STOPPED))
-
-    def threads(self) -> list[Thread]:
-        """Returns its threads, as they are now.
-
-        Raises:
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now.
-        """
-        self._image.open_files()
-        found = procfs.threads(self.pid)
-        # Listed by the number: they are of this process if that is still there.
-        self._image.prove()
-        if not found:
-            raise self._image.gone()
-        return [Thread(*fields) for fields in found]
 
     def registers(self, tid: int | None = None) -> dict[str, int]:
         """Returns the general registers of a held thread, by the kernel's names.

@@ -27,6 +27,7 @@ __all__ = [
     "read_status",
     "read_text",
     "require_own_proc",
+    "stack_pointer",
     "task_has_memory",
     "task_with_memory",
     "thread_ids",
@@ -222,6 +223,18 @@ def threads(pid: int) -> list[tuple[int, bytes, str]]:
             fields = parse_stat(data)
             found.append((tid, fields[1], fields[2].decode("ascii", "replace")))
     return found
+
+
+def stack_pointer(pid: int, tid: int) -> int | None:
+    """Returns the stack pointer of a thread that sleeps or is stopped; None where it is not known.
+
+    The kernel does not tell it of a thread that runs, nor to a reader that may not trace it.
+
+    Source:
+        /proc/PID/task/TID/syscall, proc_pid_syscall(5): the last field but one.
+    """
+    fields = (read_bytes(f"/proc/{pid}/task/{tid}/syscall") or b"").split()
+    return int(fields[-2], 16) if len(fields) > 2 else None
 
 
 def pids() -> list[int]:

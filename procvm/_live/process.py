@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal, NoReturn, cast
 
-from procvm._base.address import PAGE_SIZE, as_address, as_int, as_timeout
+from procvm._base.address import PAGE_SIZE, as_address, as_timeout
 from procvm._base.atomic_file import new_file
 from procvm._base.closing import Closing
 from procvm._linux import pidfd as _pidfd
@@ -19,11 +19,13 @@ from procvm._linux.pidfd import ended
 from procvm._linux.proc_maps import entry_at
 from procvm._linux.procfs import AT_ENTRY, has_memory, parse_auxv
 from procvm._live.atomics import Holder
-from procvm._live.image import Image, open_image
+from procvm._live.image import Image
 from procvm._live.memory import Holding, ProcessMemory
+from procvm._live.naming import open_target
 from procvm._live.patch import Patch, Unchanged
+from procvm._live.threads import threads_of
 from procvm._local.buffers import Buffer
-from procvm._saved.facts import Facts, names_of_program
+from procvm._saved.facts import Facts, Thread, names_of_program
 from procvm._saved.snapshot import Snapshot, take_snapshot, write_core
 from procvm._space.maps import Maps, Vma, vma_of
 from procvm._space.search import ranges_of
@@ -118,6 +120,16 @@ class Process(Mapped, Closing):
         address = as_address(address)
         found = self._image.ask(lambda maps: entry_at(maps, address), "asking for a mapping")
         return None if found is None else vma_of(found)
+
+    def threads(self) -> list[Thread]:
+        """Returns its threads as they are now, sorted by tid, each with its stack if known.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+            ClosedError: The process was closed.
+        """
+        return threads_of(self._image)
 
     def snapshot(
         self,
@@ -373,24 +385,27 @@ def _ms_until(deadline: float) -> int:
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
 
 
-def open_process(pid: int, *, backend: Literal["auto", "mem"] = "auto") -> Process:
-    """Opens a live process without tracing it: it is never stopped.
+def open_process(target: int | str, *, backend: Literal["auto", "mem"] = "auto") -> Process:
+    """Opens a live process without tracing it: the process is never stopped.
 
     Args:
-        pid: Its pid.
-        backend: What reads go by. ``"auto"`` is process_vm_readv with
-            /proc/PID/mem where that is refused; ``"mem"`` is /proc/PID/mem
-            alone, which answers with a fault where a page may never come
-            (userfaultfd) and the other would block. The results are the same.
+        target: The process's pid; or its name, which is its comm, or the base name of its
+            executable or of its argv[0]. A name never means the tool itself.
+        backend: The system call that serves reads. ``"auto"`` is process_vm_readv, with
+            /proc/PID/mem where that is refused. ``"mem"`` is /proc/PID/mem alone, which fails
+            with a page fault at a page that may never be filled (userfaultfd); process_vm_readv
+            would block there. Both give the same results.
 
     Raises:
-        NoSuchProcessError: No process has the pid.
-        ProcessExitedError: It has ended and waits to be reaped.
-        AccessDeniedError: Something does not allow it; the message names it.
-        UnsupportedError: /proc is missing or that of another pid namespace.
-        TypeError: `pid` is not an int.
+        NoSuchProcessError: No process has the pid or the name.
+        AmbiguousNameError: Several processes have the name.
+        ProcessExitedError: The process is a zombie.
+        AccessDeniedError: The kernel or a security policy denies the access; the message says
+            which.
+        UnsupportedError: /proc is not mounted, or belongs to another pid namespace.
+        TypeError: `target` is neither an int nor a str.
+        ValueError: `target` is empty, or `backend` is neither ``"auto"`` nor ``"mem"``.
     """
-    number = as_int(pid, "pid")
     if backend not in ("auto", "mem"):
         raise ValueError(f"backend {backend!r}: give 'auto' or 'mem'")
-    return Process(open_image(number, by_calls=backend != "mem"))
+    return Process(open_target(target, by_calls=backend != "mem"))

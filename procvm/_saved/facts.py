@@ -26,11 +26,15 @@ class Thread(NamedTuple):
         name: Its name; any bytes.
         state: As /proc tells it: R runs, S and D sleep, t is held, T is stopped
             by a signal, Z has ended. Empty in a core file, which does not say.
+        stack: The first address and the end (exclusive) of the mapping that its stack lies in;
+            None where it is not known: of a thread other than the leader that runs just now, and
+            in a core file.
     """
 
     tid: int
     name: bytes
     state: str
+    stack: tuple[int, int] | None = None
 
 
 class Facts(NamedTuple):

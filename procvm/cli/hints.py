@@ -17,6 +17,8 @@ WORDINGS: Mapping[str, str] = MappingProxyType(
         "max_len": "procvm hexdump shows the bytes if it is not a string",
         "open": "procvm read and procvm write do not hold it",
         "other_tracee": "end the other hold first",
+        "pid_as_int": "procvm ps lists the processes",
+        "processes": "procvm ps lists them",
         "ranges": "name a mapping with --in",
         "read_bytes": "procvm read reads the page, and so allocates it",
         "reopen": "run the command again",

@@ -5,27 +5,26 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 import procvm
 from procvm._base.text import printable
-from procvm._linux import procfs
+from procvm._linux.processes import NamedProcess, processes, processes_called
+from procvm._live.naming import the_process
 from procvm._symbols.mapped import Mapped
 from procvm.cli.param import Param
-from procvm.errors import InvalidArgsError, NoSuchProcessError
+from procvm.errors import AmbiguousNameError, InvalidArgsError, NoSuchProcessError
 
 __all__ = [
     "AmbiguousError",
-    "Named",
     "TargetParam",
     "address_in",
     "name_of",
     "open_process",
     "open_target",
     "pid_of",
-    "processes",
 ]
 
 T = TypeVar("T")
@@ -41,49 +40,6 @@ class AmbiguousError(click.UsageError):
     def __init__(self, message: str, choices: list[str]) -> None:
         super().__init__(message)
         self.choices = choices
-
-
-class Named(NamedTuple):
-    """A process by its names.
-
-    Attributes:
-        pid: Its pid.
-        comm: What the kernel calls it.
-        argv: Its command line; empty for a kernel thread.
-    """
-
-    pid: int
-    comm: bytes
-    argv: list[bytes]
-
-    @property
-    def program(self) -> bytes:
-        """The last part of the first word of its command line."""
-        return os.path.basename(self.argv[0]) if self.argv else b""
-
-    @property
-    def command(self) -> str:
-        """Its command line, printable; empty if it has none."""
-        return printable(b" ".join(self.argv))
-
-    def is_called(self, name: str) -> bool:
-        """Returns whether this is one of its names, in full."""
-        return os.fsencode(name) in (self.comm, self.program)
-
-    def __str__(self) -> str:
-        return f"{self.pid:<8} {self.command or printable(self.comm)}"
-
-
-def processes() -> list[Named]:
-    """Returns all processes that /proc shows, but for this one, by their pids."""
-    found: list[Named] = []
-    for pid in sorted(procfs.pids()):
-        stat = procfs.read_stat(pid)
-        if stat is not None and pid != os.getpid():
-            line = procfs.read_bytes(f"/proc/{pid}/cmdline") or b""
-            argv = line.removesuffix(b"\0").split(b"\0") if line else []
-            found.append(Named(pid, stat[1], argv))
-    return found
 
 
 def pid_of(text: str) -> int:
@@ -107,23 +63,20 @@ def pid_of(text: str) -> int:
     return _one(text, found)
 
 
-def _called(name: str) -> list[Named]:
+def _called(name: str) -> list[NamedProcess]:
     if not name:
         raise click.UsageError("an empty PID: give a number, or the name of a process")
-    return [process for process in processes() if process.is_called(name)]
+    return processes_called(name)
 
 
-def _one(name: str, found: list[Named]) -> int:
-    if not found:
-        raise NoSuchProcessError(
-            f"no process is called {printable(name)}; procvm ps lists them", pid=0
-        )
-    if len(found) > 1:
+def _one(name: str, found: list[NamedProcess]) -> int:
+    try:
+        return the_process(name, found).pid
+    except AmbiguousNameError as error:
         raise AmbiguousError(
-            f"{len(found)} processes are called {printable(name)}; give a pid:",
+            f"{len(error.candidates)} processes are called {printable(name)}; give a pid:",
             [str(process) for process in found],
-        )
-    return found[0].pid
+        ) from None
 
 
 def open_process(text: str) -> procvm.Process:

@@ -28,6 +28,7 @@ CODES = {
     "ProcessExitedError": 4,
     "ProcessExecedError": 4,
     "AlreadyTracedError": 3,
+    "AmbiguousNameError": 2,
     "NotTracedError": 2,
     "NotStoppedError": 5,
     "StopTimeoutError": 5,

@@ -12,10 +12,11 @@ import procvm
 from procvm import Kind, Vma
 from procvm._base.hexrows import address_text
 from procvm._base.text import printable, size_text
+from procvm._linux.processes import NamedProcess, processes
 from procvm.cli.declare import command, missing, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.output import Output
-from procvm.cli.target import Named, open_target, processes, said_of
+from procvm.cli.target import open_target, said_of
 
 __all__ = ["maps", "ps"]
 
@@ -69,7 +70,7 @@ def _rows(wanted: str | None, *, show_all: bool) -> Iterator[dict[str, Any]]:
         }
 
 
-def _has(named: Named, wanted: str | None) -> bool:
+def _has(named: NamedProcess, wanted: str | None) -> bool:
     if wanted is None:
         return True
     part = os.fsencode(wanted).lower()
