@@ -28,7 +28,7 @@ from procvm._local.buffers import Buffer
 from procvm._saved.facts import Facts, Thread, names_of_program
 from procvm._saved.snapshot import Snapshot, take_snapshot, write_core
 from procvm._space.maps import Maps, Vma, vma_of
-from procvm._space.search import ranges_of
+from procvm._space.ranges import ranges_of
 from procvm._space.space import VmSpace
 from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped

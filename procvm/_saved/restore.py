@@ -14,7 +14,7 @@ from procvm._local.find import same
 from procvm._mm.memory import UserMemory
 from procvm._saved.diff import looks, pairs_in, part_of, runs_of, zeros
 from procvm._saved.saved_memory import KeptMemory
-from procvm._space.search import add_range
+from procvm._space.ranges import add_range
 from procvm._space.walk import common
 from procvm.errors import (
     Hint,

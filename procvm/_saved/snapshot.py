@@ -21,7 +21,7 @@ from procvm._saved.facts import Facts, Thread, names_of_program
 from procvm._saved.restore import restore
 from procvm._saved.saved_memory import KeptMemory, Piece
 from procvm._space.maps import Maps, Vma
-from procvm._space.search import add_range, ranges_of
+from procvm._space.ranges import add_range, ranges_of
 from procvm._space.space import VmSpace
 from procvm._space.walk import Part, parts, read_extents
 from procvm._symbols.core_notes import fault_address_of, native_registers

@@ -35,40 +35,49 @@ _ZEROS_LEN = 1 << 20
 
 
 class Hit(int):
-    """The address of a match of an expression, or of one of several needles.
+    """The address of a hit of `VmSpace.search`: an int that says what was found there.
 
     Attributes:
-        needle: Which one, counted from 0.
-        end: One past its last byte; for a rule one past the longest match.
+        needle: Which of several needles was found, counted from 0.
+        match: The bytes that were found, as they were when the search read them.
     """
 
-    needle: int
-    end: int
+    needle: int = 0
+    match: bytes = b""
 
-    def __new__(cls, address: int, needle: int = 0, end: int | None = None) -> Hit:
-        """Makes one."""
+    def __new__(cls, address: int, needle: int = 0, match: bytes = b"") -> Hit:
+        """Makes a hit."""
         hit = super().__new__(cls, address)
         hit.needle = needle
-        hit.end = address if end is None else end
+        hit.match = match
         return hit
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Hit, (int(self), self.needle, self.end)
+    @property
+    def end(self) -> int:
+        """One past the last address of the match."""
+        return int(self) + len(self.match)
+
+    def __reduce__(self) -> tuple[type[Hit], tuple[int, int, bytes]]:
+        return Hit, (int(self), self.needle, self.match)
 
 
 class Needle(ABC):
     """Something to look for.
 
     Attributes:
-        before: Bytes before a place that decide with it.
-        after: Bytes behind the first one that do.
-        stride: Words that `find_between` gives of a hit: 1 its address, 2 its end as well, 3 the
+        before: Bytes before a place that decide whether it is a hit.
+        after: Bytes after the first byte of a place that decide whether it is a hit.
+        stride: Words of `find_between` for each hit: 1 the address, 2 the end as well, 3 the
             address, the number of the needle, the end.
+        is_disjoint: Whether no hit may begin inside another hit.
+        literal: The bytes of every hit, where these are always the same, else None.
     """
 
     before: int = 0
     after: int = 0
     stride: int = 1
+    is_disjoint: bool = False
+    literal: bytes | None = None
 
     @abstractmethod
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
@@ -110,6 +119,7 @@ class _Bytes(Needle):
         self._pattern = pattern_of(values, masks)
         self._align = align
         self.after = len(values) - 1
+        self.literal = values if masks.count(0xFF) == len(masks) else None
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
         return _aligned(find_all(view, address, self._pattern), base, self._align)
@@ -150,6 +160,7 @@ class _Expression(Needle):
     """The matches of an expression as `re.finditer` gives them: none begins inside another."""
 
     stride = 2
+    is_disjoint = True
 
     def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
         if not isinstance(cast(object, expression.pattern), bytes):
@@ -255,21 +266,35 @@ class Values(Needle):
 
 
 class _Rules(Needle):
-    """The patterns of yara rules that match in a run of bytes, which is no whole file."""
+    """The patterns of yara rules that match in a run of bytes, which is not a whole file."""
+
+    stride = 2
 
     def __init__(self, rules: Any, align: int, max_len: int) -> None:
         self._rules = rules
         self._align = align
         self.after = max_len - 1
 
+    def _lengths(self, view: memoryview) -> dict[int, int]:
+        """Returns the longest match by offset."""
+        lengths: dict[int, int] = {}
+        for rule in self._rules.scan(bytes(view)).matching_rules:
+            for pattern in rule.patterns:
+                for match in pattern.matches:
+                    lengths[match.offset] = max(match.length, lengths.get(match.offset, 0))
+        return lengths
+
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        found = {
-            match.offset
-            for rule in self._rules.scan(bytes(view)).matching_rules
-            for pattern in rule.patterns
-            for match in pattern.matches
-        }
-        return _aligned(array("Q", sorted(found)), base, self._align)
+        return _aligned(array("Q", sorted(self._lengths(view))), base, self._align)
+
+    def find_between(
+        self, view: memoryview, address: int, base: int, first: int, last: int
+    ) -> array[int]:
+        pairs = array("Q")
+        for at, n in sorted(self._lengths(view).items()):
+            if first <= at < last and (base + at) % self._align == 0:
+                pairs.extend((base + at, base + at + n))
+        return pairs
 
     def found_in_zeros(self) -> bool:
         return True  # nobody knows what a condition makes of them

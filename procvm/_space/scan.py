@@ -13,9 +13,8 @@ from procvm._space.condition import condition_of
 from procvm._space.element import Element
 from procvm._space.gather import gather
 from procvm._space.patterns import NOTHING, Values
-from procvm._space.search import (
+from procvm._space.pieces import (
     Task,
-    add_range,
     leave_room,
     nr_threads,
     read_pieces,
@@ -23,6 +22,7 @@ from procvm._space.search import (
     take_room,
     tasks_of,
 )
+from procvm._space.ranges import add_range
 from procvm._space.walk import clipped
 
 __all__ = ["CHUNK_LEN", "Change", "Scan"]

@@ -23,16 +23,10 @@ from procvm._space.element import element_of, new_array
 from procvm._space.file import VmFile
 from procvm._space.gather import gather, scatter
 from procvm._space.patterns import NOTHING, needle_of
+from procvm._space.pieces import CHUNK_LEN, nr_threads, tasks_of
+from procvm._space.ranges import pairs_of, ranges_by_perms, ranges_of
 from procvm._space.scan import Scan
-from procvm._space.search import (
-    CHUNK_LEN,
-    Search,
-    nr_threads,
-    pairs_of,
-    ranges_by_perms,
-    ranges_of,
-    tasks_of,
-)
+from procvm._space.search import Search
 from procvm._space.stream import copy_to, read_by_threads
 from procvm._space.texts import Text, bytes_of_text, strings_in
 from procvm._space.view import is_overlay, view_of_kind

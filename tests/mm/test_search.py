@@ -27,7 +27,8 @@ from procvm._local.buffers import address_of_bytes, copy
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._space.patterns import NOTHING, Hit, needle_of
-from procvm._space.search import CHUNK_LEN, Search, tasks_of
+from procvm._space.pieces import CHUNK_LEN, tasks_of
+from procvm._space.search import Search
 from tests.mm.fakes import laid_out
 from tests.playground import PAGE
 
@@ -117,7 +118,7 @@ def search(
         executor=None,
         progress=lambda done, of: seen.append((done, of)),
     )
-    hits = list(found)
+    hits: list[int] = list(found)
     assert seen == sorted(seen)
     assert seen[-1] == (total, total)
     assert {of for _, of in seen} == {total}

@@ -21,7 +21,7 @@ import pytest
 
 import procvm
 from procvm import VmSpace, u32, u64
-from procvm._space.search import CHUNK_LEN
+from procvm._space.pieces import CHUNK_LEN
 from tests.build import compiled
 from tests.playground import PAGE, Playground
 
