@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from procvm._space.scan import Change
-from procvm._terminal.kinds import Number
+from procvm._terminal.scalars import Number
 
 __all__ = ["GRAMMAR", "Condition", "condition_of"]
 

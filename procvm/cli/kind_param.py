@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from procvm._terminal.kinds import KIND_NAMES, Kind, kind_of
+from procvm._terminal.kind import Kind
+from procvm._terminal.kinds import KIND_NAMES, kind_of
 from procvm.cli.param import Param
 
 __all__ = ["KindParam"]

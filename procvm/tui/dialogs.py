@@ -13,8 +13,8 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Select, Static
 
-from procvm._terminal.kinds import Kind
-from procvm._terminal.kinds import Text as TextKind
+from procvm._terminal.kind import Kind
+from procvm._terminal.scalars import Text as TextKind
 from procvm.tui.inspector import KINDS
 
 __all__ = ["Change", "Confirm", "Edit", "GoTo", "Help", "LookFor"]

@@ -10,7 +10,8 @@ from textual.widget import Widget
 
 from procvm._base.pods import usize
 from procvm._base.text import printable
-from procvm._terminal.kinds import Kind, kind_of
+from procvm._terminal.kind import Kind
+from procvm._terminal.kinds import kind_of
 from procvm.tui.window import NOTHING, Window
 
 __all__ = ["KINDS", "Inspector"]

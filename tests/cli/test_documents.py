@@ -178,7 +178,7 @@ def test_the_command_is_quick_to_help() -> None:
     """Its help needs neither rich, nor psutil, nor numpy, nor a command's own module."""
     script = (
         "import sys, procvm.cli.run as r; r.run(['--help'])\n"
-        "bad = {'rich', 'psutil', 'numpy', 'elftools', 'procvm._terminal.kinds'}\n"
+        "bad = {'rich', 'psutil', 'numpy', 'elftools', 'procvm._terminal.kind'}\n"
         "bad &= set(sys.modules)\n"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

@@ -12,7 +12,7 @@ from procvm._base.hexrows import ROW_LEN, address_text, ascii_text, hex_text
 from procvm._base.text import printable
 from procvm._space.texts import ENCODINGS, is_text, read_some
 from procvm._symbols.mapped import Mapped
-from procvm._terminal.kinds import read_chunks
+from procvm._terminal.kind import read_chunks
 from procvm.cli.declare import (
     SIZE,
     address_argument,

@@ -16,7 +16,8 @@ import procvm
 from procvm._base.text import shown
 from procvm._space.scan import Scan
 from procvm._terminal.conditions import condition_of
-from procvm._terminal.kinds import Kind, Number
+from procvm._terminal.kind import Kind
+from procvm._terminal.scalars import Number
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import BAD_USE, DONE, NOTHING
 from procvm.cli.meter import metered

@@ -14,7 +14,8 @@ from procvm._base.hexrows import address_text, ascii_text
 from procvm._space.texts import read_some
 from procvm._symbols.mapped import Mapped
 from procvm._terminal.conditions import GRAMMAR, condition_of
-from procvm._terminal.kinds import Kind, Number
+from procvm._terminal.kind import Kind
+from procvm._terminal.scalars import Number
 from procvm.cli.declare import command, kind_option, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.meter import metered

@@ -10,7 +10,8 @@ import click
 
 import procvm
 from procvm._terminal.conditions import Condition, condition_of
-from procvm._terminal.kinds import Kind, Number
+from procvm._terminal.kind import Kind
+from procvm._terminal.scalars import Number
 from procvm.cli.declare import (
     SECONDS,
     address_argument,

@@ -1,0 +1,171 @@
+"""The mappings of a process, how much of each is used, and which share a line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from procvm._base.text import printable
+from procvm._live.process import Process
+from procvm._saved.snapshot import Snapshot
+from procvm._space.maps import Kind, Vma
+
+__all__ = ["Area", "Row", "Use", "areas_of", "gaps_of", "rows_of", "title_of", "use_of"]
+
+
+class Use(NamedTuple):
+    """How much of memory is used.
+
+    Attributes:
+        resident: Bytes that are in the machine's memory.
+        dirty: Bytes of these that were written.
+        swapped: Bytes that were written and are in swap.
+    """
+
+    resident: int
+    dirty: int
+    swapped: int
+
+    def plus(self, other: Use) -> Use:
+        """Returns both together."""
+        return Use(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+_NO_USE = Use(0, 0, 0)
+
+
+class Area(NamedTuple):
+    """A mapping and its use; None if that is not known."""
+
+    vma: Vma
+    use: Use | None
+
+
+class Row(NamedTuple):
+    """Neighbours that are drawn as one line."""
+
+    areas: list[Area]
+
+    @property
+    def start(self) -> int:
+        """Its first address."""
+        return self.areas[0].vma.start
+
+    @property
+    def end(self) -> int:
+        """One past its last address."""
+        return self.areas[-1].vma.end
+
+    @property
+    def size(self) -> int:
+        """Bytes that are mapped in it."""
+        return sum(area.vma.size for area in self.areas)
+
+    @property
+    def use(self) -> Use | None:
+        """Its use, as far as that is known."""
+        return use_of(self.areas)
+
+    @property
+    def weight(self) -> float:
+        """How much it deserves a line of its own."""
+        if any(area.vma.kind in (Kind.HEAP, Kind.STACK) for area in self.areas):
+            return math.inf
+        resident = (self.use or _NO_USE).resident
+        return math.log2(self.size + 1) + math.log2(resident + 1)
+
+
+def use_of(areas: Iterable[Area]) -> Use | None:
+    """Returns the use of all of them together; None if that of none is known."""
+    total: Use | None = None
+    for area in areas:
+        if area.use is not None:
+            total = area.use if total is None else total.plus(area.use)
+    return total
+
+
+# So many mappings have a line each; of more, neighbours of one name share one; and where that
+# is more than so many lines, only the weightiest keep their own.
+_MOST_SINGLE = 48
+_MOST_ROWS = 72
+_NR_KEPT = 32
+_NR_GAPS = 12
+_LEAST_GAP = 1 << 20
+
+
+def areas_of(target: Process | Snapshot) -> list[Area]:
+    """Returns the mappings and how they are used, as they are now."""
+    if isinstance(target, Snapshot):
+        return [Area(vma, None) for vma in target.maps()]
+    uses = _uses(target.pid)
+    # Behind the reading by number: it raises if the number is another program's by now.
+    return [Area(vma, uses.get((vma.start, vma.end))) for vma in target.maps()]
+
+
+def _uses(pid: int) -> dict[tuple[int, int], Use]:
+    import psutil  # noqa: PLC0415 (slow to import)
+
+    found: dict[tuple[int, int], Use] = {}
+    try:
+        listed: Any = psutil.Process(pid).memory_maps(grouped=False)
+    except psutil.Error:
+        return found  # it has ended, which the mappings tell, or the kernel keeps it for itself
+    for one in listed:
+        start, _, end = one.addr.partition("-")
+        dirty = one.private_dirty + one.shared_dirty
+        found[int(start, 16), int(end, 16)] = Use(one.rss, dirty, one.swap)
+    return found
+
+
+def gaps_of(areas: Sequence[Area]) -> set[int]:
+    """Returns where the largest gaps end: the starts of the mappings behind them."""
+    gaps = [
+        (behind.vma.start - before.vma.end, behind.vma.start)
+        for before, behind in itertools.pairwise(areas)
+    ]
+    return {start for size, start in sorted(gaps, reverse=True)[:_NR_GAPS] if size >= _LEAST_GAP}
+
+
+def rows_of(areas: Sequence[Area], gaps: set[int]) -> list[Row]:
+    """Returns the lines of the picture, in order; however many mappings there are, not too many."""
+    if len(areas) <= _MOST_SINGLE:
+        return [Row([area]) for area in areas]
+    rows: list[Row] = []
+    for area in areas:
+        one_name = bool(rows) and rows[-1].areas[-1].vma.name == area.vma.name
+        if one_name and area.vma.start not in gaps:
+            rows[-1].areas.append(area)
+        else:
+            rows.append(Row([area]))
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    weights = sorted(((row.weight, k) for k, row in enumerate(rows)), reverse=True)
+    kept = {k for _, k in weights[:_NR_KEPT]}
+    folded: list[Row] = []
+    open_row = False
+    for k, row in enumerate(rows):
+        if k in kept:
+            folded.append(row)
+            open_row = False
+        elif open_row and row.start not in gaps:
+            folded[-1].areas.extend(row.areas)
+        else:
+            folded.append(row)
+            open_row = True
+    return folded
+
+
+def title_of(row: Row) -> str:
+    """Returns what a line is called, printable."""
+    names = Counter(printable(area.vma.name) for area in row.areas)
+    if len(names) == 1:
+        (name,) = names
+        return name or "(anonymous)"
+    parts = [
+        f"{name.rpartition('/')[2] or name or 'anonymous'}{f' ({n})' if n > 1 else ''}"
+        for name, n in names.most_common()
+    ]
+    return ", ".join(parts)
