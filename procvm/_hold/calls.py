@@ -9,8 +9,9 @@ from typing import Any
 from procvm._base import forks
 from procvm._base.address import PAGE_SIZE
 from procvm._hold.client import Channel, open_channel
-from procvm._hold.held import Grip, Standstill, atomic_cut_short
+from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
+from procvm._hold.standstill import Standstill, atomic_cut_short
 from procvm._live.atomics import Atomic, require_no_peer, under_hold
 from procvm._live.image import Image
 from procvm._live.memory import ProcessMemory

@@ -14,7 +14,8 @@ from typing import Any, final
 from procvm._base.address import as_address, as_int, as_len, as_timeout
 from procvm._hold.calls import CACHE_LEN, STOP_TIMEOUT, Calls
 from procvm._hold.event import Event
-from procvm._hold.held import LAST_BREATH_MS, Grip, Held, HeldMemory
+from procvm._hold.held import LAST_BREATH_MS, Grip, Held
+from procvm._hold.held_memory import HeldMemory
 from procvm._hold.server.protocol import SETTLE_TIME, Op
 from procvm._linux.libc import errno_error
 from procvm._linux.pidfd import ended

@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 import procvm
 from procvm import VmReader, VmReaderArray, VmSpace, VmWriter, VmWriterArray, u8, u32, u64
-from procvm._hold.held import HeldMemory
+from procvm._hold.held_memory import HeldMemory
 from tests.build import compiled
 from tests.patience import eventually
 from tests.playground import PAGE, Playground, pattern

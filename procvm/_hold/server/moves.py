@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 
 from procvm._hold.server import requests
-from procvm._hold.server.hold import LONGEST_NAP, NAP, Hold, Pending, TaskState
+from procvm._hold.server.hold import LONGEST_NAP, Hold
 from procvm._hold.server.protocol import SETTLE_TIME
+from procvm._hold.server.seizing import NAP
 from procvm._hold.server.stepping import Progress, Step, StepRefusedError
+from procvm._hold.server.tasks import Pending, TaskState
 from procvm.errors import (
     NotStoppedError,
     ProcessExitedError,
@@ -53,7 +55,7 @@ def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending |
 def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> None:
     # The target may need its debug registers, and change what it does with signals.
     hold.stepper.close()
-    for tid in [tid for tid, state in hold.tasks.items() if state is TaskState.HELD]:
+    for tid in hold.in_state(TaskState.HELD):
         hold.run_on(tid)
     nap = NAP
     while not hold.queue:
@@ -61,9 +63,9 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
         if event is not None:
             nap = NAP
             hold.take(event)
-            if all(state is TaskState.DEAD for state in hold.tasks.values()):
+            if all(state is TaskState.DEAD for state in hold.states.values()):
                 raise ProcessExitedError(f"process {hold.pid} has ended", pid=hold.pid)
-            if not hold.queue and hold.tasks.get(event.tid) is TaskState.HELD:
+            if not hold.queue and hold.states.get(event.tid) is TaskState.HELD:
                 hold.run_on(event.tid)
         elif time.monotonic() > deadline or given_up():
             break
@@ -101,11 +103,11 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
         UnsupportedError: The task cannot be stepped, or ran more than one instruction.
     """
     pending = hold.signals.pop(tid, None)
-    hold.tasks[tid] = TaskState.SEIZED
+    hold.states[tid] = TaskState.SEIZED
     try:
         under_way = hold.stepper.start(tid, pending.deliver if pending else 0)
     except StepRefusedError as error:
-        hold.tasks[tid] = TaskState.HELD
+        hold.states[tid] = TaskState.HELD
         if pending:
             hold.signals[tid] = pending
         raise UnsupportedError(
@@ -113,7 +115,7 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
             f"SIGTRAP: {error}, and no hardware breakpoint can be had"
         ) from None
     progress = _await_step(hold, under_way, timeout, given_up)
-    if tid not in hold.tasks:
+    if tid not in hold.states:
         hold.stepper.close(tid)
         raise ProcessExitedError(f"thread {tid} has ended", pid=hold.pid)
     hold.settle_births(time.monotonic() + SETTLE_TIME)
@@ -171,10 +173,7 @@ def _await_step(
 
 def _park(hold: Hold, tid: int) -> None:
     """Drops the signal that a task is about to take; it stays held and runs no instruction."""
-    hold.signals.pop(tid, None)
-    hold.tasks[tid] = TaskState.SEIZED
-    requests.interrupt(tid)
-    requests.cont(tid, 0)
+    hold.swallow(tid)
     while (event := requests.wait_for(tid)) is None:
         os.sched_yield()
     hold.take(event)

@@ -27,6 +27,7 @@ __all__ = [
     "SigInfo",
     "WaitEvent",
     "cont",
+    "cont_and_stop",
     "detach",
     "event_message",
     "interrupt",
@@ -136,6 +137,16 @@ def interrupt(tid: int) -> None:
 def cont(tid: int, signo: int) -> None:
     """Lets a stopped task run on, with a signal delivered; 0 for none."""
     _call(_func.PTRACE_CONT, tid, 0, signo)
+
+
+def cont_and_stop(tid: int, signo: int) -> None:
+    """Ends a signal-delivery-stop with `signo` (0: none), and stops the task again at once.
+
+    The task runs no instruction: its next stop, an event still to come, is at the first
+    instruction of the handler, or where the task is now.
+    """
+    interrupt(tid)
+    cont(tid, signo)
 
 
 def listen(tid: int) -> None:

@@ -32,12 +32,13 @@ def _rescue(worker: Worker) -> None:
     The zombie may be one that was born of a task of ours and that the worker
     has not heard of yet. Only its end is taken off the queue, never a stop.
     """
-    since = worker.busy_since
+    lease = worker.lease
+    since = lease.busy_since
     if since is None or time.monotonic() - since < _STUCK:
         return
     for tid in procfs.thread_ids(worker.pid):
         status = procfs.read_status(f"{worker.pid}/task/{tid}")
-        if status is not None and status.state == "Z" and status.tracer_pid == worker.thread_id:
+        if status is not None and status.state == "Z" and status.tracer_pid == lease.thread_id:
             requests.reap(tid)
 
 
@@ -49,7 +50,7 @@ def _await_end(workers: list[Worker]) -> None:
     """
     begun = time.monotonic()
     while not all(worker.is_idle for worker in workers):
-        longest = _LAST_STEP if any(worker.moving for worker in workers) else _LAST_WORDS
+        longest = _LAST_STEP if any(worker.lease.moving for worker in workers) else _LAST_WORDS
         if time.monotonic() - begun > longest:
             return
         time.sleep(0.0005)

@@ -247,8 +247,7 @@ class Step:
         self.way = Way.SIGNAL
         self._parking = None
         self._before = _place(requests.registers(self.tid))
-        requests.interrupt(self.tid)
-        requests.cont(self.tid, signo)
+        requests.cont_and_stop(self.tid, signo)
 
     def leave(self) -> bool:
         """Ends the step at a signal that is not delivered; returns whether the instruction ran."""
@@ -295,8 +294,7 @@ class Step:
     def _park(self, progress: Progress) -> Progress:
         """Takes the signal of a stop back: the task stops again, before it runs anything."""
         self._parking = progress
-        requests.interrupt(self.tid)
-        requests.cont(self.tid, 0)
+        requests.cont_and_stop(self.tid, 0)
         return Progress.RUNS
 
     def _at_call(self) -> Progress:
