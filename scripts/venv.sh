@@ -48,9 +48,11 @@ make_venv() {
     fi
     # shellcheck disable=SC1091
     . "$folder/bin/activate"
-    if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+    if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] ||
+        [ scripts/constraints.txt -nt "$stamp" ]; then
         echo "installing procvm${2:-} into $folder"
-        python -m pip install --quiet --disable-pip-version-check --editable ".${2:-}"
+        python -m pip install --quiet --disable-pip-version-check \
+            --constraint scripts/constraints.txt --editable ".${2:-}"
         touch "$stamp"
     fi
 }
