@@ -280,6 +280,13 @@ def test_step_at_a_signal_that_is_left_reports_it_and_delivers_it_later() -> Non
         assert stepped.last_words() == "default open traps=0 queued=1\n"
 
 
+def repeats(pid: int, address: int) -> bool:
+    """Returns whether the instruction is one of the two of stepped.c that lead to themselves."""
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        memory.seek(address)
+        return memory.read(2) in (b"\xf3\xa4", b"\xe2\xfe")  # rep movsb, loop
+
+
 def test_step_given_up_at_once_is_done_or_late_and_leaves_nothing() -> None:
     with target("work") as stepped, RawTracer(stepped.pid) as tracer:
         found: set[Progress] = set()
@@ -290,7 +297,7 @@ def test_step_given_up_at_once_is_done_or_late_and_leaves_nothing() -> None:
             progress = tracer.finish(step)
             found.add(progress)
             moved = rip_of(tracer) != before
-            if step.way is Way.BREAKPOINT:
+            if step.way is Way.BREAKPOINT and not repeats(tracer.pid, before):
                 assert moved or progress is Progress.LATE
             # It raises SIGUSR1 by itself now and then.
             assert not int(status_field(stepped.pid, "SigPnd"), 16) & ~bit(signal.SIGUSR1)
