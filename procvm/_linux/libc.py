@@ -12,8 +12,9 @@ import errno as _errno
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from procvm._base.c_library import Function, c_function, system_call
 from procvm.errors import (
     AccessDeniedError,
     PageFaultError,
@@ -48,14 +49,6 @@ TRANSIENT = frozenset({_errno.EINTR, _errno.EAGAIN})
 """What is worth asking again."""
 
 
-class Function(Protocol):
-    """A C function of the library."""
-
-    restype: Any
-
-    def __call__(self, *args: Any) -> int: ...
-
-
 class Libc(NamedTuple):
     """The C functions that procvm calls, each with its 64-bit result.
 
@@ -73,22 +66,14 @@ class Libc(NamedTuple):
 @functools.cache
 def libc() -> Libc:
     """Returns the C library's functions; the first call loads them."""
-    loud = ctypes.CDLL(None, use_errno=True)
-    quiet = ctypes.CDLL(None)
-
-    def function(library: ctypes.CDLL, name: str) -> Function:
-        # By index: a function object of our own, whose result type is ours.
-        found: Function = library[name]
-        found.restype = ctypes.c_ssize_t
-        return found
-
+    loud = functools.partial(c_function, result=ctypes.c_ssize_t, keeps_errno=True)
     try:
         return Libc(
-            readv=function(loud, "process_vm_readv"),
-            readv_quiet=function(quiet, "process_vm_readv"),
-            writev=function(loud, "process_vm_writev"),
-            pread=function(loud, "pread64"),
-            pwrite=function(loud, "pwrite64"),
+            readv=loud("process_vm_readv"),
+            readv_quiet=c_function("process_vm_readv", ctypes.c_ssize_t),
+            writev=loud("process_vm_writev"),
+            pread=loud("pread64"),
+            pwrite=loud("pwrite64"),
         )
     except AttributeError as error:
         raise UnsupportedError(f"this C library lacks a function: {error}") from None
@@ -120,8 +105,7 @@ def _kcmp() -> Callable[[int, int], int] | None:
     number = _KCMP.get(os.uname().machine)
     if number is None:
         return None
-    function: Function = ctypes.CDLL(None)["syscall"]
-    function.restype = ctypes.c_long
+    function = system_call()
     call_number, kind, none = ctypes.c_long(number), ctypes.c_long(_KCMP_VM), ctypes.c_ulong(0)
     # SAFETY: numbers only; the kernel takes both pids as a C int, so that they need no wrapper,
     # which would take as long as the call.

@@ -14,7 +14,8 @@ import fcntl
 import functools
 import os
 import struct
-from typing import Any
+
+from procvm._base.c_library import Function, c_function, system_call
 
 __all__ = ["SLOTS", "ExecutionBreakpoint", "is_exact"]
 
@@ -69,12 +70,8 @@ class _Attr(ctypes.Structure):
 
 
 @functools.cache
-def _functions() -> tuple[Any, Any]:
-    library = ctypes.CDLL(None, use_errno=True)
-    syscall, ioctl = library["syscall"], library["ioctl"]
-    syscall.restype = ctypes.c_long
-    ioctl.restype = ctypes.c_int
-    return syscall, ioctl
+def _functions() -> tuple[Function, Function]:
+    return system_call(keeps_errno=True), c_function("ioctl", ctypes.c_int, keeps_errno=True)
 
 
 @functools.cache

@@ -7,14 +7,17 @@ import fcntl
 import os
 import select
 import struct
+import time
 
 from procvm._linux.libc import TRANSIENT
-from procvm._linux.procfs import read_stat
+from procvm._linux.procfs import has_memory, read_stat
 from procvm.errors import VmError
 
-__all__ = ["ended", "exit_status"]
+__all__ = ["ended", "exit_status", "has_other_memory"]
 
 _TRIES = 100
+_LOOKS = 8
+_A_MOMENT = 0.001  # seconds
 _GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, the first published struct pidfd_info)
 _INFO_LEN = 64
 _INFO_EXIT = 1 << 3
@@ -40,6 +43,26 @@ def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
                     f"asking whether a process lives: {os.strerror(code)} "
                     f"[{errno.errorcode.get(code, code)}]"
                 ) from None
+    return False
+
+
+def has_other_memory(pid: int, pidfd: int) -> bool:
+    """Returns whether a process that left its address space has another one, after an exec.
+
+    Takes up to 8 ms where the process is about to end. One look is not enough: while a thread
+    execs, no thread may have memory for a moment, and a process that is killed has none before
+    its pidfd tells that it has ended.
+
+    Raises:
+        VmError: The kernel does not tell whether the process has ended.
+    """
+    for _ in range(_LOOKS):
+        if ended(pidfd):
+            return False
+        if has_memory(pid):
+            # Without this, the memory of a process that got the pid later would count.
+            return not ended(pidfd)
+        time.sleep(_A_MOMENT)
     return False
 
 

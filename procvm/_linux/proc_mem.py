@@ -15,10 +15,11 @@ import mmap
 import os
 
 from procvm._base.address import PAGE_SIZE
+from procvm._base.c_library import Function
 from procvm._base.closing import Closing
 from procvm._base.fd import Fd
 from procvm._base.perms import READ
-from procvm._linux.libc import TRANSIENT, Function, call, libc
+from procvm._linux.libc import TRANSIENT, call, libc
 from procvm._linux.proc_maps import VmaRange, vma_at
 from procvm._local.buffers import pin
 from procvm.errors import ClosedError, Hint, VmError

@@ -28,6 +28,7 @@ __all__ = [
     "read_text",
     "require_own_proc",
     "stack_pointer",
+    "status_fields",
     "task_has_memory",
     "task_with_memory",
     "thread_ids",
@@ -108,18 +109,25 @@ class Status(NamedTuple):
     seccomp: int
 
 
+def status_fields(data: bytes) -> dict[bytes, bytes]:
+    """Returns the fields of /proc/PID/status as they are in the text, by name."""
+    fields: dict[bytes, bytes] = {}
+    for line in data.split(b"\n"):
+        key, colon, value = line.partition(b":")
+        # The name comes first and its newlines are escaped, so the first line with a key is the
+        # kernel's own.
+        if colon and key not in fields:
+            fields[key] = value.removeprefix(b"\t")
+    return fields
+
+
 def parse_status(data: bytes) -> Status:
     """Parses /proc/PID/status.
 
     Raises:
         ValueError: A field is missing or not a number.
     """
-    fields: dict[bytes, bytes] = {}
-    for line in data.split(b"\n"):
-        key, colon, value = line.partition(b":")
-        # The name comes first and has its newlines escaped: no later line can pass for another.
-        if colon and key not in fields:
-            fields[key] = value.removeprefix(b"\t")
+    fields = status_fields(data)
     try:
         return Status(
             # Only these two are escaped there.

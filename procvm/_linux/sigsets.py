@@ -72,10 +72,7 @@ def parse_signal_sets(data: bytes) -> SignalSets:
     Raises:
         ValueError: A field is missing or not a number.
     """
-    fields: dict[bytes, bytes] = {}
-    for line in data.split(b"\n"):
-        key, _, value = line.partition(b":")
-        fields.setdefault(key, value)
+    fields = procfs.status_fields(data)
     try:
         masks = [int(fields[b"Sig" + name], 16) for name in (b"Pnd", b"Blk", b"Ign", b"Cgt")]
         pending, blocked, ignored, caught = masks

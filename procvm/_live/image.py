@@ -22,7 +22,7 @@ from procvm._base import forks
 from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.libc import REFUSALS, TRANSIENT, errno_error
-from procvm._linux.pidfd import ended
+from procvm._linux.pidfd import ended, has_other_memory
 from procvm._linux.proc_maps import VmaEntry, read_maps, read_named
 from procvm._linux.proc_mem import ProcMem
 from procvm._linux.process_vm import TOKEN_LEN, Guard, VmCalls
@@ -51,8 +51,6 @@ _TELLING = REFUSALS | {0, errno.EFAULT, errno.ESRCH}
 
 _PROOF_LASTS = 0.001
 """Seconds for which a proof is believed that no other process shared the address space."""
-
-_A_MOMENT = 0.001
 
 
 class Image:
@@ -439,23 +437,14 @@ class Image:
 
     def gone(self, copied_len: int = 0) -> ProcvmError:
         """Returns the error that says how the address space went."""
-        if self._runs_another():
+        with self.open_pidfd().use() as pidfd:
+            runs_another = has_other_memory(self.pid, pidfd)
+        self.open_pidfd()  # closed by another thread meanwhile, it tells nothing
+        if runs_another:
             return self._execed(copied_len)
         return ProcessExitedError(
             f"process {self.pid} has ended", pid=self.pid, copied_len=copied_len
         )
-
-    def _runs_another(self) -> bool:
-        """Returns whether the process has memory, though not what was opened."""
-        for _ in range(_LOOKS):
-            if self.has_ended():
-                return False
-            # A process on its way out has none. One look is not enough: while a thread
-            # execs, the leader has none either and the listing may be empty.
-            if procfs.has_memory(self.pid):
-                return not self.has_ended()
-            time.sleep(_A_MOMENT)
-        return False
 
     def _execed(self, copied_len: int) -> ProcvmError:
         return ProcessExecedError(

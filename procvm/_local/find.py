@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from procvm._base.c_library import Function, c_function
 from procvm._base.optional import numpy_or_none
 from procvm._local.buffers import address_of_bytes
 
@@ -150,10 +151,7 @@ def _with_the_rest(data: Any, starts: Any, pattern: Pattern, known: range) -> An
 
 @functools.cache
 def _memmem() -> Callable[..., int | None]:
-    function: Any = ctypes.CDLL(None)["memmem"]
-    function.restype = ctypes.c_void_p
-    found: Callable[..., int | None] = function
-    return found
+    return c_function("memmem", ctypes.c_void_p)
 
 
 def _one_by_one(view: memoryview, address: int, pattern: Pattern) -> array[int]:
@@ -187,10 +185,8 @@ def _matches(view: memoryview, at: int, pattern: Pattern) -> bool:
 
 
 @functools.cache
-def _memcmp() -> Any:
-    function: Any = ctypes.CDLL(None)["memcmp"]
-    function.restype = ctypes.c_int
-    return function
+def _memcmp() -> Function:
+    return c_function("memcmp", ctypes.c_int)
 
 
 def same(address: int, other: int, n: int) -> bool:

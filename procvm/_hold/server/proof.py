@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import select
-import time
 from array import array
 from ctypes import c_ulong, c_void_p
 
 from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.libc import REFUSALS, TRANSIENT, call, libc
+from procvm._linux.pidfd import has_other_memory
 from procvm._local.buffers import Scratch
 from procvm.errors import Hint, ProcessExecedError, ProcessExitedError
 
@@ -25,8 +25,6 @@ __all__ = ["Program", "Proof"]
 
 _TOKEN_LEN = 16
 _TRIES = 20
-_LOOKS = 8
-_A_MOMENT = 0.5e-3
 _ONE, _NO_FLAGS = c_ulong(1), c_ulong(0)
 
 
@@ -74,6 +72,7 @@ class Proof:
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self.program: Program | None = None
+        self._pidfd = pidfd
         self._ended = select.poll()
         self._ended.register(pidfd, select.POLLIN)
         self._token = Scratch(_TOKEN_LEN)
@@ -122,23 +121,9 @@ class Proof:
             if now is None or now == opened:
                 return
             # The target may have written its own token between the two looks.
-        if self._has_other_memory():
+        if has_other_memory(self.pid, self._pidfd):
             raise self.execed()
         raise ProcessExitedError(f"process {self.pid} has ended", pid=self.pid)
-
-    def _has_other_memory(self) -> bool:
-        """Returns whether the process has memory, though not that of the program.
-
-        One look is not enough: while a thread execs, no task may have memory for a moment. A
-        process that is killed has none from before its pidfd tells its end.
-        """
-        for _ in range(_LOOKS):
-            self.require_process()
-            if procfs.has_memory(self.pid):
-                self.require_process()  # the number may be another process's by now
-                return True
-            time.sleep(_A_MOMENT)
-        return False
 
     def _token_by_number(self, address: int) -> bytes | None:
         """Returns the token of the program that `pid` runs now; None where the kernel refuses.

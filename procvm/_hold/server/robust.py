@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from procvm._base.c_library import system_call
 from procvm._local.buffers import Scratch
 
 __all__ = ["own_futex"]
@@ -40,8 +41,6 @@ def own_futex(address: int) -> Scratch | None:
     words = room.view.cast("Q")
     # The head (first node, offset from a node to its futex, none pending), and one node.
     words[0], words[1], words[2], words[3] = node, (address - node) % (1 << 64), 0, head
-    function = ctypes.CDLL(None)["syscall"]
-    function.restype = ctypes.c_long
     # SAFETY: the caller keeps `room` for as long as the thread lives.
-    failed = function(ctypes.c_long(number), ctypes.c_void_p(head), ctypes.c_size_t(_HEAD_LEN))
+    failed = system_call()(ctypes.c_long(number), ctypes.c_void_p(head), ctypes.c_size_t(_HEAD_LEN))
     return None if failed else room
