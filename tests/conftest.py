@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -32,6 +34,14 @@ def process(request: pytest.FixtureRequest, playground: Playground) -> Iterator[
     """The playground, opened: once served by process_vm_readv, once by /proc/PID/mem."""
     with procvm.open(playground.pid, backend=request.param) as process:
         yield process
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test that needs what this machine or user does not have."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root: other users, namespaces")
+    if item.get_closest_marker("strace") and shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
 
 
 def pytest_collection_finish() -> None:

@@ -25,7 +25,7 @@ from tests.elf.facets import Facets
 from tests.playground import Playground
 
 ROOT = Path(__file__).parent.parent
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+as_root = pytest.mark.root
 
 os_open = os.open
 

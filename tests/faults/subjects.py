@@ -27,7 +27,7 @@ from tests.playground import PAGE, Playground, pattern
 NOBODY = 65534
 DAEMON = 1
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users, namespaces")
+as_root = pytest.mark.root
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

@@ -35,7 +35,6 @@ from procvm import (
     u64,
 )
 from tests.build import compiled
-from tests.faults.subjects import needs
 from tests.faults.tools import Strace, Tool
 from tests.playground import PAGE, Playground, pattern
 
@@ -586,7 +585,7 @@ def test_numpy_integers_are_integers(
     assert playground.peek(base, 4) == bytes(4)
 
 
-@needs("strace")
+@pytest.mark.strace
 def test_what_is_refused_makes_no_system_call(playground: Playground) -> None:
     """Row 4: a bad address or length is refused before any system call."""
     base = playground.layout("rw")

@@ -443,7 +443,7 @@ def test_a_stopped_target_stays_stopped(backend: Backend) -> None:
         assert target.ask(f"word {target.address:x}")
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_target_that_strace_traces(backend: Backend) -> None:
     """Row 18: a traced target is opened, read and written like any other."""

@@ -364,7 +364,7 @@ def _sweep(backend: Backend, playground: Playground, syscalls: tuple[str, ...]) 
     return hits
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_failing_memory_call(playground: Playground, backend: Backend) -> None:
     """Row 27: whichever call that moves bytes fails once: right results, or an error of ours."""
@@ -372,7 +372,7 @@ def test_one_failing_memory_call(playground: Playground, backend: Backend) -> No
     assert _sweep(backend, playground, (*calls, "pread64", "pwrite64", "ioctl")) >= 20
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_failing_call_of_another_kind(playground: Playground, backend: Backend) -> None:
     """Row 27: whichever call around them fails once: right results, or an error of ours."""
@@ -380,7 +380,7 @@ def test_one_failing_call_of_another_kind(playground: Playground, backend: Backe
     assert _sweep(backend, playground, calls) >= 20
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_call_that_always_fails(playground: Playground, backend: Backend) -> None:
     """Row 27: a call that fails every time: right results by another way, or an error of ours."""
@@ -406,7 +406,7 @@ def test_a_call_that_always_fails(playground: Playground, backend: Backend) -> N
         assert [fd for fd in tool.do("fds") if fd not in fds] == [], "left behind"
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_call_that_is_forbidden_after_a_while(playground: Playground, error: str) -> None:
     """Row 27: process_vm_readv refused from its n-th call on: the results stay the same."""
@@ -424,7 +424,7 @@ def test_a_call_that_is_forbidden_after_a_while(playground: Playground, error: s
     scenario.assert_well()
 
 
-@needs("strace")
+@pytest.mark.strace
 def test_a_system_call_that_a_signal_interrupts(playground: Playground) -> None:
     """Row 27: EINTR a few times over is asked again: the results are right."""
     scenario = Scenario(playground, "auto")
@@ -562,7 +562,7 @@ def test_short_counts_of_maps(playground: Playground, backend: Backend) -> None:
         tool.do("close")
 
 
-@needs("strace")
+@pytest.mark.strace
 def test_maps_whose_read_fails(playground: Playground) -> None:
     """Row 27: a listing whose read fails is an error of ours, or the whole listing."""
     playground.layout("rw r none rw " * 40)
@@ -586,7 +586,7 @@ def test_maps_whose_read_fails(playground: Playground) -> None:
     assert problems == []
 
 
-@needs("strace")
+@pytest.mark.strace
 @pytest.mark.parametrize("syscall", ["poll", "waitid", "ioctl", "openat", "read"])
 def test_a_wait_whose_calls_fail(syscall: str) -> None:
     """Row 27: a wait whose calls fail gives the true status, or an error of ours."""

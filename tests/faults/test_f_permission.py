@@ -557,7 +557,7 @@ def test_a_pid_of_nobody_is_not_a_matter_of_permission(nobody: Tool) -> None:
         assert nobody.refused("open", pid).name == "NoSuchProcessError"
 
 
-@needs("strace")
+@pytest.mark.strace
 def test_a_traced_target_is_not_a_matter_of_permission(nobody: Tool, program: str) -> None:
     """Row 29: a tracer is no obstacle for an opened process, and no message names one."""
     strace = ["strace", "-o", "/dev/null", "-e", "trace=none"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -328,17 +327,15 @@ def _straced(
     folder: Path, *options: str, args: tuple[object, ...], backend: str = "auto"
 ) -> tuple[list[str], str]:
     """Runs the tool under strace; returns what it printed and what strace did."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("no strace on this machine")
     output = folder / "strace"
-    command = [strace, "-f", "-qq", "-o", str(output), *options]
+    command = ["strace", "-f", "-qq", "-o", str(output), *options]
     command += [sys.executable, "-c", textwrap.dedent(_TOOL), *map(str, args), backend]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n"), output.read_text()
 
 
+@pytest.mark.strace
 def test_a_thousand_ranges_take_one_system_call(playground: Playground, tmp_path: Path) -> None:
     """100,000 ranges take about a hundred calls of process_vm_readv, and none of another kind."""
     base = playground.layout("rw hole")
@@ -357,6 +354,7 @@ def test_a_thousand_ranges_take_one_system_call(playground: Playground, tmp_path
     assert sum("pread64(" in line and "800" in line for line in trace.splitlines()) == 0
 
 
+@pytest.mark.strace
 def test_a_value_takes_one_system_call_to_read(playground: Playground, tmp_path: Path) -> None:
     """500 values read from a cursor take 500 calls of process_vm_readv and a few to open."""
     base = playground.layout("rw hole")
@@ -371,6 +369,7 @@ def test_a_value_takes_one_system_call_to_read(playground: Playground, tmp_path:
     assert 500 <= len(calls) <= 500 + 8
 
 
+@pytest.mark.strace
 @pytest.mark.parametrize("how", ["vector", "values", "bytes"])
 @pytest.mark.parametrize(
     "inject",
@@ -395,6 +394,7 @@ def test_a_call_that_is_refused_or_interrupted_does_not_show_in_the_result(
     assert lines[1] == expected.hex()
 
 
+@pytest.mark.strace
 @pytest.mark.parametrize("how", ["vector", "values", "bytes"])
 @pytest.mark.parametrize(
     "inject",
@@ -424,15 +424,13 @@ def test_a_read_of_mem_that_is_interrupted_does_not_show_in_the_result(
     assert lines[1] == expected.hex()
 
 
+@pytest.mark.strace
 @pytest.mark.parametrize("name", ["ENOMEM", "EIO", "EINVAL", "EBADF"])
 def test_a_call_that_fails_for_another_reason_is_an_error_of_procvm(
     playground: Playground, tmp_path: Path, name: str
 ) -> None:
     """An errno that nobody expects is a ProcvmError with nothing copied, not a wrong result."""
     base = playground.layout("rw")
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("no strace on this machine")
     tool = f"""
 import procvm
 with procvm.open({playground.pid}) as process:
@@ -443,7 +441,7 @@ with procvm.open({playground.pid}) as process:
     except procvm.ProcvmError as error:
         print("error", error.copied_len, buffer.hex())
 """
-    command = [strace, "-f", "-qq", "-o", str(tmp_path / "strace"), "-e"]
+    command = ["strace", "-f", "-qq", "-o", str(tmp_path / "strace"), "-e"]
     command += [f"inject=process_vm_readv:error={name}", sys.executable, "-c", tool]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

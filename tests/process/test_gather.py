@@ -579,7 +579,7 @@ def test_a_gather_takes_at_most_five_times_its_result(order: str) -> None:
 
 
 @with_numpy
-@pytest.mark.skipif(shutil.which("strace") is None, reason="not installed: strace")
+@pytest.mark.strace
 def test_ten_thousand_near_words_are_a_few_system_calls(
     playground: Playground, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PRISTINE = 0x1122334455667788
 BACKENDS: list[Literal["auto", "mem"]] = ["auto", "mem"]
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can choose a pid")
+as_root = pytest.mark.root
 
 
 class Sharer(Child):

@@ -10,7 +10,6 @@ import os
 import pickle
 import random
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -604,7 +603,7 @@ with procvm.open(pid) as process:
 """
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="not installed: strace")
+@pytest.mark.strace
 def test_as_many_bytes_are_written_as_differ(playground: Playground, tmp_path: Path) -> None:
     """As strace counts them: pwrite64 is called for what changed, and moves no byte more."""
     n = 3 * MIB

@@ -31,7 +31,7 @@ from tests.elf.facets import Facets, library, program
 from tests.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+as_root = pytest.mark.root
 GLOBAL = ("g_counter", "g_words", "g_text", "g_list", "environ", "answer_of", "weak_one", "main")
 OWN = (*GLOBAL, "s_bss", "s_data", "hidden")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -306,7 +305,7 @@ def _slow_exchanges(delay: str, longest_hold: float) -> tuple[int, int]:
     return own + added - word, refused
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.strace
 def test_an_exchange_under_way_is_awaited_by_the_end_of_its_hold() -> None:
     """Each store takes so long that the longest time is over in the middle of one: none is lost."""
     refused = lost = 1
@@ -333,7 +332,7 @@ with procvm.attach(int(sys.argv[1]), longest_hold=None) as tracee:
 """
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.strace
 def test_an_exchange_under_way_as_the_tracer_dies_is_no_success(tmp_path: Path) -> None:
     """The store is done when the target runs already: NotTracedError by the exchange itself."""
     log, stored, added = tmp_path / "log", 0, 0
@@ -355,7 +354,7 @@ def test_an_exchange_under_way_as_the_tracer_dies_is_no_success(tmp_path: Path) 
     assert stored == added + 1
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.strace
 def test_an_exchange_that_its_hold_did_not_wait_for_says_so() -> None:
     """A store that takes longer than the tracer waits: NotStoppedError, and never a success."""
     _, refused = _slow_exchanges("300ms", 0.4)

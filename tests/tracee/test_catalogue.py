@@ -44,7 +44,7 @@ from tests.tracee.witness import (
 )
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+needs_strace = pytest.mark.strace
 
 ENDS = (procvm.ProcessExitedError, procvm.NoSuchProcessError, procvm.PageFaultError)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from tests.patience import eventually
 from tests.playground import PAGE, Playground
 from tests.tracee.witness import Recorder, Work, assert_free, state_of, states, tracer_of
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+needs_strace = pytest.mark.strace
 
 
 def _answered(playground: Playground) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from tests.build import compiled
 from tests.tracee.witness import Cas, Child, tracer_of
 
 CALLS = "ptrace,process_vm_readv,process_vm_writev,pwrite64,pread64"
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs_strace")
+needs_strace = pytest.mark.strace
 
 
 @contextmanager
