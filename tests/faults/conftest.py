@@ -14,6 +14,7 @@ from tests.faults.subjects import (
     own_fds,
     own_threads,
 )
+from tests.patience import eventually
 from tests.playground import Playground
 
 
@@ -48,6 +49,8 @@ def invariants(request: pytest.FixtureRequest, control: tuple[int, int]) -> Iter
     gc.collect()
     if not request.node.stash.get(_failed, False):
         fds, threads, children = before
+        # The kernel lists a thread for a moment after it was joined.
+        eventually(lambda: {*own_threads()} <= {*threads}, 5.0)
         left = [
             *(fd for fd in own_fds() if fd not in fds),
             *(f"thread {tid}" for tid in own_threads() if tid not in threads),

@@ -79,7 +79,8 @@ def own_children() -> list[str]:
     """Returns the pids of the children of this process, zombies too."""
     found: list[str] = []
     for tid in own_threads():
-        found += Path(f"/proc/self/task/{tid}/children").read_text().split()
+        with suppress(FileNotFoundError):  # a thread that was joined is listed for a moment more
+            found += Path(f"/proc/self/task/{tid}/children").read_text().split()
     return sorted(found)
 
 

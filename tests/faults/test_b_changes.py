@@ -39,7 +39,7 @@ BACKENDS: list[Backend] = ["auto", "mem"]
 STATIC = ("-static", "-no-pie")
 
 
-MANY = 300
+MANY = 150
 """How much of each kind a race is to meet, however long it takes."""
 
 
@@ -356,7 +356,7 @@ def _assert_raced(target: Execer) -> None:
     assert target.line().split()[0] == "end", "an image was written that was not opened"
 
 
-NR_EXECS = 125
+NR_EXECS = 60
 """How many images a race is to access until their exec."""
 
 
