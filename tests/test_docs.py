@@ -17,6 +17,7 @@ import click
 import pytest
 
 import procvm
+import procvm.testing
 from procvm.cli.root import root
 
 ROOT = Path(__file__).parent.parent
@@ -275,13 +276,15 @@ def test_the_lines_of_other_libraries_have_lines_of_ours() -> None:
 
 
 def test_the_reference_has_every_public_name_once() -> None:
-    """Each name of the package is on one page of the reference, and on no other."""
+    """Each name of `procvm` and `procvm.testing` is on one page of the reference, and no other."""
     named = [
         found
         for page in sorted((DOCS / "reference").glob("*.md"))
         for found in re.findall(r"^::: procvm\.(\S+)$", page.read_text(), re.M)
     ]
-    assert sorted(name for name in named if "." not in name) == sorted(procvm.__all__)
+    names = [*procvm.__all__, "open", *(f"testing.{name}" for name in procvm.testing.__all__)]
+    public = [name for name in named if "." not in name or name.startswith("testing.")]
+    assert sorted(public) == sorted(names)
     for name in named:
         assert resolve(f"procvm.{name}").__doc__, name
 

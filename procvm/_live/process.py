@@ -34,7 +34,7 @@ from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
 from procvm.errors import NoSuchProcessError, NotStoppedError, ProcvmError, WaitTimeoutError
 
-__all__ = ["Process", "open_process"]
+__all__ = ["Process", "open"]
 
 
 _DYING_MS = 2000
@@ -385,7 +385,9 @@ def _ms_until(deadline: float) -> int:
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
 
 
-def open_process(target: int | str, *, backend: Literal["auto", "mem"] = "auto") -> Process:
+def open(  # noqa: A001 (as users of files know it)
+    target: int | str, *, backend: Literal["auto", "mem"] = "auto"
+) -> Process:
     """Opens a live process without tracing it: the process is never stopped.
 
     Args:

@@ -11,7 +11,7 @@ from procvm._base.text import printable
 from procvm._linux import procfs
 from procvm._linux.access import LSM, WITHOUT_A_SAY, Explanation, explain, is_ending
 from procvm._linux.mounts import Mount, read_mounts
-from procvm._live.process import open_process
+from procvm._live.process import open as open_process
 from procvm.doctor.calls import killing_call
 from procvm.doctor.finding import Finding, said
 from procvm.doctor.guards import label_of

@@ -14,7 +14,7 @@ from procvm._base.text import printable
 from procvm._linux import procfs
 from procvm._linux.access import Explanation
 from procvm._linux.pagemap import touched
-from procvm._live.process import open_process
+from procvm._live.process import open as open_process
 from procvm._local.buffers import pin
 from procvm.doctor.calls import killing_call, way_out
 from procvm.doctor.finding import Finding, said

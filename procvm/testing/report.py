@@ -10,7 +10,8 @@ from typing import cast
 from procvm._base.text import printable
 from procvm._hold.tracee import Tracee
 from procvm._linux import procfs
-from procvm._live.process import Process, open_process
+from procvm._live.process import Process
+from procvm._live.process import open as open_process
 from procvm._space.maps import Maps
 from procvm.errors import ClosedError, PageFaultError
 from procvm.testing.hexdump import hexdump_readable

@@ -150,6 +150,7 @@ def test_another_users_process_gives_3(playground: Playground) -> None:
     script = (
         "import os, sys\n"
         "import procvm.cli.commands.values\n"
+        "from procvm import open\n"  # another user may not be allowed to load it
         "from procvm.cli.run import run\n"
         "if os.getuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
