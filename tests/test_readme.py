@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""Every block of the README runs and prints what the README says."""
 
 from __future__ import annotations
 
@@ -12,27 +12,58 @@ import pytest
 import procvm
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+SOURCE = re.search(r'^```c title="(\S+)"\n(.*?)^```', README, re.M | re.S)
+OUTPUT = re.search(r"^```text\n(.*?)^```", README, re.M | re.S)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_a_block_runs_and_prints_what_its_comments_say(block: str, tmp_path: Path) -> None:
-    """Every Python block of the README runs, and each `print(...)  # text` prints that text."""
-    run = subprocess.run(
+def run(block: str, folder: Path) -> str:
+    """Runs a block of Python in a folder; returns what it prints."""
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
     )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    lines = iter(run.stdout.splitlines())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_readme_first_example_prints_the_output_that_is_shown(tmp_path: Path) -> None:
+    """The C program of the README is built by the command shown, and its output is exact."""
+    assert SOURCE is not None
+    assert OUTPUT is not None
+    (tmp_path / SOURCE[1]).write_text(SOURCE[2])
+    command = re.search(r"^\$ (cc .*)$", README, re.M)
+    assert command is not None
+    subprocess.run(command[1].split(), cwd=tmp_path, check=True)
+    assert run(BLOCKS[0], tmp_path) == OUTPUT[1]
+
+
+@pytest.mark.parametrize("block", BLOCKS[1:], ids=range(1, len(BLOCKS)))
+def test_a_block_runs_and_prints_what_its_comments_say(block: str, tmp_path: Path) -> None:
+    """Every other Python block runs, and each `print(...)  # text` prints that text."""
+    lines = iter(run(block, tmp_path).splitlines())
     for said in re.findall(r"print\(.*\)  # (.*)", block):
         pattern = ".*".join(re.escape(part.strip()) for part in said.split("..."))
         # A comment with a colon explains a value that is not known beforehand.
         if ":" not in said:
             assert any(re.fullmatch(pattern, line) for line in lines), said
+
+
+def test_readme_links_lead_to_files() -> None:
+    """Each link and picture of the README is a file of the repository."""
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", README)
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_readme_wheel_has_the_version_of_the_package() -> None:
+    """The name of the wheel that the README installs is the one that a build gives."""
+    assert f"procvm-{procvm.__version__}-py3-none-any.whl" in README
 
 
 def test_the_first_block_is_no_longer_than_twelve_lines_of_code() -> None:
