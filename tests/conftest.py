@@ -44,8 +44,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("strace is not installed")
 
 
-def pytest_collection_finish() -> None:
-    """Leaves what the collection made out of the searches for garbage.
+@pytest.fixture(scope="module", autouse=True)
+def _young_garbage_alone() -> None:
+    """Leaves what the run has made so far out of the searches for garbage.
 
     The tests of faults and of holds collect garbage twice each. Without this each search goes over
     the 200,000 objects of the test modules and takes 0.1 s, which adds up to minutes.
