@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from procvm._space.search import Search
     from procvm._space.space import VmSpace
     from procvm._symbols.mapped import Mapped
+    from procvm._symbols.modules import Location, Module, Modules, Symbol
     from procvm.errors import (
         AccessDeniedError,
         AddressOverflowError,
@@ -115,10 +116,13 @@ __all__ = [
     "Io",
     "IoMem",
     "Kind",
+    "Location",
     "MalformedError",
     "Mapped",
     "Maps",
     "MismatchError",
+    "Module",
+    "Modules",
     "NoSuchProcessError",
     "NoSuchSymbolError",
     "NotStoppedError",
@@ -143,6 +147,7 @@ __all__ = [
     "SigInfo",
     "Snapshot",
     "StopTimeoutError",
+    "Symbol",
     "Thread",
     "Tracee",
     "Unchanged",
@@ -203,6 +208,7 @@ _HOMES = {
     "procvm._space.search": "Search",
     "procvm._space.space": "VmSpace",
     "procvm._symbols.mapped": "Mapped",
+    "procvm._symbols.modules": "Location Module Modules Symbol",
     "procvm.errors": (
         "AccessDeniedError AddressOverflowError AlreadyTracedError AmbiguousNameError "
         "AmbiguousSymbolError Candidate ClosedError Hint InvalidArgsError MalformedError "

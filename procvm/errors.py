@@ -20,7 +20,7 @@
     │  ├─ StopTimeoutError       (TimeoutError)
     │  └─ WaitTimeoutError       (TimeoutError)
     ├─ SharedMemoryError
-    ├─ NoSuchSymbolError        (LookupError)       .name .reason
+    ├─ NoSuchSymbolError        (KeyError)          .name .reason .near
     ├─ AmbiguousSymbolError     (LookupError)       .name .candidates
     ├─ MalformedError           (ValueError)
     ├─ UnsupportedError         (NotImplementedError)
@@ -390,16 +390,17 @@ class SharedMemoryError(ProcvmError):
     """An atomic on memory that other processes also write, which run on."""
 
 
-class NoSuchSymbolError(ProcvmError, LookupError):
+class NoSuchSymbolError(ProcvmError, KeyError):
     """No file that the process has loaded gives the symbol an address.
 
     Attributes:
         name: The symbol that was asked for.
         reason: Why it may have none, in a sentence: it is thread-local, or a file's
             names cannot be known. Empty where nothing but its absence is known.
+        near: Names that are spelled alike, the nearest first.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "reason")
+    _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "reason", "near")
 
     def __init__(
         self,
@@ -407,12 +408,14 @@ class NoSuchSymbolError(ProcvmError, LookupError):
         *,
         name: str,
         reason: str = "",
+        near: tuple[str, ...] = (),
         copied_len: int = 0,
         hint: Hint | None = None,
     ) -> None:
         super().__init__(message, copied_len=copied_len, hint=hint)
         self.name = name
         self.reason = reason
+        self.near = near
 
 
 class Candidate(NamedTuple):

@@ -64,7 +64,7 @@ TREE: dict[type[ProcvmError], tuple[type[BaseException], ...]] = {
     NotStoppedError: (ProcessError,),
     StopTimeoutError: (ProcessError, TimeoutError),
     SharedMemoryError: (ProcvmError,),
-    NoSuchSymbolError: (ProcvmError, LookupError),
+    NoSuchSymbolError: (ProcvmError, KeyError),
     AmbiguousSymbolError: (ProcvmError, LookupError),
     MalformedError: (ProcvmError, ValueError),
     UnsupportedError: (ProcvmError, NotImplementedError),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, final
 
@@ -12,7 +12,7 @@ from procvm._symbols.elf_dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSY
 from procvm._symbols.elf_headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
 from procvm.errors import MalformedError, UnsupportedError
 
-__all__ = ["Symbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]
+__all__ = ["ElfSymbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]
 
 _DEBUG_FILES = "/usr/lib/debug/.build-id/{}/{}.debug"
 _SHT_SYMTAB, _SHT_DYNSYM, _SHT_GNU_VERSYM = 2, 11, 0x6FFFFFFF
@@ -30,7 +30,7 @@ _NR_RIVALS = 256
 """How many addresses of one name are kept: some C++ programs have thousands of a static."""
 
 
-class Symbol(NamedTuple):
+class ElfSymbol(NamedTuple):
     """A name and the address it stands for.
 
     Attributes:
@@ -52,6 +52,11 @@ class Symbol(NamedTuple):
     resolves: bool = False
 
     @property
+    def is_weak(self) -> bool:
+        """Whether a definition of another file is preferred to it."""
+        return bool(self.rank & _WEAK)
+
+    @property
     def is_exported(self) -> bool:
         """Whether other files can link with it."""
         return self.rank < _LOCAL
@@ -65,10 +70,10 @@ class SymbolTable:
         thread_local: Names that have an address in each thread, and none here.
     """
 
-    def __init__(self, symbols: Iterable[Symbol], thread_local: Iterable[bytes] = ()) -> None:
+    def __init__(self, symbols: Iterable[ElfSymbol], thread_local: Iterable[bytes] = ()) -> None:
         self._symbols = list(symbols)
-        self._by_name: dict[bytes, Symbol] = {}
-        self._rivals: dict[bytes, list[Symbol]] = {}
+        self._by_name: dict[bytes, ElfSymbol] = {}
+        self._rivals: dict[bytes, list[ElfSymbol]] = {}
         for symbol in self._symbols:
             known = self._by_name.setdefault(symbol.name, symbol)
             if known is symbol or symbol.rank > known.rank:
@@ -87,7 +92,16 @@ class SymbolTable:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def find(self, name: bytes) -> list[Symbol]:
+    def names(self) -> Iterable[bytes]:
+        """Returns each name once."""
+        return self._by_name.keys()
+
+    def by_address(self) -> Sequence[ElfSymbol]:
+        """Returns all symbols in the order of their addresses."""
+        self._sorted()
+        return self._symbols
+
+    def find(self, name: bytes) -> list[ElfSymbol]:
         """Returns what a name means: one symbol, none, or several of equal right.
 
         A name that other files link with is preferred to one of the file alone.
@@ -100,22 +114,22 @@ class SymbolTable:
             return [known]
         return list({symbol.value: symbol for symbol in rivals}.values())
 
-    def find_at(self, name: bytes, value: int) -> Symbol | None:
+    def find_at(self, name: bytes, value: int) -> ElfSymbol | None:
         """Returns the symbol of a name that has exactly this address, or None."""
         found = (one for one in self._symbols if one.value == value and one.name == name)
         return next(found, None)
 
-    def named_at(self, value: int) -> list[Symbol]:
+    def named_at(self, value: int) -> list[ElfSymbol]:
         """Returns all symbols that begin at an address."""
         starts = self._sorted()
         k = bisect_right(starts, value)
-        found: list[Symbol] = []
+        found: list[ElfSymbol] = []
         while k and starts[k - 1] == value:
             k -= 1
             found.append(self._symbols[k])
         return found
 
-    def at(self, value: int) -> Symbol | None:
+    def at(self, value: int) -> ElfSymbol | None:
         """Returns the symbol that an address lies in; None if it lies in none.
 
         Among those that do, the one that begins last; among several at one address
@@ -218,7 +232,7 @@ def _table(
     end_of: Callable[[int, int], int],
     versions: bytes = b"",
 ) -> SymbolTable:
-    found: list[Symbol] = []
+    found: list[ElfSymbol] = []
     thread_local: list[bytes] = []
     # Strings share their ends in a good file; crafted ones would take gigabytes without a limit.
     budget = 8 * len(strings) + _NAMES_LEN
@@ -243,7 +257,7 @@ def _table(
             thread_local.append(name)
         else:
             end = value + size if size else end_of(section, value)
-            found.append(Symbol(name, value, size, end, rank, kind == _STT_GNU_IFUNC))
+            found.append(ElfSymbol(name, value, size, end, rank, kind == _STT_GNU_IFUNC))
     return SymbolTable(found, thread_local)
 
 

@@ -1,4 +1,4 @@
-"""`Module`: an ELF file where it is loaded, found by its program headers."""
+"""`LoadedFile`: an ELF file where it is loaded, found by its program headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from procvm._symbols.elf_headers import PT_LOAD, Segment
 from procvm._symbols.elf_symbols import SymbolTable
 from procvm._symbols.mapped_file import FileKey
 
-__all__ = ["AT_SIGN", "Module", "instances_of", "name_of"]
+__all__ = ["AT_SIGN", "LoadedFile", "instances_of", "name_of"]
 
 AT_SIGN = b"@0x"
 """Before the address that tells one of several things of a name."""
@@ -24,7 +24,7 @@ _NR_LOADS = 64
 
 
 @final
-class Module:
+class LoadedFile:
     """An ELF file where it is loaded.
 
     Attributes:
@@ -43,6 +43,7 @@ class Module:
         why: Why names of it may be missing, or empty.
         table: Its symbols, once they were read.
         names: Its soname and what it needs, once they were read.
+        build_id: Its build ID, once it was read; empty if it has none.
         copies: By name, where it has copies of the variables of libraries.
         moved: By its own address of a variable, where the copy of that is.
     """
@@ -66,6 +67,7 @@ class Module:
         self.why = ""
         self.table: SymbolTable | None = None
         self.names: tuple[bytes, list[bytes]] | None = None
+        self.build_id: bytes | None = None
         self.copies: dict[bytes, int] | None = None
         self.moved: dict[int, int] | None = None
 

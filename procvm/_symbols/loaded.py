@@ -13,12 +13,12 @@ from procvm._base.perms import Perms
 from procvm._base.text import printable
 from procvm._space.maps import Kind, Vma
 from procvm._symbols.elf_headers import PT_DYNAMIC, PT_INTERP
-from procvm._symbols.layout import AT_SIGN, Module, name_of
+from procvm._symbols.layout import AT_SIGN, LoadedFile, name_of
 from procvm._symbols.link_map import Link, read_links
 from procvm._symbols.module_files import UNREADABLE, ModuleReader
 
 if TYPE_CHECKING:
-    from procvm._symbols.mapped import Mapped
+    from procvm._symbols.subject import Subject
 
 __all__ = ["LIBRARY", "Finder", "Loaded"]
 
@@ -31,7 +31,7 @@ class Loaded:
     """What is mapped at one time.
 
     Attributes:
-        token: What `Mapped.listing` gave with it.
+        token: What `Subject.listing` gave with it.
         vmas: The mappings that have a name.
         seen: Mappings without a name that were there then.
         by_start: The ELF files, by their addresses.
@@ -47,8 +47,8 @@ class Loaded:
         self,
         token: object,
         vmas: list[Vma],
-        modules: list[Module],
-        scope: list[Module],
+        modules: list[LoadedFile],
+        scope: list[LoadedFile],
         *,
         settled: bool,
     ) -> None:
@@ -61,7 +61,7 @@ class Loaded:
         rest = [one for one in self.by_start if one.is_loaded and id(one) not in in_scope]
         self.others = sorted(rest, key=lambda one: one.rank)
         self.settled = settled
-        self.groups: dict[tuple[Vma, ...], list[Module]] = {}
+        self.groups: dict[tuple[Vma, ...], list[LoadedFile]] = {}
         self.unread: list[str] = []
         self._starts = [module.first.start for module in self.by_start]
         # Where the first mapping of a name begins; by the whole path, and by its last part
@@ -76,10 +76,14 @@ class Loaded:
             self._first.setdefault(short, vma.start)
             if last_part.setdefault(short, name) != name:
                 self._shared.add(short)
-        self._called: dict[bytes, list[Module]] = {}
+        self._called: dict[bytes, list[LoadedFile]] = {}
         for module in (*scope, *self.others):
             for name in {module.name, module.first.plain_name}:
                 self._called.setdefault(name, []).append(module)
+
+    def files(self) -> list[LoadedFile]:
+        """Returns the files in the order in which names are looked up."""
+        return [*self.scope, *self.others]
 
     def area(self, vma: Vma) -> bytes:
         """Returns what a mapping is called: as shortly as tells it from the others."""
@@ -90,7 +94,7 @@ class Loaded:
         """Returns where the first mapping begins that is called so, or None."""
         return self._first.get(label)
 
-    def called(self, name: bytes) -> list[Module]:
+    def called(self, name: bytes) -> list[LoadedFile]:
         """Returns the files of a name or path; those that the linker knows come before others.
 
         A name may have the address behind it that the file begins at.
@@ -104,7 +108,7 @@ class Loaded:
         best = min((one.rank for one in found), default=0)
         return [one for one in found if one.rank == best]
 
-    def label(self, module: Module) -> bytes:
+    def label(self, module: LoadedFile) -> bytes:
         """Returns a name of a file that means this one alone."""
         label = self.area(module.first)
         if self.called(label) == [module]:
@@ -117,7 +121,7 @@ class Loaded:
         k = bisect_right(self.vmas, vma)
         return k > 0 and self.vmas[k - 1] == vma
 
-    def module_at(self, address: int) -> Module | None:
+    def module_at(self, address: int) -> LoadedFile | None:
         """Returns the file whose addresses these are, or None."""
         k = bisect_right(self._starts, address) - 1
         return self.by_start[k] if k >= 0 and address < self.by_start[k].end else None
@@ -127,7 +131,7 @@ class Loaded:
 class Finder:
     """Finds the ELF files that a process has loaded."""
 
-    def __init__(self, subject: Mapped, reader: ModuleReader) -> None:
+    def __init__(self, subject: Subject, reader: ModuleReader) -> None:
         self._subject = subject
         self._reader = reader
 
@@ -141,7 +145,7 @@ class Finder:
                     before.token = token
                 return before
             vmas = before.vmas
-        groups: dict[tuple[Vma, ...], list[Module]] = {}
+        groups: dict[tuple[Vma, ...], list[LoadedFile]] = {}
         if is_installed(LIBRARY):
             groups = self._groups(vmas, before)
         modules = [module for group in groups.values() for module in group]
@@ -156,13 +160,13 @@ class Finder:
                 now.unread.append(f"the file {name} cannot be read: its server does not answer")
         return now
 
-    def _groups(self, vmas: list[Vma], before: Loaded) -> dict[tuple[Vma, ...], list[Module]]:
+    def _groups(self, vmas: list[Vma], before: Loaded) -> dict[tuple[Vma, ...], list[LoadedFile]]:
         by_file: dict[tuple[object, ...], list[Vma]] = {}
         for vma in vmas:
             # Shared mappings are data: no linker maps a program so.
             if not vma.perms & Perms.SHARED and (vma.kind is Kind.FILE or vma.name == b"[vdso]"):
                 by_file.setdefault((vma.dev, vma.inode, vma.name), []).append(vma)
-        found: dict[tuple[Vma, ...], list[Module]] = {}
+        found: dict[tuple[Vma, ...], list[LoadedFile]] = {}
         for mine in by_file.values():
             known = before.groups.get(tuple(mine))
             if known is None or not all(map(self._reader.is_current, known)):
@@ -170,12 +174,12 @@ class Finder:
             found[tuple(mine)] = known
         return found
 
-    def _linked(self, modules: list[Module]) -> tuple[list[Module], bool]:
+    def _linked(self, modules: list[LoadedFile]) -> tuple[list[LoadedFile], bool]:
         """Returns the files in the dynamic linker's order, and whether it has loaded all."""
         for one in modules:
             one.rank = 1
             one.moved = None  # it depends on what else is loaded
-        places: dict[int, Module] = {}
+        places: dict[int, LoadedFile] = {}
         for one in modules:
             for part in one.segments:
                 if part.type == PT_DYNAMIC:
@@ -201,19 +205,19 @@ class Finder:
             return main, links.settled
         return [], not dynamic
 
-    def _note(self, module: Module | None, link: Link) -> None:
+    def _note(self, module: LoadedFile | None, link: Link) -> None:
         if module is not None:
             module.rank = 0
             module.is_loaded = True
             module.link_name = link.name or module.link_name
 
-    def _programs(self, modules: list[Module]) -> Iterable[Module]:
+    def _programs(self, modules: list[LoadedFile]) -> Iterable[LoadedFile]:
         """Returns what may be the program, which its dynamic linker leaves its list in."""
         entry = self._subject.program_address()
         asking = [one for one in modules if any(part.type == PT_INTERP for part in one.segments)]
         return sorted(asking, key=lambda one: not one.first.start <= entry < one.end)
 
-    def _program(self, modules: list[Module], linked: list[Module]) -> Module | None:
+    def _program(self, modules: list[LoadedFile], linked: list[LoadedFile]) -> LoadedFile | None:
         if linked:
             return linked[0]
         entry = self._subject.program_address()
@@ -223,7 +227,9 @@ class Finder:
             program.rank = 0
         return program
 
-    def _scope(self, program: Module, linked: list[Module], modules: list[Module]) -> list[Module]:
+    def _scope(
+        self, program: LoadedFile, linked: list[LoadedFile], modules: list[LoadedFile]
+    ) -> list[LoadedFile]:
         """Returns the files that were loaded at the start, in the order they are searched.
 
         The linker's list has them first, and after them what dlopen brought in. Without the
@@ -243,7 +249,7 @@ class Finder:
             return scope
         return [one for one in listed if one in scope]
 
-    def _needed(self, name: bytes, modules: list[Module]) -> Module | None:
+    def _needed(self, name: bytes, modules: list[LoadedFile]) -> LoadedFile | None:
         """Returns the file that a DT_NEEDED entry means, or None."""
         for one in modules:
             if name in (one.link_name, os.path.basename(one.link_name), one.name):

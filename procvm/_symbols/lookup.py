@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from procvm._base.address import ADDRESS_END
 from procvm._base.text import printable
-from procvm._symbols.elf_symbols import Symbol
-from procvm._symbols.layout import AT_SIGN, Module
+from procvm._symbols.elf_symbols import ElfSymbol
+from procvm._symbols.layout import AT_SIGN, LoadedFile
 from procvm._symbols.module_files import ModuleReader
 from procvm.errors import MalformedError, UnsupportedError
 
@@ -21,8 +21,8 @@ _NR_REASONS = 3
 class Meant(NamedTuple):
     """A symbol in a module; `exact` if it was asked for by its address in the file."""
 
-    module: Module
-    symbol: Symbol
+    module: LoadedFile
+    symbol: ElfSymbol
     exact: bool = False
 
 
@@ -33,10 +33,10 @@ class Search:
         self._reader = reader
         self._wanted = wanted
         self._bad = list(unread)
-        self._thread_local: list[Module] = []
+        self._thread_local: list[LoadedFile] = []
         self._locals: list[Meant] = []
 
-    def in_scope(self, scope: list[Module]) -> list[Meant]:
+    def in_scope(self, scope: list[LoadedFile]) -> list[Meant]:
         """Returns what the program means by the name.
 
         Its own, its statics too, and else the first that a library lets others link with.
@@ -48,7 +48,7 @@ class Search:
             self._locals += found
         return []
 
-    def all_of(self, modules: list[Module], *, is_named: bool = False) -> list[Meant]:
+    def all_of(self, modules: list[LoadedFile], *, is_named: bool = False) -> list[Meant]:
         """Returns all that the name means in some files; statics only if nothing else is found.
 
         Args:
@@ -59,7 +59,7 @@ class Search:
         exported = [one for one in found if one.symbol.is_exported]
         return exported or found + self._locals
 
-    def _in(self, module: Module, *, is_named: bool = False) -> list[Meant]:
+    def _in(self, module: LoadedFile, *, is_named: bool = False) -> list[Meant]:
         try:
             table = self._reader.table_of(module)
         except (MalformedError, UnsupportedError) as error:

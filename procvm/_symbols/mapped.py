@@ -1,47 +1,40 @@
-"""`Mapped`: what a live process, a snapshot and a core file have in common beside memory."""
+"""`Mapped`: what a live process, a snapshot and a core file share: mappings and names."""
 
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from procvm._base.address import as_address
 from procvm._base.pods import PodOnceAtomic, u32, usize
-from procvm._base.text import printable
 from procvm._space.maps import Maps, Vma
+from procvm._symbols.expressions import address_of
+from procvm._symbols.listing import modules_in, symbols_in
 from procvm._symbols.mapped_file import MappedFile
-from procvm._symbols.modules import Modules, encoded
-from procvm.errors import InvalidArgsError, NoSuchSymbolError
+from procvm._symbols.modules import Location, Modules, Symbol
+from procvm._symbols.names import Names, encoded
+from procvm._symbols.near import with_near
+from procvm.errors import NoSuchSymbolError
 
 if TYPE_CHECKING:
     from procvm._space.space import VmSpace
 
 __all__ = ["Mapped", "MappedFile"]
 
-_HEX = re.compile(r"0[xX][0-9a-fA-F]+")
-_DECIMAL = re.compile(r"[0-9]+")
-_BARE_HEX = re.compile(r"(?!0[bB][01]+$)[0-9a-fA-F]+")  # not what Python writes in binary
-_LOWEST = 0x10000
-"""No process has memory below: what is shorter in hexadecimal is no address that was pasted."""
-_DEEPEST = 64
-_LONGEST = 4000  # what Python takes as the digits of a number
-_OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
-
 
 class Mapped(ABC):
     """Memory with mappings, some of which are files that name addresses."""
 
-    _modules: Modules | None = None
+    _names: Names | None = None
     is_kept = False
-    """Whether the memory was kept at one time and does not change any more."""
+    """Whether the memory is a copy that does not change any more."""
 
     @property
     @abstractmethod
     def pid(self) -> int:
-        """The process that it is, or was, of."""
+        """The pid of the process, or of the process that it is a copy of."""
 
     @property
     @abstractmethod
@@ -68,7 +61,7 @@ class Mapped(ABC):
 
     @abstractmethod
     def mapped_file(self, vma: Vma) -> MappedFile | None:
-        """Opens the file that a mapping is of, or returns None if it can not be had."""
+        """Opens the file of a mapping, or returns None if it cannot be opened."""
 
     @abstractmethod
     def program_address(self) -> int:
@@ -76,10 +69,10 @@ class Mapped(ABC):
 
     @abstractmethod
     def program_names(self) -> set[bytes]:
-        """Returns what the program was started as: paths, their last parts, and its comm."""
+        """Returns the names that the program was started by: paths, file names, and its comm."""
 
     def listing(self, known: object) -> tuple[object, list[Vma] | None]:
-        """Returns the mappings that have a name, and a token for what is mapped now.
+        """Returns a token for the present mappings, and the mappings that have a name.
 
         Args:
             known: A token that an earlier call returned; if nothing has changed since,
@@ -89,17 +82,17 @@ class Mapped(ABC):
         return maps, None if maps is known else [vma for vma in maps if vma.name]
 
     def holds_page(self, vma: Vma, address: int) -> bool:
-        """Returns whether reading a page of a file mapping can give other than the file."""
+        """Returns whether a page of a file mapping may have other bytes than the file."""
         del vma, address
         return True
 
     def may_hang(self, vma: Vma) -> bool:
-        """Returns whether a process serves the file of a mapping, and may never answer."""
+        """Returns whether a process serves the file of a mapping (FUSE), and may never answer."""
         del vma
         return False
 
     def is_link(self, name: bytes, vma: Vma) -> bool:
-        """Returns whether a path, or a name beside a mapping's file, leads to that file."""
+        """Returns whether a path, or a name in the folder of a mapping's file, leads to it."""
         path = vma.plain_name
         if not path.startswith(b"/") or self.may_hang(vma):
             return False
@@ -113,31 +106,60 @@ class Mapped(ABC):
             return False
 
     def mappings_of(self, name: str | bytes) -> Maps:
-        """Returns the mappings that a name stands for.
+        """Returns the mappings that have a name.
 
         Args:
-            name: What a mapping is called, whole or by the last part of its path; or a
-                file's soname, what the dynamic linker calls it, or what the program was
-                started as.
+            name: The name of a mapping, whole or the last part of its path; a file's soname; a
+                name by which the dynamic linker or the program's start knows a file.
         """
         wanted = encoded(name) if isinstance(name, str) else name
         found = self.maps().filter(name=wanted)
         return found if found else Maps(self._known().mappings_of(wanted))
 
-    def _known(self) -> Modules:
-        if self._modules is None:
-            self._modules = Modules(self)
-        return self._modules
+    def _known(self) -> Names:
+        if self._names is None:
+            self._names = Names(self)
+        return self._names
+
+    def modules(self) -> Modules:
+        """Returns the ELF files that are loaded now: the program, its libraries, the vdso.
+
+        They are a mapping by file name, soname or path: ``p.modules()["libc.so.6"].base``.
+
+        Raises:
+            UnsupportedError: pyelftools is not installed.
+            ProcessExitedError: The process has ended.
+        """
+        return modules_in(self._known())
+
+    def symbols(self, glob: str = "*") -> Iterator[Symbol]:
+        """Returns an iterator over the symbols whose names match, file by file.
+
+        The symbol tables of a file are read when the iterator comes to that file. Thread-local
+        symbols, which have no single address, are left out. A file whose symbols cannot be read
+        is left out, unless the glob names it.
+
+        Args:
+            glob: A pattern as `fnmatch.fnmatchcase` takes it, ``"pthread_*"``; or with a file,
+                which may be a pattern too: ``"libc.so.6!mem*"``, ``"lib*!init"``.
+
+        Raises:
+            NoSuchSymbolError: The glob names a file, without a wildcard, that is not loaded.
+            MalformedError: The file that the glob names is not a valid ELF file.
+            UnsupportedError: pyelftools is not installed.
+            ProcessExitedError: The process has ended.
+        """
+        return symbols_in(self._known(), glob)
 
     def symbol(self, name: str) -> int:
         """Returns the address of a symbol.
 
-        A symbol alone means what the program itself uses: its own first, its statics too,
-        then what the dynamic linker finds first, preloaded libraries before others. With a
-        file it is that file's; for a variable that the program has a copy of (a copy
-        relocation) the copy, which the file uses as well. The names are those of the symbol
-        tables of the loaded files, deleted ones too; where no file can be had, those that
-        the dynamic linker uses, in memory.
+        A symbol alone means the one that the program itself uses: its own first, its statics
+        too, then the one that the dynamic linker finds first, preloaded libraries before
+        others. With a file it is that file's; for a variable that the program has a copy of (a
+        copy relocation) the copy, which the file uses as well. The names are those of the
+        symbol tables of the loaded files, deleted ones too; where no file can be opened, those
+        that the dynamic linker uses, in memory.
 
         Args:
             name: A symbol, or a file and a symbol: ``"libc.so.6!environ"``. The file may be
@@ -145,28 +167,33 @@ class Mapped(ABC):
 
         Raises:
             NoSuchSymbolError: No file has it, or it has no single address: it is
-                thread-local, or an IFUNC that the program did not use yet.
+                thread-local, or an IFUNC that the program did not use yet. `near` holds names
+                that are spelled alike.
             AmbiguousSymbolError: Several statics have this name, or several files that
                 dlopen loaded, or the file is loaded several times.
-            MalformedError: The file that was named is no good ELF file.
+            MalformedError: The file that was named is not a valid ELF file.
             UnsupportedError: pyelftools is not installed.
-            ProcessExitedError: It has ended.
+            ProcessExitedError: The process has ended.
         """
-        return self._known().address_of(name)
+        names = self._known()
+        try:
+            return names.address_of(name)
+        except NoSuchSymbolError as error:
+            raise with_near(error, names) from None
 
-    def describe(self, address: int) -> str:
-        """Returns what an address is, for people: ``"libc.so.6!malloc+0x12"``.
+    def describe(self, address: int) -> Location:
+        """Returns the name of an address, as a text with its parts: ``"libc.so.6!malloc+0x12"``.
 
         An address without a symbol is ``"libc.so.6+0x1234"`` or ``"[heap]+0x40"``, counted
         from the first mapping of that name; one without a name is the number. A symbol whose
         name alone does not lead back to it has its address in the file appended,
         ``"prog!counter@0x4010"``, and the resolver of an IFUNC has its kind appended,
         ``"libc.so.6!memcpy@ifunc-resolver"``. Without pyelftools no symbol is named. The text
-        is printable, whatever the target's files are called; `address` takes it, unless a
-        name has to be escaped or has signs of expressions in it.
+        is printable for any file name; `address` takes it, unless a name has to be escaped or
+        contains signs of expressions.
 
         Raises:
-            ProcessExitedError: It has ended.
+            ProcessExitedError: The process has ended.
         """
         return self._known().describe(as_address(address))
 
@@ -176,9 +203,9 @@ class Mapped(ABC):
         Args:
             expression: A number (see below), a file or an area (``libc.so.6``,
                 ``[heap]``: where its first mapping begins), a symbol (``environ``,
-                ``libc.so.6!environ``), any of these with ``+`` and ``-`` of numbers behind,
-                ``*`` before what is to be followed as a pointer, ``*(g_list+8)``.
-                Where the whole is the name of something, that is meant.
+                ``libc.so.6!environ``), any of these followed by ``+`` and ``-`` of numbers,
+                ``*`` before a pointer that is to be followed, ``*(g_list+8)``. If the whole
+                expression is a name, it means that name.
 
         A number is ``0x7f..``, or hexadecimal digits that cannot be a decimal number, as
         ``7f4736d5b000``, or decimal. Digits that may be an address pasted without its 0x, as
@@ -186,99 +213,17 @@ class Mapped(ABC):
         Offsets are decimal unless they have 0x.
 
         Raises:
-            InvalidArgsError: It can not be parsed.
-            NoSuchSymbolError: There is no such name.
+            InvalidArgsError: It cannot be parsed.
+            NoSuchSymbolError: There is no such name; `near` holds names that are spelled alike.
             AmbiguousSymbolError: A name means several things.
             PageFaultError: A pointer could not be read.
             AccessDeniedError: A pointer is outside of user space.
-            AddressOverflowError: A pointer ends beyond all addresses.
+            AddressOverflowError: A pointer ends past 2^64.
         """
         if not isinstance(expression, str):
             return as_address(expression)
-        if len(expression) > _LONGEST:
-            raise InvalidArgsError(
-                f"an expression of {len(expression)} characters; give at most {_LONGEST}"
-            )
-        address = self._parsed(expression.strip(), expression, _DEEPEST)
-        if not 0 <= address < 1 << 64:
-            raise InvalidArgsError(
-                f"{printable(expression)!r} is {address:#x}, which is no address"
-            )
-        return address
-
-    def _parsed(self, text: str, whole: str, depth: int) -> int:
-        if not text or not depth:
-            why = "is no address" if depth else f"is nested deeper than {_DEEPEST}"
-            raise InvalidArgsError(
-                f"{printable(whole[:80])!r} {why}: give 0x.., [heap]+8, libc.so.6+0x10, a symbol, "
-                "module!symbol, or *EXPRESSION"
-            )
-        if _HEX.fullmatch(text):
-            return int(text, 16)
-        if _DECIMAL.fullmatch(text):
-            return self._decimal(text)
-        is_name = text[0] not in "*("
-        area = self._area(text) if is_name and "!" not in text else None
-        if area is not None:
-            return area
-        if text[0].isdigit() and _is_bare_hex(text):
-            return int(text, 16)  # no symbol begins with a digit
-        offset = _OFFSETS.search(text)
-        if offset is not None and offset.start():
-            amount = int(offset[2], 16 if _HEX.fullmatch(offset[2]) else 10)
-            try:
-                base = self._parsed(text[: offset.start()], whole, depth - 1)
-            except NoSuchSymbolError as error:
-                # Names may end so, as few as they are.
-                with suppress(NoSuchSymbolError):
-                    if is_name:
-                        return self.symbol(text)
-                raise error from None
-            return base + (amount if offset[1] == "+" else -amount)
-        if text[0] == "*":
-            pointer = self._parsed(text[1:].strip(), whole, depth - 1)
-            return self.vm.read_val(pointer, self.usize)
-        if text[0] == "(":
-            if text[-1] != ")":
-                raise InvalidArgsError(
-                    f"{printable(whole)!r} can not be parsed from its parenthesis on"
-                )
-            return self._parsed(text[1:-1].strip(), whole, depth - 1)
-        return self._symbol(text)
-
-    def _decimal(self, text: str) -> int:
-        """Returns a decimal number, unless it may be a hexadecimal one."""
-        number, pasted = int(text), int(text, 16)
-        if _LOWEST <= pasted < self.vm.end:
-            raise InvalidArgsError(
-                f"{text} may be {pasted:#x}, pasted without its 0x, or the decimal number "
-                f"{number:#x}; give the one that you mean with 0x"
-            )
-        return number
-
-    def _area(self, name: str) -> int | None:
-        """Returns where the first mapping of a name begins, or None."""
-        return self._known().area(encoded(name))
-
-    def _symbol(self, name: str) -> int:
+        names, vm = self._known(), self.vm
         try:
-            return self.symbol(name)
+            return address_of(expression, names, vm.end, lambda at: vm.read_val(at, self.usize))
         except NoSuchSymbolError as error:
-            if "!" in name:
-                raise
-            vmas = self._known().mappings_of(encoded(name))
-            if vmas:
-                return vmas[0].start
-            if _is_bare_hex(name):
-                return int(name, 16)
-            if error.reason:
-                raise
-            raise NoSuchSymbolError(
-                f"nothing is called {printable(name)!r}: no mapping and no symbol; a number is "
-                "written 0x..",
-                name=name,
-            ) from error
-
-
-def _is_bare_hex(text: str) -> bool:
-    return bool(_BARE_HEX.fullmatch(text)) and int(text, 16) >= _LOWEST
+            raise with_near(error, names) from error.__cause__

@@ -20,12 +20,12 @@ from procvm._space.maps import Kind, Vma
 from procvm._symbols.elf_dynamic import DT_DEBUG, Dynamic, Reloc, relocations_listed
 from procvm._symbols.elf_headers import PT_LOAD, PT_NOTE, Elf, Segment, build_id_in, build_id_of
 from procvm._symbols.elf_symbols import SymbolTable, debug_symbols_of, symbols_in_memory, symbols_of
-from procvm._symbols.layout import Module, instances_of
+from procvm._symbols.layout import LoadedFile, instances_of
 from procvm._symbols.mapped_file import MappedFile, key_of
 from procvm.errors import MalformedError, PageFaultError, UnsupportedError, VmError
 
 if TYPE_CHECKING:
-    from procvm._symbols.mapped import Mapped
+    from procvm._symbols.subject import Subject
 
 __all__ = ["UNREADABLE", "ModuleReader", "NamedReloc"]
 
@@ -61,12 +61,12 @@ class _Headers(NamedTuple):
 class ModuleReader:
     """Reads the ELF files that one process has loaded."""
 
-    def __init__(self, subject: Mapped) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._subject = subject
 
     # Bytes
 
-    def read(self, address: int, n: int, module: Module | None) -> bytes:
+    def read(self, address: int, n: int, module: LoadedFile | None) -> bytes:
         """Returns bytes of the target; those of clean file pages come from the file.
 
         Args:
@@ -88,7 +88,7 @@ class ModuleReader:
             n -= step
         return b"".join(parts)
 
-    def _read_page(self, address: int, n: int, module: Module) -> bytes:
+    def _read_page(self, address: int, n: int, module: LoadedFile) -> bytes:
         vma = module.vma_at(address)
         if vma is None or vma.kind is not Kind.FILE:
             return self._from_memory(address, n)
@@ -114,9 +114,9 @@ class ModuleReader:
     def _from_memory(self, address: int, n: int) -> bytes:
         return self._subject.vm.forced().read_bytes(address, n)
 
-    # Modules
+    # Names
 
-    def modules_of(self, vmas: list[Vma]) -> Iterator[Module]:
+    def modules_of(self, vmas: list[Vma]) -> Iterator[LoadedFile]:
         """Yields the places where an ELF file is loaded; none if it is no ELF file.
 
         Args:
@@ -131,7 +131,7 @@ class ModuleReader:
             # A file that is not known to be the right one has to fit as a whole.
             fits = {vma.start - vma.offset - bias for vma in mine} >= shifts
             if found.file is None or found.file.exact or fits:
-                module = Module(mine, bias, found.segments, found.head)
+                module = LoadedFile(mine, bias, found.segments, found.head)
                 if found.file is not None:
                     module.path, module.key = found.file.path, found.file.key
                 yield module
@@ -172,7 +172,7 @@ class ModuleReader:
         """
         return any(vma.perms & Perms.EXEC and self._subject.may_hang(vma) for vma in vmas)
 
-    def is_current(self, module: Module) -> bool:
+    def is_current(self, module: LoadedFile) -> bool:
         """Returns whether the file of a module still has the content that was read."""
         return not module.path or key_of(module.path) == module.key
 
@@ -183,7 +183,7 @@ class ModuleReader:
     # The file of a module
 
     @contextmanager
-    def file_of(self, module: Module) -> Generator[tuple[Elf, MappedFile] | None]:
+    def file_of(self, module: LoadedFile) -> Generator[tuple[Elf, MappedFile] | None]:
         """Gives the file of a module, open, or None; `module.why` then says why.
 
         Raises:
@@ -204,7 +204,7 @@ class ModuleReader:
             module.why = self._why_not(module, elf, file)
             yield None if module.why else (elf, file)
 
-    def _why_not(self, module: Module, elf: Elf, file: MappedFile) -> str:
+    def _why_not(self, module: LoadedFile, elf: Elf, file: MappedFile) -> str:
         """Returns why a file is not the one that is loaded; nothing if it is."""
         vma = module.first
         other = f"the file {_called(vma)} is not the one that is loaded"
@@ -229,7 +229,7 @@ class ModuleReader:
             pass
         return ""
 
-    def _build_id(self, module: Module) -> bytes | None:
+    def _build_id(self, module: LoadedFile) -> bytes | None:
         """Returns the build ID that is in memory, nothing if it has none, None if unreadable."""
         vma = module.first
         try:
@@ -244,15 +244,30 @@ class ModuleReader:
             return None
         return b""
 
+    def build_id_of(self, module: LoadedFile) -> bytes:
+        """Returns the build ID of a module; nothing if it has none or cannot be read."""
+        if module.build_id is None:
+            module.build_id = self._build_id_of_file(module)
+            if not module.build_id and not self._subject.may_hang(module.first):
+                module.build_id = self._build_id(module) or b""
+        return module.build_id
+
+    def _build_id_of_file(self, module: LoadedFile) -> bytes:
+        try:
+            with self.file_of(module) as found:
+                return build_id_of(found[0]) if found is not None else b""
+        except UNREADABLE:
+            return b""
+
     # The dynamic section
 
-    def _dynamic_in_memory(self, module: Module) -> Dynamic:
+    def _dynamic_in_memory(self, module: LoadedFile) -> Dynamic:
         def read(address: int, n: int) -> bytes:
             return self.read(address, n, module)
 
         return Dynamic(_elf_of(module), module.segments, module.bias, read)
 
-    def debug_address(self, module: Module) -> int:
+    def debug_address(self, module: LoadedFile) -> int:
         """Returns the value of DT_DEBUG, which the dynamic linker sets; 0 if there is none."""
         try:
             return self._dynamic_in_memory(module).tags.get(DT_DEBUG, 0)
@@ -260,7 +275,7 @@ class ModuleReader:
             return 0
 
     @contextmanager
-    def dynamic_of(self, module: Module) -> Generator[tuple[Dynamic, Elf | None]]:
+    def dynamic_of(self, module: LoadedFile) -> Generator[tuple[Dynamic, Elf | None]]:
         """Gives the dynamic section of a module, and the file if it is read from that.
 
         Raises:
@@ -273,7 +288,7 @@ class ModuleReader:
             else:
                 yield self._dynamic_in_memory(module), None
 
-    def names_of(self, module: Module) -> tuple[bytes, list[bytes]]:
+    def names_of(self, module: LoadedFile) -> tuple[bytes, list[bytes]]:
         """Returns DT_SONAME and DT_NEEDED; empty where they cannot be had."""
         if module.names is None:
             try:
@@ -284,7 +299,7 @@ class ModuleReader:
         return module.names
 
     def relocations(
-        self, module: Module, kinds: frozenset[int], name: bytes = b""
+        self, module: LoadedFile, kinds: frozenset[int], name: bytes = b""
     ) -> list[NamedReloc]:
         """Returns the relocations of some types; those that cannot be read are left out.
 
@@ -311,7 +326,7 @@ class ModuleReader:
 
     # Symbols
 
-    def table_of(self, module: Module) -> SymbolTable:
+    def table_of(self, module: LoadedFile) -> SymbolTable:
         """Returns the symbols of a module.
 
         Raises:
@@ -322,7 +337,7 @@ class ModuleReader:
             module.table = self._table_of_file(module) or self._table_in_memory(module)
         return module.table
 
-    def _table_of_file(self, module: Module) -> SymbolTable | None:
+    def _table_of_file(self, module: LoadedFile) -> SymbolTable | None:
         with self.file_of(module) as found:
             if found is None:
                 return None
@@ -345,7 +360,7 @@ class ModuleReader:
                 _tables.popitem(last=False)
         return table
 
-    def _table_in_memory(self, module: Module) -> SymbolTable:
+    def _table_in_memory(self, module: LoadedFile) -> SymbolTable:
         def read(address: int, n: int) -> bytes:
             return self.read(address, n, module)
 
@@ -386,7 +401,7 @@ class _Head:
         return self._data[self._at : self._at + size]
 
 
-def _elf_of(module: Module) -> Elf:
+def _elf_of(module: LoadedFile) -> Elf:
     """Returns the header of a module, which nothing else needs to be read for."""
     return Elf(_Head(module.header), _called(module.first))
 
@@ -395,7 +410,7 @@ def _dynamic_of(elf: Elf, segments: list[Segment]) -> Dynamic:
     return Dynamic(elf, segments, 0, lambda vaddr, n: elf.at(segments, vaddr, n))
 
 
-def _word(elf: Elf | None, module: Module, vaddr: int) -> int:
+def _word(elf: Elf | None, module: LoadedFile, vaddr: int) -> int:
     """Returns the word that the file has at an address; 0 where it has none."""
     if elf is None:
         return 0

@@ -1,303 +1,177 @@
-"""`Modules`: the ELF files that a process has loaded, and what their symbols are called there."""
+"""`Modules`, `Symbol` and `Location`: what a program has loaded, as callers see it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Self, final
 
-from procvm._base.optional import is_installed, required
 from procvm._base.text import printable
-from procvm._space.maps import Kind, Vma
-from procvm._symbols.elf_dynamic import KINDS
-from procvm._symbols.elf_symbols import Symbol
-from procvm._symbols.layout import AT_SIGN, Module
-from procvm._symbols.loaded import LIBRARY, Finder, Loaded
-from procvm._symbols.lookup import Meant, Search, reasons
-from procvm._symbols.module_files import UNREADABLE, ModuleReader
-from procvm.errors import (
-    AmbiguousSymbolError,
-    Candidate,
-    MalformedError,
-    NoSuchSymbolError,
-    UnsupportedError,
-)
+from procvm.errors import AmbiguousSymbolError, Candidate, NoSuchSymbolError
 
-if TYPE_CHECKING:
-    from procvm._symbols.mapped import Mapped
+__all__ = ["Binding", "Location", "Module", "Modules", "Symbol"]
 
-__all__ = ["Modules", "encoded"]
-
-_RESOLVER = b"@ifunc-resolver"
-_NR_SHOWN = 8
+Binding = Literal["global", "weak", "local"]
+"""Who can link with a symbol: other files, other files if nothing stronger defines it, or none."""
 
 
-def encoded(name: str) -> bytes:
-    """Returns a name as its bytes, any of which a str can stand for.
+class Module(NamedTuple):
+    """An ELF file that is loaded: the program, a library, or the kernel's vdso.
 
-    Raises:
-        NoSuchSymbolError: It stands for no bytes: half of a surrogate pair.
+    Names and paths are text as `os.fsdecode` makes it; `str` of the module is printable.
+
+    Attributes:
+        name: A name that no other module has: its file name, or its path where two files have
+            the same name, with ``@0x`` and `base` appended where one file is loaded twice.
+        soname: The name that other files link with (DT_SONAME); None if it has none.
+        path: The path of its file, as the target sees it; None for the vdso.
+        base: The address at which its first byte is loaded.
+        ranges: The memory that it occupies, as sorted and disjoint (start, end) pairs, `end`
+            excluded. They include variables without initial values (.bss), which are not in
+            the file, and can be passed to `VmSpace.search` and `Process.snapshot`.
+        build_id: Its build ID in hexadecimal digits, as ``readelf -n`` shows it; None if it has
+            none, or if neither the file nor the memory can be read.
+        is_deleted: Whether the file was deleted or replaced after it was loaded.
     """
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:
-        raise NoSuchSymbolError(f"nothing is called {printable(name)!r}", name=name) from None
+
+    name: str
+    soname: str | None
+    path: str | None
+    base: int
+    ranges: tuple[tuple[int, int], ...]
+    build_id: str | None
+    is_deleted: bool
+
+    def __str__(self) -> str:
+        """Returns its name with everything but printable characters escaped."""
+        return printable(self.name)
+
+    def __contains__(self, address: object) -> bool:
+        """Returns whether an address lies in it."""
+        return isinstance(address, int) and any(low <= address < high for low, high in self.ranges)
 
 
 @final
-class Modules:
-    """The ELF files of one process, looked at when they are asked for."""
+class Modules(Mapping[str, Module]):
+    """The loaded ELF files of a process at one time, in the dynamic linker's order.
 
-    def __init__(self, subject: Mapped) -> None:
-        self._subject = subject
-        self._reader = ModuleReader(subject)
-        self._finder = Finder(subject, self._reader)
-        self._now = Loaded(None, [], [], [], settled=False)
-        # Names that lead to what stays loaded as long as the program runs.
-        self._found: dict[str, tuple[int, Vma]] = {}
+    The program comes first. A key is a `Module.name`; ``modules["libc.so.6"]`` takes a path or a
+    soname as well. The target may have changed since.
+    """
 
-    def address_of(self, name: str) -> int:
-        """Returns the address of a symbol; see `Mapped.symbol`."""
-        known = self._found.get(name)
-        if known is not None:
-            address, first = known
-            if self._subject.find_vma(first.start) == first:
-                return address
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
-            raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
-        required(LIBRARY, "looking symbols up")
-        now = self._refresh()
-        address, module = self._look_up(now, name)
-        if now.settled and module in now.scope:
-            self._found[name] = address, module.first
-        return address
+    def __init__(self, modules: list[Module], aliases: list[set[str]]) -> None:
+        self._by_name = {module.name: module for module in modules}
+        self._by_alias: dict[str, list[Module]] = {}
+        for module, names in zip(modules, aliases, strict=True):
+            for name in names:
+                self._by_alias.setdefault(name, []).append(module)
 
-    # A name
+    def __getitem__(self, name: str) -> Module:
+        """Returns the module with a name, soname or path.
 
-    def _look_up(self, now: Loaded, name: str) -> tuple[int, Module]:
-        """Returns the address of a symbol, and the file that it is a name of."""
-        file, bang, symbol = name.rpartition("!")
-        wanted = encoded(symbol)
-        resolver = wanted.endswith(_RESOLVER)
-        wanted = wanted.removesuffix(_RESOLVER)
-        modules = self._called(now, file, name) if bang else [*now.scope, *now.others]
-        search = Search(self._reader, wanted, () if bang else now.unread)
-        if bang:
-            best = search.all_of(modules, is_named=True)
-        else:
-            best = search.in_scope(now.scope) or search.all_of(now.others)
-        if resolver:
-            best = [one for one in best if one.symbol.resolves]
-        if not best:
-            where = printable(file) if bang else f"the {len(modules)} files that are loaded"
-            reason = search.reason()
-            raise NoSuchSymbolError(
-                f"no symbol {printable(symbol)!r} in {where}" + (reason and f": {reason}"),
-                name=name,
-                reason=reason,
-            )
-        address_of = self._resolver if resolver else self._address
-        by_address = {address_of(now, meant, name): meant for meant in best}
-        if len(by_address) == 1:
-            ((address, meant),) = by_address.items()
-            return address, meant.module
-        candidates = tuple(
-            Candidate(printable(self._name(now, meant)), address)
-            for address, meant in sorted(by_address.items())
-        )
-        shown = ", ".join(f"{one.name} ({one.address:#x})" for one in candidates[:_NR_SHOWN])
-        more = f" and {len(candidates) - _NR_SHOWN} more" if len(candidates) > _NR_SHOWN else ""
+        Raises:
+            NoSuchSymbolError: No module has it (also a `KeyError`).
+            AmbiguousSymbolError: Several modules have it.
+        """
+        found = self._by_name.get(name)
+        if found is not None:
+            return found
+        several = self._by_alias.get(name, [])
+        if len(several) == 1:
+            return several[0]
+        text = printable(name) if isinstance(name, str) else name  # pyright: ignore[reportUnnecessaryIsInstance]  # a Mapping is asked for any object
+        if not several:
+            raise NoSuchSymbolError(f"no file that is called {text!r} is loaded", name=str(name))
+        candidates = tuple(Candidate(str(one), one.base) for one in several)
+        shown = ", ".join(f"{one.name} ({one.address:#x})" for one in candidates)
         raise AmbiguousSymbolError(
-            f"{printable(name)!r} has {len(candidates)} addresses; give one of {shown}{more}",
+            f"{text!r} is the name of {len(several)} files; give one of {shown}",
             name=name,
             candidates=candidates,
         )
 
-    def _resolver(self, now: Loaded, meant: Meant, name: str) -> int:
-        del now, name
-        return meant.module.bias + meant.symbol.value
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name or name in self._by_alias
 
-    def _address(self, now: Loaded, meant: Meant, name: str) -> int:
-        """Returns where a symbol is for the program.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
 
-        Raises:
-            NoSuchSymbolError: The dynamic linker did not choose the function yet.
-        """
-        module, symbol, exact = meant
-        if symbol.resolves:
-            chosen = self._chosen(now, meant)
-            if chosen is None:
-                reason = (
-                    "it is an IFUNC: a resolver picks the function when it is first used, and no "
-                    "loaded file holds its choice; the resolver is "
-                    f"{printable(self._name(now, meant))}"
-                )
-                raise NoSuchSymbolError(
-                    f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
-                )
-            return chosen
-        own = module.bias + symbol.value
-        return own if exact else self._moved(now, module).get(symbol.value, own)
+    def __len__(self) -> int:
+        return len(self._by_name)
 
-    def _moved(self, now: Loaded, module: Module) -> dict[int, int]:
-        """Returns, by a library's own addresses, where the program has the live copies.
+    def __repr__(self) -> str:
+        return f"<Modules of {len(self)} files>"
 
-        The linker copies a variable of a library into a program that names it (a copy
-        relocation), and the library then uses that copy.
-        """
-        if module not in now.scope[1:]:
-            return {}
-        if module.moved is None:
-            module.moved = {}
-            for name, address in self._copies(now.scope[0]).items():
-                # The copy is of the first library that defines the name.
-                for one in now.scope[1:]:
-                    found = self._exported(one, name)
-                    if found is not None:
-                        if one is module:
-                            module.moved[found.value] = address
-                        break
-        return module.moved
+    def find(self, address: int) -> Module | None:
+        """Returns the module that an address lies in, or None."""
+        return next((module for module in self.values() if address in module), None)
 
-    def _copies(self, program: Module) -> dict[bytes, int]:
-        if program.copies is None:
-            kinds = KINDS.get(program.machine)
-            program.copies = {}
-            for one in self._reader.relocations(program, frozenset({kinds.copy} if kinds else ())):
-                program.copies[one.name] = program.bias + one.reloc.offset
-        return program.copies
 
-    def _exported(self, module: Module, name: bytes) -> Symbol | None:
-        try:
-            found = self._reader.table_of(module).find(name)
-        except (MalformedError, UnsupportedError):
-            return None
-        return found[0] if found and found[0].is_exported else None
+class Symbol(NamedTuple):
+    """A symbol of a loaded file.
 
-    def _chosen(self, now: Loaded, meant: Meant) -> int | None:
-        """Returns the function that a resolver chose, from the slots that hold its address."""
-        module, symbol = meant.module, meant.symbol
-        kinds = KINDS.get(module.machine)
-        if kinds is None:
-            return None
-        for one in dict.fromkeys((module, *now.scope, *now.others)):
-            wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
-            needed = b"" if one is module else symbol.name
-            for reloc, name, word in self._reader.relocations(one, wanted, needed):
-                if reloc.kind == kinds.irelative:
-                    if (word if reloc.addend is None else reloc.addend) != symbol.value:
-                        continue
-                elif name != symbol.name:
-                    continue
-                try:
-                    raw = self._reader.read(one.bias + reloc.offset, one.word_len, one)
-                except UNREADABLE:
-                    continue
-                value = int.from_bytes(raw, "little")
-                # A slot that is not bound yet leads back into the file's own table of jumps.
-                unbound = value in (word, one.bias + word, module.bias + symbol.value)
-                if not unbound and module.first.start <= value < module.end:
-                    return value
-        return None
+    Attributes:
+        name: Its name. ``@ifunc-resolver`` is appended to the name of an IFUNC, whose
+            `address` is that of the function which picks the implementation.
+        demangled: The name as its source has it; None if it is not mangled, or if no
+            demangler is available.
+        address: Its address in the target.
+        size: Its bytes; 0 if the file does not say.
+        module: The `Module.name` of its file.
+        binding: ``"global"``, ``"weak"`` or ``"local"``.
+    """
 
-    # The files of a name
+    name: str
+    demangled: str | None
+    address: int
+    size: int
+    module: str
+    binding: Binding
 
-    def _called(self, now: Loaded, file: str, name: str) -> list[Module]:
-        found = self.called(now, encoded(file))
-        if not found:
-            reason = reasons(now.unread)
-            raise NoSuchSymbolError(
-                f"no file that is called {printable(file)!r} is loaded"
-                + (reason and f": {reason}"),
-                name=name,
-                reason=reason,
-            )
-        return found
+    def __str__(self) -> str:
+        """Returns ``module!name``, printable."""
+        return f"{printable(self.module)}!{printable(self.name)}"
 
-    def called(self, now: Loaded, name: bytes) -> list[Module]:
-        """Returns the files that a name stands for.
 
-        It may be a path or its last part; what the dynamic linker calls the file, or its
-        soname; what the program was started as; or a link to the file beside it.
-        """
-        found = now.called(name)
-        if found or not name:
-            return found
-        every = [*now.scope, *now.others]
-        tests: tuple[Callable[[Module], bool], ...] = (
-            lambda one: name in (one.link_name, os.path.basename(one.link_name)),
-            lambda one: name == self._reader.names_of(one)[0],
+@final
+class Location(str):
+    """What an address is: a text such as ``"libc.so.6!malloc+0x12"``, with its parts.
+
+    Attributes:
+        module: The file or area that the address lies in, as `Modules` and `Mapped.address`
+            take it: ``"libc.so.6"``, ``"[heap]"``; None if it has no name.
+        symbol: The symbol that the address lies in; None if it lies in none.
+        offset: Bytes from the start of the symbol, or of the module if there is no symbol; 0 if
+            there is neither.
+        line: The source file and line, ``"main.c:12"``; None if they are not known.
+    """
+
+    __slots__ = ("line", "module", "offset", "symbol")
+
+    module: str | None
+    symbol: str | None
+    offset: int
+    line: str | None
+
+    def __new__(
+        cls,
+        text: str,
+        module: str | None = None,
+        symbol: str | None = None,
+        offset: int = 0,
+        line: str | None = None,
+    ) -> Self:
+        self = super().__new__(cls, text)
+        self.module = module
+        self.symbol = symbol
+        self.offset = offset
+        self.line = line
+        return self
+
+    def __getnewargs__(self) -> tuple[str, str | None, str | None, int, str | None]:  # type: ignore[override]
+        return str(self), self.module, self.symbol, self.offset, self.line
+
+    def __repr__(self) -> str:
+        return (
+            f"Location({str(self)!r}, module={self.module!r}, symbol={self.symbol!r}, "
+            f"offset={self.offset:#x}, line={self.line!r})"
         )
-        for test in tests:
-            found = [one for one in every if test(one)]
-            if found:
-                best = min(one.rank for one in found)
-                return [one for one in found if one.rank == best]
-        if every and name in self._subject.program_names():
-            return every[:1]
-        return [one for one in every if self._subject.is_link(name, one.first)]
-
-    def mappings_of(self, name: bytes) -> list[Vma]:
-        """Returns the mappings of the files that a name stands for, sorted."""
-        if not is_installed(LIBRARY):
-            return []
-        return sorted(vma for one in self.called(self._refresh(), name) for vma in one.vmas)
-
-    def area(self, name: bytes) -> int | None:
-        """Returns where the first mapping of a name begins, or None."""
-        return self._refresh().first_of(name)
-
-    # An address
-
-    def describe(self, address: int) -> str:
-        """Returns what an address is; see `Mapped.describe`."""
-        vma = self._subject.find_vma(address)
-        if vma is None:
-            return f"{address:#x}"
-        now = self._now
-        module = now.module_at(address) if vma in now else None
-        if vma not in now or not (
-            module is None or module in now.scope or self._reader.is_current(module)
-        ):
-            now = self._refresh()
-            module = now.module_at(address)
-            if not vma.name:
-                now.seen.add(vma)
-        if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
-            try:
-                found = self._reader.table_of(module).at(address - module.bias)
-            except (MalformedError, UnsupportedError):
-                found = None  # what the file is called is known all the same
-            if found is not None and module.is_loaded:
-                offset = address - module.bias - found.value
-                return printable(self._name(now, Meant(module, found))) + _plus(offset)
-            vma = module.first
-        called = now.area(vma)
-        first = now.first_of(called)
-        if not called or first is None or first > address:
-            return f"{address:#x}"
-        return f"{printable(called)}{_plus(address - first)}"
-
-    def _name(self, now: Loaded, meant: Meant) -> bytes:
-        """Returns a name of a symbol that leads back to it.
-
-        The plain one does not where another symbol has it as well, or where the program
-        has a copy that is used instead: the address in the file then is behind it.
-        """
-        module, symbol = meant.module, meant.symbol
-        name = now.label(module) + b"!" + symbol.name
-        found = self._reader.table_of(module).find(symbol.name)
-        is_plain = len(found) == 1 and found[0].value == symbol.value
-        if not is_plain or symbol.value in self._moved(now, module):
-            name += AT_SIGN + b"%x" % symbol.value
-        return name + _RESOLVER if symbol.resolves else name
-
-    def _refresh(self) -> Loaded:
-        """Looks at what is mapped now, and returns it; what is known of a file stays."""
-        # As a whole: another thread may be looking at it.
-        self._now = now = self._finder.look(self._now)
-        return now
-
-
-def _plus(offset: int) -> str:
-    return f"+{offset:#x}" if offset else ""

@@ -1,0 +1,338 @@
+"""`Names`: the address of a symbol, and the symbol of an address, in what a process has loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, final
+
+from procvm._base.optional import is_installed, required
+from procvm._base.text import printable
+from procvm._space.maps import Kind, Vma
+from procvm._symbols.elf_dynamic import KINDS
+from procvm._symbols.elf_symbols import ElfSymbol
+from procvm._symbols.layout import AT_SIGN, LoadedFile
+from procvm._symbols.loaded import LIBRARY, Finder, Loaded
+from procvm._symbols.lookup import Meant, Search, reasons
+from procvm._symbols.module_files import UNREADABLE, ModuleReader
+from procvm._symbols.modules import Location
+from procvm.errors import (
+    AmbiguousSymbolError,
+    Candidate,
+    MalformedError,
+    NoSuchSymbolError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from procvm._symbols.subject import Subject
+
+__all__ = ["RESOLVER", "Names", "encoded"]
+
+RESOLVER = b"@ifunc-resolver"
+"""Follows the name of the function that chooses the implementation of an IFUNC."""
+_NR_SHOWN = 8
+
+
+def encoded(name: str) -> bytes:
+    """Returns a name as its bytes, any of which a str can stand for.
+
+    Raises:
+        NoSuchSymbolError: It stands for no bytes: half of a surrogate pair.
+    """
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        raise NoSuchSymbolError(f"nothing is called {printable(name)!r}", name=name) from None
+
+
+@final
+class Names:
+    """The ELF files of one process, looked at when they are asked for."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.reader = ModuleReader(subject)
+        self._finder = Finder(subject, self.reader)
+        self._now = Loaded(None, [], [], [], settled=False)
+        # Names that lead to what stays loaded as long as the program runs.
+        self._found: dict[str, tuple[int, Vma]] = {}
+
+    def address_of(self, name: str) -> int:
+        """Returns the address of a symbol; see `Subject.symbol`."""
+        known = self._found.get(name)
+        if known is not None:
+            address, first = known
+            if self._subject.find_vma(first.start) == first:
+                return address
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
+            raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
+        required(LIBRARY, "looking symbols up")
+        now = self.refresh()
+        address, module = self._look_up(now, name)
+        if now.settled and module in now.scope:
+            self._found[name] = address, module.first
+        return address
+
+    # A name
+
+    def _look_up(self, now: Loaded, name: str) -> tuple[int, LoadedFile]:
+        """Returns the address of a symbol, and the file that it is a name of."""
+        file, bang, symbol = name.rpartition("!")
+        wanted = encoded(symbol)
+        resolver = wanted.endswith(RESOLVER)
+        wanted = wanted.removesuffix(RESOLVER)
+        modules = self.files_named(now, file, name) if bang else now.files()
+        search = Search(self.reader, wanted, () if bang else now.unread)
+        if bang:
+            best = search.all_of(modules, is_named=True)
+        else:
+            best = search.in_scope(now.scope) or search.all_of(now.others)
+        if resolver:
+            best = [one for one in best if one.symbol.resolves]
+        if not best:
+            where = printable(file) if bang else f"the {len(modules)} files that are loaded"
+            reason = search.reason()
+            raise NoSuchSymbolError(
+                f"no symbol {printable(symbol)!r} in {where}" + (reason and f": {reason}"),
+                name=name,
+                reason=reason,
+            )
+        address_of = self._resolver if resolver else self._address
+        by_address = {address_of(now, meant, name): meant for meant in best}
+        if len(by_address) == 1:
+            ((address, meant),) = by_address.items()
+            return address, meant.module
+        candidates = tuple(
+            Candidate(printable(self._name(now, meant)), address)
+            for address, meant in sorted(by_address.items())
+        )
+        shown = ", ".join(f"{one.name} ({one.address:#x})" for one in candidates[:_NR_SHOWN])
+        more = f" and {len(candidates) - _NR_SHOWN} more" if len(candidates) > _NR_SHOWN else ""
+        raise AmbiguousSymbolError(
+            f"{printable(name)!r} has {len(candidates)} addresses; give one of {shown}{more}",
+            name=name,
+            candidates=candidates,
+        )
+
+    def _resolver(self, now: Loaded, meant: Meant, name: str) -> int:
+        del now, name
+        return meant.module.bias + meant.symbol.value
+
+    def _address(self, now: Loaded, meant: Meant, name: str) -> int:
+        """Returns where a symbol is for the program.
+
+        Raises:
+            NoSuchSymbolError: The dynamic linker did not choose the function yet.
+        """
+        module, symbol, exact = meant
+        if symbol.resolves:
+            chosen = self._chosen(now, meant)
+            if chosen is None:
+                reason = (
+                    "it is an IFUNC: a resolver picks the function when it is first used, and no "
+                    "loaded file holds its choice; the resolver is "
+                    f"{printable(self._name(now, meant))}"
+                )
+                raise NoSuchSymbolError(
+                    f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
+                )
+            return chosen
+        return module.bias + symbol.value if exact else self.place_of(now, module, symbol)
+
+    def place_of(self, now: Loaded, module: LoadedFile, symbol: ElfSymbol) -> int:
+        """Returns where the program has a symbol of a file: in the file, or in a copy of it."""
+        own = module.bias + symbol.value
+        return self._moved(now, module).get(symbol.value, own)
+
+    def _moved(self, now: Loaded, module: LoadedFile) -> dict[int, int]:
+        """Returns, by a library's own addresses, where the program has the live copies.
+
+        The linker copies a variable of a library into a program that names it (a copy
+        relocation), and the library then uses that copy.
+        """
+        if module not in now.scope[1:]:
+            return {}
+        if module.moved is None:
+            module.moved = {}
+            for name, address in self._copies(now.scope[0]).items():
+                # The copy is of the first library that defines the name.
+                for one in now.scope[1:]:
+                    found = self._exported(one, name)
+                    if found is not None:
+                        if one is module:
+                            module.moved[found.value] = address
+                        break
+        return module.moved
+
+    def _copies(self, program: LoadedFile) -> dict[bytes, int]:
+        if program.copies is None:
+            kinds = KINDS.get(program.machine)
+            program.copies = {}
+            for one in self.reader.relocations(program, frozenset({kinds.copy} if kinds else ())):
+                program.copies[one.name] = program.bias + one.reloc.offset
+        return program.copies
+
+    def _exported(self, module: LoadedFile, name: bytes) -> ElfSymbol | None:
+        try:
+            found = self.reader.table_of(module).find(name)
+        except (MalformedError, UnsupportedError):
+            return None
+        return found[0] if found and found[0].is_exported else None
+
+    def _chosen(self, now: Loaded, meant: Meant) -> int | None:
+        """Returns the function that a resolver chose, from the slots that hold its address."""
+        module, symbol = meant.module, meant.symbol
+        kinds = KINDS.get(module.machine)
+        if kinds is None:
+            return None
+        for one in dict.fromkeys((module, *now.scope, *now.others)):
+            wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
+            needed = b"" if one is module else symbol.name
+            for reloc, name, word in self.reader.relocations(one, wanted, needed):
+                if reloc.kind == kinds.irelative:
+                    if (word if reloc.addend is None else reloc.addend) != symbol.value:
+                        continue
+                elif name != symbol.name:
+                    continue
+                try:
+                    raw = self.reader.read(one.bias + reloc.offset, one.word_len, one)
+                except UNREADABLE:
+                    continue
+                value = int.from_bytes(raw, "little")
+                # A slot that is not bound yet leads back into the file's own table of jumps.
+                unbound = value in (word, one.bias + word, module.bias + symbol.value)
+                if not unbound and module.first.start <= value < module.end:
+                    return value
+        return None
+
+    # The files of a name
+
+    def files_named(self, now: Loaded, file: str, name: str) -> list[LoadedFile]:
+        """Returns the files that a text stands for; see `called`.
+
+        Raises:
+            NoSuchSymbolError: No loaded file has the name.
+        """
+        found = self.called(now, encoded(file))
+        if not found:
+            reason = reasons(now.unread)
+            raise NoSuchSymbolError(
+                f"no file that is called {printable(file)!r} is loaded"
+                + (reason and f": {reason}"),
+                name=name,
+                reason=reason,
+            )
+        return found
+
+    def called(self, now: Loaded, name: bytes) -> list[LoadedFile]:
+        """Returns the files that a name stands for.
+
+        It may be a path or its last part; what the dynamic linker calls the file, or its
+        soname; what the program was started as; or a link to the file beside it.
+        """
+        found = now.called(name)
+        if found or not name:
+            return found
+        every = now.files()
+        tests: tuple[Callable[[LoadedFile], bool], ...] = (
+            lambda one: name in (one.link_name, os.path.basename(one.link_name)),
+            lambda one: name == self.reader.names_of(one)[0],
+        )
+        for test in tests:
+            found = [one for one in every if test(one)]
+            if found:
+                best = min(one.rank for one in found)
+                return [one for one in found if one.rank == best]
+        if every and name in self._subject.program_names():
+            return every[:1]
+        return [one for one in every if self._subject.is_link(name, one.first)]
+
+    def mappings_of(self, name: bytes) -> list[Vma]:
+        """Returns the mappings of the files that a name stands for, sorted."""
+        if not is_installed(LIBRARY):
+            return []
+        return sorted(vma for one in self.called(self.refresh(), name) for vma in one.vmas)
+
+    def area(self, name: bytes) -> int | None:
+        """Returns where the first mapping of a name begins, or None."""
+        return self.refresh().first_of(name)
+
+    # An address
+
+    def describe(self, address: int) -> Location:
+        """Returns the name of an address; see `Mapped.describe`."""
+        vma = self._subject.find_vma(address)
+        if vma is None:
+            return Location(f"{address:#x}")
+        now = self._now
+        module = now.module_at(address) if vma in now else None
+        if vma not in now or not (
+            module is None or module in now.scope or self.reader.is_current(module)
+        ):
+            now = self.refresh()
+            module = now.module_at(address)
+            if not vma.name:
+                now.seen.add(vma)
+        if module is not None and (vma.kind is not Kind.ANONYMOUS or not vma.name):
+            try:
+                found = self.reader.table_of(module).at(address - module.bias)
+            except (MalformedError, UnsupportedError):
+                found = None  # the file has a name all the same
+            if found is not None and module.is_loaded:
+                offset = address - module.bias - found.value
+                name = self._name(now, Meant(module, found))
+                label = now.label(module)
+                return Location(
+                    printable(name) + _plus(offset),
+                    os.fsdecode(label),
+                    os.fsdecode(name[len(label) + 1 :]),
+                    offset,
+                )
+            vma = module.first
+        called = now.area(vma)
+        first = now.first_of(called)
+        if not called or first is None or first > address:
+            return Location(f"{address:#x}")
+        offset = address - first
+        return Location(printable(called) + _plus(offset), os.fsdecode(called), None, offset)
+
+    def _name(self, now: Loaded, meant: Meant) -> bytes:
+        """Returns a name of a symbol that leads back to it.
+
+        The plain one does not where another symbol has it as well, or where the program
+        has a copy that is used instead: the address in the file then is behind it.
+        """
+        module, symbol = meant.module, meant.symbol
+        name = now.label(module) + b"!" + symbol.name
+        found = self.reader.table_of(module).find(symbol.name)
+        is_plain = len(found) == 1 and found[0].value == symbol.value
+        if not is_plain or symbol.value in self._moved(now, module):
+            name += AT_SIGN + b"%x" % symbol.value
+        return name + RESOLVER if symbol.resolves else name
+
+    # Lists of names
+
+    def files(self) -> Iterator[bytes]:
+        """Yields the names of the files that were loaded at the last look."""
+        return (one.name for one in self._now.files())
+
+    def known(self, file: str | None) -> Iterator[bytes] | None:
+        """Returns the symbols whose tables were read, of one file or of all, or None.
+
+        None means that no loaded file has the name.
+        """
+        now = self._now
+        files = now.files() if file is None else self.called(now, encoded(file))
+        tables = (one.table for one in files if one.table is not None)
+        return (name for table in tables for name in table.names()) if files else None
+
+    def refresh(self) -> Loaded:
+        """Returns what is mapped now; what was read of a file is kept."""
+        # Replaced as a whole: another thread may be reading the old one.
+        self._now = now = self._finder.look(self._now)
+        return now
+
+
+def _plus(offset: int) -> str:
+    return f"+{offset:#x}" if offset else ""
