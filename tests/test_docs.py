@@ -29,7 +29,17 @@ FENCE = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```$", re.M | re.S)
 RUN = ("procvm ", "cc ", "./", "kill ", "echo ")
 """How a command begins that a page shows and that is run."""
 
-NOT_RUN = ("pip install", "./scripts/", "sudo ", "docker ", "procvm view", ". ", "pytest ", "mypy ")
+NOT_RUN = (
+    "pip install",
+    "./scripts/",
+    "sudo ",
+    "docker ",
+    "procvm view",
+    ". ",
+    "pytest ",
+    "mypy ",
+    "typos ",
+)
 """How one begins that is not: it installs, needs rights or another machine, or waits for keys."""
 
 # Blocks run one after the other, as a reader would enter them: a name that one of them makes is
@@ -399,3 +409,22 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_contributing_where_do_i_look_names_files_that_exist() -> None:
+    """Each of the twelve answers names one to three paths of the repository, and all exist."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where do I look")[2]
+    rows = re.findall(r"^\| ([^|]+\?) \| ([^|]+) \|$", table, re.M)
+    assert len(rows) == 12
+    for question, answer in rows:
+        paths = re.findall(r"`((?:procvm|docs|tests)/[\w/.]*)`", answer)
+        assert 1 <= len(paths) <= 3, question
+        for path in paths:
+            assert (ROOT / path).exists(), (question, path)
+
+
+def test_architecture_names_files_that_exist() -> None:
+    """Each path of a room that the pages about the design name is in the package."""
+    for page in (DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        for path in re.findall(r"`(_\w+/[\w/]*(?:\.py)?)`", page.read_text()):
+            assert (ROOT / "procvm" / path).exists(), (page.name, path)
