@@ -12,9 +12,9 @@ from procvm._hold.client import Channel, open_channel
 from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
 from procvm._hold.standstill import Standstill, atomic_cut_short
-from procvm._live.atomics import Atomic, require_no_peer, under_hold
+from procvm._live.atomics import Atomic, atomic_fault, require_no_peer, under_hold
 from procvm._live.image import Image
-from procvm._live.memory import ProcessMemory
+from procvm._mm.memory import UserMemory
 from procvm.errors import (
     ClosedError,
     Hint,
@@ -177,7 +177,7 @@ class Calls:
                 "middle of another one; do it after the handler"
             )
 
-    def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+    def atomic(self, memory: UserMemory, what: Atomic) -> bytes:
         """Performs an atomic on private memory while the target is held; see `Holder`."""
         with self._atomic_lock:
             self._refuse_within()
@@ -190,7 +190,7 @@ class Calls:
             finally:
                 self._in_atomic = False
 
-    def _atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+    def _atomic(self, memory: UserMemory, what: Atomic) -> bytes:
         self.look_for_peers()
         still = self.standstill()
         if still is not None:
@@ -207,5 +207,5 @@ class Calls:
                 return found
         answer = self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what)
         if answer is None:
-            raise memory.fault(what.address, "access atomically")
+            raise atomic_fault(self._image, what, forced=memory.is_forced)
         return bytes(answer)
