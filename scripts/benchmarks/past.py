@@ -254,8 +254,8 @@ PAST = [
         title="The past: a snapshot of 64 GiB, 256 MiB of which are in use",
         text=(
             "A snapshot keeps the bytes in memory of its own, whose pages the kernel has to make "
-            "first; `save` copies them a second time, to a file. What was never touched is found "
-            "by PAGEMAP_SCAN and left out."
+            "first; `save` copies them a second time, to a file. Untouched pages are found by "
+            "PAGEMAP_SCAN and left out."
         ),
         contenders=_snapshots,
         unit="ms",
