@@ -22,7 +22,7 @@ import procvm
 from procvm._base import atomic_file as newfile
 from procvm._base.atomic_file import new_file
 from tests.elf.facets import Facets
-from tests.playground import Playground
+from tests.support.playground import Playground
 
 ROOT = Path(__file__).parent.parent
 as_root = pytest.mark.root

@@ -13,8 +13,8 @@ import pytest
 
 import procvm
 from tests.cli.running import COMMAND, Dials, ran
-from tests.patience import usual_times
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import usual_times
+from tests.support.playground import PAGE, Playground, pattern
 
 READS: list[tuple[list[str], str]] = [
     (["g_counter", "-t", "u32"], "7"),

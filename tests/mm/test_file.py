@@ -23,8 +23,8 @@ import procvm
 from procvm import PageFaultError, VmSpace
 from procvm._base.optional import numpy_or_none
 from procvm._space.file import VmFile
-from tests.mm.fakes import BASE, PID, Holed
-from tests.playground import PAGE, Playground, pattern
+from tests.support.fakes import BASE, PID, Holed
+from tests.support.playground import PAGE, Playground, pattern
 
 np: Any = numpy_or_none()
 

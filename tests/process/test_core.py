@@ -33,8 +33,8 @@ from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
 from tests.faults.subjects import Subject
 from tests.linux.kinds import KINDS, READABLE, contents
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import status_field
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import pytest
 import procvm
 from procvm import MalformedError, PageFaultError, UnsupportedError, i32, u8
 from tests.elf.cores import gcore, gdb, load, made
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 CRASHER = r"""
 #include <signal.h>

@@ -15,9 +15,9 @@ from procvm import VmSpace
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._saved import restore
-from tests.build import compiled
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import Child, Work, state_of
 
 MIB = 1 << 20

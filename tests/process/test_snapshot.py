@@ -31,12 +31,12 @@ from procvm._mm.memory import Region, UserMemory
 from procvm._saved.facts import Facts
 from procvm._saved.snapshot import take_snapshot
 from procvm._space.maps import Maps
-from tests.build import compiled
 from tests.linux.kinds import KINDS, READABLE, contents, oracle
-from tests.mm.fakes import laid_out
 from tests.mm.test_gather import run_without_numpy
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.fakes import laid_out
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import Child, Work, assert_free, state_of
 
 np: Any = numpy_or_none()

@@ -18,8 +18,8 @@ import procvm
 from procvm import PageFaultError, VmSpace, u32
 from procvm._linux import pagemap
 from procvm._linux.objects import Objects
-from tests.build import compiled
-from tests.playground import PAGE
+from tests.support.build import compiled
+from tests.support.playground import PAGE
 from tests.tracee.witness import status_field
 
 SIZE = 32 << 20

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import (
     Work,
     assert_free,

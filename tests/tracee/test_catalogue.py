@@ -24,9 +24,9 @@ import pytest
 
 import procvm
 from procvm import u64
-from tests.build import compiled
 from tests.faults.tools import Strace, injected
-from tests.patience import eventually, pass_time, usual_times
+from tests.support.build import compiled
+from tests.support.patience import eventually, pass_time, usual_times
 from tests.tracee.tool import ENOUGH
 from tests.tracee.witness import (
     ROOT,

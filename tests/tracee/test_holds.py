@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.patience import eventually, usual_times
+from tests.support.patience import eventually, usual_times
 from tests.tracee.witness import (
     Tool,
     Work,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import procvm
-from tests.patience import eventually, pass_time, usual_times
+from tests.support.patience import eventually, pass_time, usual_times
 from tests.tracee.witness import Child, Execer, Work, assert_free, state_of, states
 from tests.tracee.workloads import (
     children_storm,

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import procvm
-from tests.patience import be_patient, usual_times
+from tests.support.patience import be_patient, usual_times
 from tests.tracee.witness import tracer_of
 
 

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TypeAlias
 
 import procvm
-from tests.build import compiled
-from tests.patience import eventually, pass_time
+from tests.support.build import compiled
+from tests.support.patience import eventually, pass_time
 from tests.tracee.witness import (
     Board,
     Cas,

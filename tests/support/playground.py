@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Self
 
-from tests.build import compiled
+from tests.support.build import compiled
 
 PAGE = mmap.PAGESIZE
 

@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 
-from tests.build import compiled
+from tests.support.build import compiled
 
 
 @functools.cache
