@@ -305,7 +305,7 @@ with procvm.open(int(sys.argv[1])) as process:
     n = process.save(sys.argv[2] + "/old", [here])
     assert n == here.size
     with procvm.open_core(sys.argv[2] + "/old") as core:
-        assert core.read_bytes(here[0], 64) == process.vm.read_bytes(here[0], 64)
+        assert core.vm.read_bytes(here[0], 64) == process.vm.read_bytes(here[0], 64)
 print("done")
 """
 

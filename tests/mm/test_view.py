@@ -776,7 +776,7 @@ def test_a_list_of_a_target_is_walked_and_changed() -> None:
             with process.snapshot() as snapshot:
                 child.popen.kill()
                 child.popen.wait()
-                kept = list(walk(snapshot, head))
+                kept = list(walk(snapshot.vm, head))
                 assert [node.number for node in kept][7] == 5
                 with pytest.raises(procvm.AccessDeniedError):
                     kept[0].number = 1

@@ -256,7 +256,7 @@ def test_restore_after_a_program_of_pairs_ran_puts_both_back() -> None:
     with Child([compiled("pairs"), "1"]) as child, procvm.attach(child.pid) as tracee:
         first, second = child.hexes()
         with tracee.snapshot([(first, first + PAGE), (second, second + PAGE)]) as kept:
-            was = kept.read_val(first, procvm.u64), kept.read_val(second, procvm.u64)
+            was = kept.vm.read_val(first, procvm.u64), kept.vm.read_val(second, procvm.u64)
             assert eventually(lambda: tracee.vm.read_val(first, procvm.u64) > was[0] + 1000)
             with tracee.stopped() as held:
                 kept.restore()
