@@ -237,8 +237,8 @@ class Snapshot(Mapped, Closing):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a snapshot of process {self.pid} cannot be pickled: it is as large as the memory that "
-            "it copies; save it to a core file"
+            f"a snapshot of process {self.pid} cannot be pickled: it is as large as the memory "
+            "that it copies; save it to a core file"
         )
 
 
