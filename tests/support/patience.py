@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import procvm
-from procvm._hold import calls
-from procvm._hold.tracee import Tracee
+
+USUAL = 2.0
+"""The default of `Tracee.default_timeout`: for a test of a stop that does not come."""
 
 PATIENCE = 240.0
 """Seconds after which something hangs; no run that goes well comes near it on busy CPUs."""
@@ -37,35 +36,10 @@ def pass_time(seconds: float) -> None:
         pass
 
 
-_TIMED: tuple[Any, ...] = (
-    *(procvm.attach, procvm.spawn, Tracee.stop, Tracee.stopped, Tracee.step, calls.Calls.request),
-)
-_USUAL = [(function.__defaults__, function.__kwdefaults__) for function in _TIMED]
-_USUAL_STOP = calls.STOP_TIMEOUT
-
-
 def be_patient() -> None:
-    """Makes every time that this process gives a stop or a hold without saying so a long one.
+    """Makes the default times of stops and holds long, in this process.
 
     Without this, two seconds are too few for a stop where forty processes want the CPU.
     """
-    calls.STOP_TIMEOUT = PATIENCE
-    for function, (defaults, named) in zip(_TIMED, _USUAL, strict=True):
-        function.__defaults__ = defaults and tuple(map(_longer, defaults))
-        function.__kwdefaults__ = named and {name: _longer(value) for name, value in named.items()}
-
-
-def _longer(value: object) -> object:
-    return PATIENCE if isinstance(value, float) else value
-
-
-@contextmanager
-def usual_times() -> Iterator[None]:
-    """What the users have: for a test of a stop that does not come."""
-    calls.STOP_TIMEOUT = _USUAL_STOP
-    for function, (defaults, named) in zip(_TIMED, _USUAL, strict=True):
-        function.__defaults__, function.__kwdefaults__ = defaults, named
-    try:
-        yield
-    finally:
-        be_patient()
+    procvm.Tracee.default_timeout = PATIENCE
+    procvm.Tracee.default_longest_hold = PATIENCE
