@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from procvm._hold.spawn import attach, spawn
     from procvm._hold.tracee import Tracee
     from procvm._linux.access import Explanation, explain
+    from procvm._live.accesses import Access, AccessTrace
     from procvm._live.patch import Patch, Unchanged
     from procvm._live.process import Process
     from procvm._live.process import open as open  # noqa: A004 (users of files know it)
@@ -96,7 +97,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Access",
     "AccessDeniedError",
+    "AccessTrace",
     "AddressOverflowError",
     "AlreadyTracedError",
     "AmbiguousNameError",
@@ -190,6 +193,7 @@ _HOMES = {
     "procvm._hold.spawn": "attach spawn",
     "procvm._hold.tracee": "Tracee",
     "procvm._linux.access": "Explanation explain",
+    "procvm._live.accesses": "Access AccessTrace",
     "procvm._live.patch": "Patch Unchanged",
     "procvm._live.process": "Process open",
     "procvm._mm.io": "HasVmReaderWriter VmIo VmIoFill VmIoOnce",

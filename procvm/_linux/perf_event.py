@@ -17,16 +17,18 @@ import struct
 
 from procvm._base.c_library import Function, c_function, system_call
 
-__all__ = ["SLOTS", "ExecutionBreakpoint", "is_exact"]
+__all__ = ["SLOTS", "Attr", "ExecutionBreakpoint", "control", "is_exact", "open_event"]
 
 SLOTS = 4
 """Hardware breakpoints of one thread on x86-64; opening one more fails with ENOSPC."""
 
-_PERF_EVENT_OPEN = {"x86_64": 298}
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
+
+_EXACT = frozenset({"x86_64"})
 """Machines where the kernel is known to stop a thread exactly at the breakpoint.
 
-aarch64 (number 241) is left out: its kernel steps over the breakpoint by itself, and it is not
-known whether the signal still comes before the instruction.
+The kernel of aarch64 steps over the breakpoint by itself, and it is not known whether the signal
+still comes before the instruction.
 """
 
 _PERF_TYPE_BREAKPOINT = 5
@@ -43,7 +45,7 @@ _F_SETOWN_EX = 15
 _F_OWNER_TID = 0
 
 
-class _Attr(ctypes.Structure):
+class Attr(ctypes.Structure):
     """``struct perf_event_attr``, version 5."""
 
     _fields_ = (
@@ -81,12 +83,53 @@ def is_exact() -> bool:
     The kernel sends the signal from an interrupt to its own CPU, which is taken before the
     thread executes anything. A PREEMPT_RT kernel sends it from a kernel thread, later.
     """
-    return os.uname().machine in _PERF_EVENT_OPEN and "PREEMPT_RT" not in os.uname().version
+    return os.uname().machine in _EXACT and "PREEMPT_RT" not in os.uname().version
 
 
 def _error() -> OSError:
     code = ctypes.get_errno()
     return OSError(code, os.strerror(code))
+
+
+def open_event(attr: Attr, tid: int, cpu: int = -1) -> int:
+    """Opens an event of a thread, on one CPU or on each; returns its descriptor, close-on-exec.
+
+    Raises:
+        OSError: The kernel refused: EACCES or EPERM (perf_event_paranoid), ENOSPC (no debug
+            register is free), ENOSYS, ESRCH.
+
+    Source:
+        perf_event_open(2).
+    """
+    number = _PERF_EVENT_OPEN.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, "the number of perf_event_open is not known on this machine")
+    syscall, _ = _functions()
+    long = ctypes.c_long
+    # SAFETY: the kernel reads `size` bytes of the attributes, which the caller keeps alive.
+    fd = syscall(
+        long(number),
+        ctypes.byref(attr),
+        long(tid),
+        long(cpu),
+        long(-1),
+        long(_FLAG_FD_CLOEXEC),
+    )
+    if fd < 0:
+        raise _error()
+    return fd
+
+
+def control(fd: int, request: int, value: int = 0) -> None:
+    """Makes an ioctl of an event with a number.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    _, ioctl = _functions()
+    # SAFETY: numbers only.
+    if ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(value)) < 0:
+        raise _error()
 
 
 class ExecutionBreakpoint:
@@ -106,34 +149,21 @@ class ExecutionBreakpoint:
             OSError: The kernel refused: EACCES or EPERM (perf_event_paranoid), ENOSPC (no
                 debug register is free), ENOSYS, ESRCH.
         """
-        number = _PERF_EVENT_OPEN.get(os.uname().machine)
-        if number is None:
-            raise OSError(errno.ENOSYS, "no execution breakpoints on this machine")
+        if os.uname().machine not in _EXACT:
+            raise OSError(errno.ENOSYS, "no exact execution breakpoints on this machine")
         self._tid = tid
         self._seen = 0
         self.fd = -1
         self.signo = 0
-        self._attr = _Attr(
+        self._attr = Attr(
             type=_PERF_TYPE_BREAKPOINT,
-            size=ctypes.sizeof(_Attr),
+            size=ctypes.sizeof(Attr),
             sample_period=1,
             flags=_DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV,
             bp_type=_HW_BREAKPOINT_X,
             bp_len=_BP_LEN,
         )
-        syscall, _ = _functions()
-        long = ctypes.c_long
-        # SAFETY: the kernel reads `size` bytes of the attributes, which `self` keeps alive.
-        fd = syscall(
-            long(number),
-            ctypes.byref(self._attr),
-            long(tid),
-            long(-1),
-            long(-1),
-            long(_FLAG_FD_CLOEXEC),
-        )
-        if fd < 0:
-            raise _error()
+        fd = open_event(self._attr, tid)
         self.fd = fd
         try:
             fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, tid))
@@ -165,9 +195,8 @@ class ExecutionBreakpoint:
 
     def disarm(self) -> None:
         """Takes it out of the debug registers; the slot stays taken."""
-        _, ioctl = _functions()
-        # SAFETY: numbers only.
-        ioctl(self.fd, ctypes.c_ulong(_IOC_DISABLE), ctypes.c_ulong(0))
+        with contextlib.suppress(OSError):
+            control(self.fd, _IOC_DISABLE)
 
     @property
     def is_hit(self) -> bool:

@@ -12,11 +12,14 @@ from typing import Any, Literal, NoReturn, cast
 from procvm._base.address import PAGE_SIZE, as_address, as_timeout
 from procvm._base.atomic_file import new_file
 from procvm._base.closing import Closing
+from procvm._base.pods import PodLike, pod_of
 from procvm._linux import pidfd as _pidfd
 from procvm._linux import procfs
 from procvm._linux.pagemap import is_own
 from procvm._linux.pidfd import ended
+from procvm._linux.proc_maps import entry_at
 from procvm._linux.procfs import AT_ENTRY, has_memory, parse_auxv
+from procvm._live.accesses import AccessTrace, trace
 from procvm._live.atomics import Holder
 from procvm._live.image import Image
 from procvm._live.memory import Holding, ProcessMemory
@@ -117,7 +120,7 @@ class Process(Mapped, Closing):
             ClosedError: It was closed.
         """
         address = as_address(address)
-        found = self._image.entry_at(address)
+        found = self._image.ask(lambda maps: entry_at(maps, address), "asking for a mapping")
         return None if found is None else vma_of(found)
 
     def threads(self) -> list[Thread]:
@@ -302,6 +305,76 @@ class Process(Mapped, Closing):
             ranges: What to look at, as `VmSpace.search` takes them.
         """
         return Unchanged(self, ranges)
+
+    def trace_accesses(
+        self,
+        address: int,
+        pod: PodLike[Any],
+        on: Literal["write", "access"] = "write",
+        *,
+        registers: bool = False,
+        stack_len: int = 0,
+    ) -> AccessTrace:
+        """Returns a running trace of who writes or accesses an address; nothing is stopped.
+
+        All threads are traced, those included that are born later. A debug register does the
+        work: each hit costs the target about a microsecond, and a value that nobody touches
+        costs nothing. An access by the kernel, as in read(2), is not seen.
+
+        Args:
+            address: A multiple of the size of `pod`.
+            pod: A type of 1, 2, 4 or 8 bytes. An access that overlaps these bytes is a hit.
+            on: ``"write"``, or ``"access"`` for reads and writes.
+            registers: Whether each hit has the general registers.
+            stack_len: Bytes of the stack that each hit has, from the stack pointer upwards; a
+                multiple of 8, at most 65,528.
+
+        Raises:
+            ValueError: The address or size cannot be watched.
+            AccessDeniedError: The kernel refuses perf events to this user.
+            UnsupportedError: The debug registers of a thread are in use, or there are none.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+
+        Source:
+            perf_event_open(2), PERF_TYPE_BREAKPOINT.
+        """
+        return trace(
+            self._image,
+            address,
+            pod_of(pod).size,
+            on=on,
+            registers=registers,
+            stack_len=stack_len,
+        )
+
+    def trace_calls(
+        self, function: int | str, *, registers: bool = True, stack_len: int = 0
+    ) -> AccessTrace:
+        """Returns a running trace of the calls of a function; nothing is stopped.
+
+        As `trace_accesses`, for the execution of the instruction at an address.
+
+        Args:
+            function: Its address, or what `address` takes, such as ``"libc.so.6!malloc"``.
+            registers: Whether each hit has the general registers, and so `Access.arguments`.
+            stack_len: As for `trace_accesses`.
+
+        Raises:
+            NoSuchSymbolError: No file has that symbol.
+            AccessDeniedError: The kernel refuses perf events to this user.
+            UnsupportedError: The debug registers of a thread are in use, or there are none.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+        """
+        return trace(
+            self._image,
+            self.address(function),
+            1,
+            on="call",
+            registers=registers,
+            stack_len=stack_len,
+        )
 
     def _hold(self) -> AbstractContextManager[object]:
         """Returns what holds the process while several things are done to it: nothing does."""

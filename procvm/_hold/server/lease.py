@@ -214,12 +214,11 @@ class Lease:
 
     def let_go(self) -> None:
         """Ends the hold; nothing keeps it any more."""
-        self.drop_requests()
+        self._drop_requests()
         self._end_reliance()
         self.release()
 
-    def drop_requests(self) -> None:
-        """Forgets every request that keeps the hold."""
+    def _drop_requests(self) -> None:
         self._explicit = 0
         self.end_contexts(set(self._contexts))
 
@@ -275,7 +274,7 @@ class Lease:
         try:
             yield
         except BaseException:
-            self.drop_requests()
+            self._drop_requests()
             self.release()
             self.whole = False
             raise

@@ -1,0 +1,1 @@
+"""Programs in which both checkers reject the line marked so, and no other."""
