@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
-from tests import progress
-from tests.patience import be_patient
-from tests.playground import Playground
+from tests.support import progress
+from tests.support.patience import be_patient
+from tests.support.playground import Playground
 
 # What a shell starts in its background ignores Ctrl-C, and so would every tool that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -39,7 +39,7 @@ from procvm import (
     u64,
     usize,
 )
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 PAGES = 6
 SIZE = PAGES * PAGE

@@ -22,7 +22,7 @@ import procvm
 from procvm._base import atomic_file as newfile
 from procvm._base.atomic_file import new_file
 from tests.elf.facets import Facets
-from tests.playground import Playground
+from tests.support.playground import Playground
 
 ROOT = Path(__file__).parent.parent
 as_root = pytest.mark.root
@@ -305,7 +305,7 @@ with procvm.open(int(sys.argv[1])) as process:
     n = process.save(sys.argv[2] + "/old", [here])
     assert n == here.size
     with procvm.open_core(sys.argv[2] + "/old") as core:
-        assert core.read_bytes(here[0], 64) == process.vm.read_bytes(here[0], 64)
+        assert core.vm.read_bytes(here[0], 64) == process.vm.read_bytes(here[0], 64)
 print("done")
 """
 

@@ -1,6 +1,6 @@
-"""Keeps a region of a process as it is, shows what changes, and puts it back.
+"""Saves a region of a process, shows what changes, and restores it.
 
-Usage: checkpoint.py PID ADDRESS LENGTH  (then Enter to go back to it, as often as you like)
+Usage: checkpoint.py PID ADDRESS LENGTH  (each Enter restores the region)
 """
 
 import sys
@@ -9,17 +9,18 @@ import procvm
 
 
 def main(pid: int, where: str, length: int) -> None:
-    """Goes back to the checkpoint at every line of input, until that ends."""
+    """Restores the checkpoint at every line of input."""
     with procvm.attach(pid) as tracee:
         start = tracee.address(where)
         with tracee.snapshot([(start, start + length)]) as checkpoint:
-            print(f"kept {length} bytes at {tracee.describe(start)}; Enter goes back", flush=True)
+            name = tracee.describe(start)
+            print(f"kept {length} bytes at {name}; Enter restores them", flush=True)
             for _ in sys.stdin:
-                with tracee.stopped():  # nothing changes between the look and the restoring
+                with tracee.stopped():  # nothing changes between diff and restore
                     for run in checkpoint.diff(tracee.vm):
                         print(f"  {run.address:#x}: {run.new.hex(' ')} -> {run.old.hex(' ')}")
                     changed = checkpoint.restore()
-                print(f"{changed} bytes put back", flush=True)
+                print(f"{changed} bytes restored", flush=True)
 
 
 if len(sys.argv) != 4:

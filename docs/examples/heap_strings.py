@@ -10,12 +10,12 @@ import procvm
 
 
 def main(pid: int, shortest: int = 6) -> None:
-    """Prints a line a string: its address and what it says."""
+    """Prints the address and the text of each string."""
     printable = re.compile(rb"[\x20-\x7e]{%d,}" % shortest)
     with procvm.open(pid) as process:
         count = 0
         for vma in process.maps().filter(kind=procvm.Kind.HEAP):
-            # Nothing but printable bytes gets to the terminal.
+            # Without the printable range, escape sequences could reach the terminal.
             for found in printable.finditer(process.vm.read_bytes(vma.start, vma.size)):
                 print(f"{vma.start + found.start():#14x}  {found[0].decode('ascii')}")
                 count += 1

@@ -10,7 +10,7 @@ import procvm
 
 
 def main(pid: int, kind: str, start: str, *offsets: str) -> None:
-    """Prints every step, and the number of type `kind` that stands at the end."""
+    """Prints every step, and the number of type `kind` at the end of the chain."""
     pod = getattr(procvm, kind)
     with procvm.open(pid) as process:
         address = process.address(start)

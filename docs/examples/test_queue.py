@@ -27,7 +27,7 @@ class Queue(ctypes.Structure):
 
 
 class Program:
-    """The program that has the queue, what it says, and what its memory says."""
+    """The program with the queue: its answers and its memory."""
 
     def __init__(self, spawn: Spawner) -> None:
         self.process = spawn(Path(__file__).with_name("targets") / "queue.c")
@@ -40,18 +40,18 @@ class Program:
         return str(self.process.stdout.readline(), "ascii").strip()
 
     def queue(self) -> Queue:
-        """Returns the queue as it is in the memory of the program."""
+        """Returns a copy of the queue in the memory of the program."""
         return self.process.vm.read_val(self.address, Queue)
 
 
 @pytest.fixture
 def program(procvm_spawn: Spawner) -> Program:
-    """A program of its own for each test; the fixture that it uses ends it."""
+    """A new program for each test; `procvm_spawn` ends it."""
     return Program(procvm_spawn)
 
 
 def test_items_lie_in_the_slots_in_order(program: Program) -> None:
-    """What was put is where the queue says that it is."""
+    """Items are in the slots that head and tail refer to."""
     for item in (30, 40, 50):
         assert program.do(f"put {item}") == "ok"
     queue = program.queue()
@@ -60,7 +60,7 @@ def test_items_lie_in_the_slots_in_order(program: Program) -> None:
 
 
 def test_a_full_queue_is_left_as_it_is(program: Program) -> None:
-    """The item that has no room is refused, and changes no byte of the queue."""
+    """An item without room is refused, and no byte of the queue changes."""
     for item in range(CAPACITY):
         assert program.do(f"put {item}") == "ok"
     here = (program.address, program.address + ctypes.sizeof(Queue))
@@ -68,8 +68,8 @@ def test_a_full_queue_is_left_as_it_is(program: Program) -> None:
         assert program.do("put 99") == "full"
 
 
-def test_nothing_is_written_behind_the_queue(program: Program) -> None:
-    """What the program keeps there stays as it is, however often the queue goes round."""
+def test_nothing_is_written_after_the_queue(program: Program) -> None:
+    """The variables after the queue do not change when the queue wraps."""
     data = program.process.find_vma(program.address)
     assert data is not None
     with assert_unchanged(program.process, (program.address + ctypes.sizeof(Queue), data.end)):
@@ -79,7 +79,7 @@ def test_nothing_is_written_behind_the_queue(program: Program) -> None:
 
 
 def test_the_counts_wrap(program: Program, procvm_patch: Patches) -> None:
-    """After four thousand million items it works as after none; nobody waits for that."""
+    """The queue works after four thousand million items; the patch skips the wait."""
     almost = (2**32 - 2).to_bytes(4, "little")
     procvm_patch(program.process, program.address, almost + almost, expect=bytes(8))
     for item in range(4):
@@ -89,7 +89,7 @@ def test_the_counts_wrap(program: Program, procvm_patch: Patches) -> None:
 
 
 def test_a_thread_drains_it(program: Program) -> None:
-    """What is put is taken, sooner or later: when, nobody says."""
+    """A thread takes each item that is put, at some later time."""
     assert program.do("drain") == "ok"
     for item in range(5):
         assert program.do(f"put {item}") == "ok"
@@ -99,7 +99,7 @@ def test_a_thread_drains_it(program: Program) -> None:
 
 @pytest.mark.needs_ptrace
 def test_it_never_holds_more_than_it_has_room_for(program: Program) -> None:
-    """At any instant the counts fit together; all threads stand still for the look."""
+    """The counts are consistent at every instant; all threads are stopped for the check."""
     assert program.do("drain") == "ok"
     for item in range(50):
         program.do(f"put {item}")

@@ -1,4 +1,4 @@
-"""Finds where a game keeps a number, as it changes, and sets it.
+"""Finds where a game keeps a number that changes, and sets it.
 
 Usage: trainer.py PID NEW-VALUE  (asks for what the game shows now, until one place is left)
 """
@@ -10,7 +10,7 @@ from procvm import u32
 
 
 def main(pid: int, new: int) -> None:
-    """Narrows the places down with each value that is entered."""
+    """Drops places with each value that is entered, until one is left."""
     with procvm.open(pid) as process:
         print("what does the game show?", flush=True)
         writable = process.maps().filter(perms="rw")

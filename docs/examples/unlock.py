@@ -1,4 +1,4 @@
-"""Frees a lock that nobody will give back: a compare-and-exchange on a word of a hung program.
+"""Frees a lock whose owner is gone: a compare-and-exchange on a word of a hung program.
 
 Usage: unlock.py PID ADDRESS [HELD [FREE]]  (for targets/hung.c: unlock.py PID g_lock)
 """
@@ -10,7 +10,7 @@ from procvm import u32
 
 
 def main(pid: int, where: str, held: int = 1, free: int = 0) -> None:
-    """Stores `free` if the word still is `held`, with every thread of the program still."""
+    """Stores `free` if the word still is `held`, while every thread is stopped."""
     with procvm.attach(pid) as tracee:
         address = tracee.address(where)
         name = tracee.describe(address)
@@ -18,7 +18,7 @@ def main(pid: int, where: str, held: int = 1, free: int = 0) -> None:
             print(f"thread {thread.tid} {thread.name!r} is in state {thread.state}")
         found, stored = tracee.vm.atomic_compare_exchange(address, u32, held, free)
         if not stored:
-            sys.exit(f"{name} is {found}, not {held}: it was left alone")
+            sys.exit(f"{name} is {found}, not {held}: nothing was written")
         print(f"{name}: {held} -> {free}")
 
 

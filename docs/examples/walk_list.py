@@ -1,4 +1,4 @@
-"""Prints a linked list of C structures as a table, while the program stands still.
+"""Prints a linked list of C structures as a table, while the program is stopped.
 
 Usage: walk_list.py PID ADDRESS-OF-HEAD  (for targets/inventory.c: walk_list.py PID g_items)
 """
@@ -10,7 +10,7 @@ import procvm
 
 
 class Item(ctypes.Structure):
-    """``struct item`` of the program; a pointer of its is a number here."""
+    """``struct item`` of the program; its pointers are numbers here."""
 
     _fields_ = (
         ("next", ctypes.c_uint64),
@@ -21,7 +21,7 @@ class Item(ctypes.Structure):
 
 
 def main(pid: int, head: str) -> None:
-    """Walks from the pointer that `head` names to the end, or to where the list bites itself."""
+    """Walks from the pointer that `head` names to the end, or until the list repeats."""
     with procvm.attach(pid) as tracee, tracee.stopped() as held:
         address, seen = held.vm.read_val(tracee.address(head), procvm.usize), set[int]()
         print(f"{'address':>14}  {'id':>5}  {'weight':>7}  name")

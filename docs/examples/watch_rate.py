@@ -1,4 +1,4 @@
-"""Watches a counter of a running program, and draws how fast it counts.
+"""Draws how fast a counter of a running program counts.
 
 Usage: watch_rate.py PID ADDRESS [SAMPLES [INTERVAL]]  (watch_rate.py 1234 g_ticks 20 0.5)
 """
@@ -14,7 +14,7 @@ import procvm
 
 
 def main(pid: int, where: str, samples: int = 10, interval: float = 0.2) -> None:
-    """Prints a line a sample: the value, counts a second, and a bar of that."""
+    """Prints the value, the counts per second and a bar for each sample."""
     console = Console(highlight=False, markup=False)
     with procvm.open(pid) as process:
         address = process.address(where)

@@ -12,9 +12,9 @@ from procvm._hold.client import Channel, open_channel
 from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
 from procvm._hold.standstill import Standstill, atomic_cut_short
-from procvm._live.atomics import Atomic, require_no_peer, under_hold
+from procvm._live.atomics import Atomic, atomic_fault, require_no_peer, under_hold
 from procvm._live.image import Image
-from procvm._live.memory import ProcessMemory
+from procvm._mm.memory import UserMemory
 from procvm.errors import (
     ClosedError,
     Hint,
@@ -22,22 +22,30 @@ from procvm.errors import (
     VmError,
 )
 
-__all__ = ["CACHE_LEN", "STOP_TIMEOUT", "Calls"]
-
-STOP_TIMEOUT = 2.0
-"""Seconds that a stop may take, unless it is told otherwise."""
+__all__ = ["CACHE_LEN", "Calls"]
 
 CACHE_LEN = 1 << 20
-"""Bytes that `Held.vm` keeps, unless it is told otherwise."""
+"""Bytes that `Held.vm` keeps by default."""
+
+_ANSWER_TIMEOUT = 2.0
+"""Seconds for a request that does not stop or move the target; the channel adds its grace."""
 
 _MOVING = frozenset({Op.STEP, Op.CONT})
 
 
 class Calls:
-    """One tracee's requests to the tracer, and the atomics that use them."""
+    """One tracee's requests to the tracer, and the atomics that use them.
 
-    def __init__(self, image: Image, channel: Channel | None = None) -> None:
+    Attributes:
+        timeout: Seconds that a stop for an atomic may take; None for no limit.
+        closed: Whether the tracee was closed.
+    """
+
+    def __init__(
+        self, image: Image, channel: Channel | None = None, *, timeout: float | None
+    ) -> None:
         self._image = image
+        self.timeout = timeout
         self._lock = threading.RLock()
         # A read-compare-write under a hold is one step to the target, and has
         # to be one to the other threads of the tool as well.
@@ -52,7 +60,11 @@ class Calls:
         forks.register(self)
 
     def request(
-        self, op: Op, *args: object, fds: tuple[int, ...] = (), timeout: float | None = STOP_TIMEOUT
+        self,
+        op: Op,
+        *args: object,
+        fds: tuple[int, ...] = (),
+        timeout: float | None = _ANSWER_TIMEOUT,
     ) -> Any:
         """Asks the tracer, and waits for the answer; see `Channel.request`."""
         with self._lock:
@@ -72,7 +84,7 @@ class Calls:
         if self.closed:
             pid = self._image.pid
             raise ClosedError(f"process {pid} was detached from", hint=Hint("reopen", {"pid": pid}))
-        if self._channel is None or self._channel.closed:
+        if self._channel is None or not self.is_open:
             self.drop()
             image = self._image
             files = image.open_files()
@@ -83,6 +95,11 @@ class Calls:
             ):
                 self._channel = open_channel(image.pid, pidfd, (mem, maps), image.token_address)
         return self._channel
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel to the tracer."""
+        return self._channel is not None and not self._channel.closed
 
     def has_expired(self, hold: int) -> bool:
         """Returns whether a hold ended by its longest time."""
@@ -177,7 +194,7 @@ class Calls:
                 "middle of another one; do it after the handler"
             )
 
-    def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+    def atomic(self, memory: UserMemory, what: Atomic) -> bytes:
         """Performs an atomic on private memory while the target is held; see `Holder`."""
         with self._atomic_lock:
             self._refuse_within()
@@ -190,7 +207,7 @@ class Calls:
             finally:
                 self._in_atomic = False
 
-    def _atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
+    def _atomic(self, memory: UserMemory, what: Atomic) -> bytes:
         self.look_for_peers()
         still = self.standstill()
         if still is not None:
@@ -205,7 +222,9 @@ class Calls:
                 raise atomic_cut_short(self._image.pid, still.reliance)
             if found is not None:
                 return found
-        answer = self.request(Op.ATOMIC, STOP_TIMEOUT, memory.is_forced, *what)
+        answer = self.request(
+            Op.ATOMIC, self.timeout, memory.is_forced, *what, timeout=self.timeout
+        )
         if answer is None:
-            raise memory.fault(what.address, "access atomically")
+            raise atomic_fault(self._image, what, forced=memory.is_forced)
         return bytes(answer)

@@ -276,7 +276,8 @@ def _lost(pid: int, error: OSError | EOFError) -> ProcvmError:
     """Returns the error of a request that got no answer: it ended the channel."""
     if isinstance(error, EOFError | ConnectionError):
         return NotTracedError(
-            "the tracer process has ended, and so has every hold; the next call starts another",
+            f"the tracer process has ended, or had no memory to serve process {pid}; every hold on "
+            "the process has ended; the next call starts a tracer again",
             pid=pid,
         )
     return VmError(

@@ -10,7 +10,7 @@ from procvm._base.address import PAGE_SIZE
 from procvm._base.pods import Pod, PodAtomic
 from procvm._hold.held import LAST_BREATH_MS, Grip, hold_is_over
 from procvm._hold.standstill import Standstill
-from procvm._live.image import ended
+from procvm._linux.pidfd import ended
 from procvm._live.memory import ProcessMemory
 from procvm._local.buffers import copy
 from procvm._mm.extent import Extent

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, TypeAlias, cast
 
-from procvm._base.address import as_timeout
 from procvm._base.fd import Fd
 from procvm._hold.calls import Calls
 from procvm._hold.client import open_channel
+from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.server.protocol import Op
-from procvm._hold.tracee import LONGEST_HOLD, Tracee
+from procvm._hold.tracee import Tracee
 from procvm._live.image import open_image
 from procvm._live.naming import open_target
 from procvm.errors import Hint, NotStoppedError, ProcessExitedError, UnsupportedError
@@ -33,35 +33,43 @@ File: TypeAlias = int | IO[bytes] | None
 Arg: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
-def attach(target: int | str, *, longest_hold: float | None = LONGEST_HOLD) -> Tracee:
-    """Opens a live process so that it can be held; it runs on, untraced, between holds.
+def attach(
+    target: int | str,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    longest_hold: float | Default | None = DEFAULT,
+) -> Tracee:
+    """Opens a live process so that it can be held; between holds it runs, untraced.
 
-    It is held once, for an instant, to see that it can be.
+    The process is held once, for an instant, to find out whether it can be.
 
     Args:
         target: Its pid or its name, as `procvm.open` takes it.
-        longest_hold: Seconds after which a hold ends by itself; None for never.
+        timeout: Seconds that a stop or a step may take, this first stop too; None for no
+            limit. By default `Tracee.default_timeout`, 2 seconds.
+        longest_hold: Seconds after which a hold ends by itself; None for never. By default
+            `Tracee.default_longest_hold`, 5 seconds.
 
     Raises:
         NoSuchProcessError: No process has the pid or the name.
         AmbiguousNameError: Several processes have the name.
         ProcessExitedError: It has ended.
         AlreadyTracedError: Another process traces it; `procvm.open` still works.
-        AccessDeniedError: It may not be traced; the message names the cause.
-        StopTimeoutError: It could not be stopped for now.
+        AccessDeniedError: The kernel refuses to trace it; the message names the cause.
+        StopTimeoutError: A thread did not stop in time.
     """
-    longest_hold = as_timeout(longest_hold, "longest_hold")
+    timeout = seconds_or(timeout, Tracee.default_timeout)
+    longest_hold = seconds_or(longest_hold, Tracee.default_longest_hold, "longest_hold")
     image = open_target(target)
-    tracee = Tracee(image, Calls(image), longest_hold=longest_hold)
+    tracee = Tracee(image, Calls(image, timeout=timeout), longest_hold=longest_hold)
     try:
         if image.pid == os.getpid():
             raise UnsupportedError("a process cannot hold itself", hint=Hint("open"))
         tracee.stop()
-        _resume(tracee)
+        return _resumed(tracee)
     except BaseException:
         tracee.close()
         raise
-    return tracee
 
 
 # It waits until it is seized, and then becomes the program: exactly as it would
@@ -113,9 +121,10 @@ def spawn(
     pass_fds: Sequence[int] = (),
     start_new_session: bool = False,
     stopped: bool = False,
-    longest_hold: float | None = LONGEST_HOLD,
+    timeout: float | Default | None = DEFAULT,
+    longest_hold: float | Default | None = DEFAULT,
 ) -> Tracee:
-    """Starts a program as a tracee; the ``with`` statement ends it.
+    """Starts a program as a tracee; the end of the ``with`` statement kills it.
 
     The arguments mean what they mean to subprocess.Popen; pipes are binary.
 
@@ -129,13 +138,15 @@ def spawn(
         pass_fds: As subprocess.Popen.
         start_new_session: As subprocess.Popen.
         stopped: Whether it is held at its first instruction, until `resume`.
-        longest_hold: Seconds after which a hold ends by itself; None for never.
+        timeout: As `attach`; for later stops, not for the start.
+        longest_hold: As `attach`.
 
     Raises:
-        OSError: The program can not be started, as from subprocess.Popen.
-        AccessDeniedError: It may not be traced.
+        OSError: The program cannot be started, as from subprocess.Popen.
+        AccessDeniedError: The kernel refuses to trace it.
     """
-    longest_hold = as_timeout(longest_hold, "longest_hold")
+    timeout = seconds_or(timeout, Tracee.default_timeout)
+    longest_hold = seconds_or(longest_hold, Tracee.default_longest_hold, "longest_hold")
     arguments = _arguments(argv)
     variables = None if env is None else _variables(env)
     blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
@@ -163,7 +174,8 @@ def spawn(
         # Popen returns before its exec is done. Once the trampoline speaks the next exec is
         # the program's; should it end before, the pipe does.
         os.read(failed.number, 1)
-        return _become(popen, go_end, failed, stopped=stopped, longest_hold=longest_hold)
+        tracee = _become(popen, go_end, failed, timeout, longest_hold)
+        return tracee if stopped else _resumed(tracee)
     except BaseException:
         start.give_up()
         raise
@@ -240,11 +252,10 @@ def _become(
     popen: subprocess.Popen[bytes],
     go_end: Fd,
     failed: Fd,
-    *,
-    stopped: bool,
+    timeout: float | None,
     longest_hold: float | None,
 ) -> Tracee:
-    """Lets the trampoline become the program, held at its first instruction."""
+    """Lets the trampoline exec the program, which is then held at its first instruction."""
     pidfd = Fd.of(os.pidfd_open, popen.pid)
     channel = open_channel(popen.pid, pidfd.number)
     try:
@@ -274,16 +285,15 @@ def _become(
     except BaseException:
         channel.close()
         raise
-    tracee = Tracee(image, Calls(image, channel), longest_hold=longest_hold, popen=popen)
-    if not stopped:
-        _resume(tracee)
-    return tracee
+    calls = Calls(image, channel, timeout=timeout)
+    return Tracee(image, calls, longest_hold=longest_hold, popen=popen)
 
 
-def _resume(tracee: Tracee) -> None:
-    """Ends a hold of our own, which on a busy machine may have outlived its longest time."""
+def _resumed(tracee: Tracee) -> Tracee:
+    """Ends the first hold, whose longest time may be over on a busy machine; returns `tracee`."""
     with suppress(NotStoppedError):
         tracee.resume()
+    return tracee
 
 
 def _arguments(argv: Sequence[Arg] | Arg) -> list[bytes]:

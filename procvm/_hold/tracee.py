@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from procvm._base.address import as_address, as_int, as_len, as_timeout
-from procvm._hold.calls import CACHE_LEN, STOP_TIMEOUT, Calls
+from procvm._hold.calls import CACHE_LEN, Calls
+from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
 from procvm._hold.held import LAST_BREATH_MS, Grip, Held
 from procvm._hold.held_memory import HeldMemory
@@ -32,10 +33,7 @@ from procvm.errors import (
     WaitTimeoutError,
 )
 
-__all__ = ["LONGEST_HOLD", "Event", "Held", "Thread", "Tracee"]
-
-LONGEST_HOLD = 5.0
-"""Seconds after which the tracer ends a hold by itself, unless it is told otherwise."""
+__all__ = ["Event", "Held", "Thread", "Tracee"]
 
 
 @final
@@ -52,6 +50,19 @@ class Tracee(Process):
     io_getevents, io_uring_enter, and recv, send and accept with a timeout).
     """
 
+    default_timeout: ClassVar[float | None] = 2.0
+    """Seconds that a stop or a step may take by default; None for no limit.
+
+    A program that runs on very busy machines can set it, as
+    ``procvm.Tracee.default_timeout = 60``; it counts for tracees that are opened later.
+    """
+
+    default_longest_hold: ClassVar[float | None] = 5.0
+    """Seconds after which a hold ends by itself by default; None for never.
+
+    It can be set in the same way.
+    """
+
     def __init__(
         self,
         image: Image,
@@ -65,11 +76,21 @@ class Tracee(Process):
         self._longest_hold = longest_hold
         self._popen = popen
 
-    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a stop or a step may take by default; None for no limit. It can be set."""
+        return self._calls.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._calls.timeout = as_timeout(seconds)
+
+    def stop(self, timeout: float | Default | None = DEFAULT) -> None:
         """Stops every thread of the target; each `stop` needs its `resume`.
 
         Args:
-            timeout: Seconds that it may take; None for no limit.
+            timeout: Seconds that it may take; None for no limit. By default `timeout`
+                of the tracee.
 
         Raises:
             StopTimeoutError: A thread did not stop (it sleeps uninterruptibly);
@@ -78,7 +99,7 @@ class Tracee(Process):
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program now, which was let go untouched.
         """
-        timeout = as_timeout(timeout)
+        timeout = seconds_or(timeout, self._calls.timeout)
         self._calls.request(Op.STOP, timeout, self._longest_hold, timeout=timeout)
 
     def resume(self) -> None:
@@ -90,7 +111,9 @@ class Tracee(Process):
         """
         self._calls.request(Op.RESUME)
 
-    def stopped(self, timeout: float | None = STOP_TIMEOUT, *, cache_len: int = CACHE_LEN) -> Held:
+    def stopped(
+        self, timeout: float | Default | None = DEFAULT, *, cache_len: int = CACHE_LEN
+    ) -> Held:
         """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
 
         Such holds nest with each other and with `stop`. Ctrl-C at any moment in
@@ -98,7 +121,7 @@ class Tracee(Process):
         by its longest time, raises NotStoppedError.
 
         Args:
-            timeout: Seconds that the stop may take; None for no limit.
+            timeout: Seconds that the stop may take; see `stop`.
             cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. Memory that
                 is read all over more than that is read as without. The largest of nested
                 holds counts.
@@ -106,7 +129,7 @@ class Tracee(Process):
         Raises:
             StopTimeoutError: As `stop`, and so are the others.
         """
-        timeout = as_timeout(timeout)
+        timeout = seconds_or(timeout, self._calls.timeout)
         cache_len = as_len(cache_len, "cache_len")
         if cache_len:
             with suppress(SharedMemoryError):  # nothing is kept then
@@ -217,7 +240,7 @@ class Tracee(Process):
                 f"the kernel does not take {refused}{value} as it is; no register was changed"
             )
 
-    def step(self, tid: int | None = None, timeout: float | None = STOP_TIMEOUT) -> None:
+    def step(self, tid: int | None = None, timeout: float | Default | None = DEFAULT) -> None:
         """Lets a held thread run one instruction; the others stay held.
 
         A signal that the thread was about to take is delivered, and the instruction is
@@ -226,7 +249,7 @@ class Tracee(Process):
 
         Args:
             tid: The thread; the leader if it is not given.
-            timeout: Seconds that the instruction may take; None for no limit.
+            timeout: Seconds that the instruction may take; see `stop`.
 
         Raises:
             NotStoppedError: The target runs.
@@ -239,7 +262,7 @@ class Tracee(Process):
             ProcessExitedError: The thread ended by it.
             ProcessExecedError: The process runs another program now.
         """
-        timeout = as_timeout(timeout)
+        timeout = seconds_or(timeout, self._calls.timeout)
         self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
 
     def cont(self, timeout: float | None = None) -> Event | None:
@@ -318,9 +341,10 @@ class Tracee(Process):
         if not self._calls.closed:
             self._undo_patches()  # before the hold ends in which they were made
             try:
-                self._calls.request(Op.DETACH)
+                if self._calls.is_open:
+                    self._calls.request(Op.DETACH)
             except ProcvmError:
-                pass  # it or the tracer has ended, and nothing is held any more
+                pass  # the target or the tracer has ended, and with it every hold
             finally:
                 self._calls.close()
         super().close()

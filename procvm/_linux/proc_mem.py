@@ -1,10 +1,9 @@
 """/proc/PID/mem, made to fault where the target's own access would.
 
-The kernel serves it with page protections ignored, and lets an access below a
-stack grow the stack. So every piece is looked up in the target's mappings
-first. Both descriptors belong to the address space they were opened on: the
-bytes of another image can neither be read nor written through them, whatever
-becomes of the process.
+The kernel ignores page protections for /proc/PID/mem, and an access below a stack makes the stack
+grow. So each piece of a transfer is looked up in the target's mappings first. Both descriptors
+belong to the address space that they were opened on: no byte of another program can be read or
+written through them, even after the process has called exec or has ended.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from procvm._base.closing import Closing
 from procvm._base.fd import Fd
 from procvm._base.perms import READ
 from procvm._linux.libc import TRANSIENT, call, libc
+from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import VmaRange, vma_at
 from procvm._local.buffers import pin
 from procvm.errors import ClosedError, Hint, VmError
@@ -32,10 +32,10 @@ _SHORT_TRIES = 8
 
 
 class _Piece:
-    """Room for a piece of what was read, which the kernel can copy out of.
+    """A memfd of 1 MiB that holds what was read until it may be given to the caller.
 
-    memmove into a mapping of a file that was made shorter would end the tool;
-    a pread from this memfd is a short count.
+    Copying from it by memmove would end the tool by SIGBUS if the caller's buffer is a mapping of
+    a file that was truncated. A pread from the memfd returns a short count there.
     """
 
     def __init__(self) -> None:
@@ -44,8 +44,8 @@ class _Piece:
         self._held = pin(mmap.mmap(self._file.number, _PIECE_LEN), writable=True)
         self.address = self._held.address
 
-    def copy_to(self, own_address: int, n: int) -> tuple[int, int]:
-        """Copies the first `n` bytes; returns how many, and the errno that stopped it."""
+    def copy_to(self, own_address: int, n: int) -> Moved:
+        """Copies the first `n` bytes to the tool's own memory."""
         done = tries = 0
         while done < n:
             # SAFETY: the caller keeps `n` bytes at `own_address` alive.
@@ -60,13 +60,13 @@ class _Piece:
                 tries += 1
                 continue
             if code:
-                return done, code
+                return done, *_ending(code)
             done += moved
-        return done, 0
+        return done, Outcome.DONE, 0
 
 
 class ProcMem(Closing):
-    """The two descriptors and the walk over the mappings between them.
+    """The descriptors of one address space, and transfers that ask its mappings first.
 
     Attributes:
         mem: /proc/PID/mem.
@@ -81,27 +81,22 @@ class ProcMem(Closing):
         self.maps = maps
         self.writable = writable
         self._pid = pid
-        # Out of the list while it is used: by one thread, or by a signal handler of it.
+        # A piece leaves the list while it is used. Otherwise another thread, or a signal handler
+        # of the same thread, would overwrite what it holds.
         self._idle: list[_Piece] = []
 
     def prepare(self) -> None:
-        """Makes what `read` needs now, so that it needs no descriptor later."""
+        """Makes the memfd that `read` needs, so that a later read opens no descriptor."""
         self._idle.append(_Piece())
 
-    def read(self, address: int, own_address: int, n: int, need: int) -> tuple[int, int]:
-        """Reads up to `n` bytes, of mappings that allow `need` only.
-
-        Returns:
-            Bytes that did arrive, and the errno that stopped it, or 0: EIO for a
-            fault of the target, EFAULT for one of our own buffer, ESRCH when the
-            address space is gone.
-        """
-        # The mapping is looked up again after the read, as the page may not have
-        # allowed it any more; until then the bytes stay here.
+    def read(self, address: int, own_address: int, n: int, need: int) -> Moved:
+        """Reads up to `n` bytes from mappings whose permissions include `need` (see `Perms`)."""
+        # The bytes stay in a piece until the mapping was looked up a second time: the target may
+        # have taken the permission away before the read.
         try:
             room = self._idle.pop() if self._idle else _Piece()
         except OSError as error:
-            return 0, error.errno or errno.ENOMEM
+            return 0, Outcome.FAILED, error.errno or errno.ENOMEM
         try:
             return self._walk(libc().pread, address, own_address, n, need, room)
         finally:
@@ -109,8 +104,8 @@ class ProcMem(Closing):
             if self.mem.closed:
                 self._idle.clear()
 
-    def write(self, address: int, own_address: int, n: int, need: int) -> tuple[int, int]:
-        """Writes up to `n` bytes, to mappings that allow `need` only; see `read`."""
+    def write(self, address: int, own_address: int, n: int, need: int) -> Moved:
+        """Writes up to `n` bytes to mappings whose permissions include `need` (see `Perms`)."""
         return self._walk(libc().pwrite, address, own_address, n, need, None)
 
     def _walk(
@@ -121,8 +116,9 @@ class ProcMem(Closing):
         n: int,
         need: int,
         room: _Piece | None,
-    ) -> tuple[int, int]:
-        # Kept until the walk is over, so that both numbers are ours.
+    ) -> Moved:
+        # Without these references another thread's `close` could free the numbers meanwhile, and
+        # the kernel could give them to other files.
         _owners = self.mem.owner, self.maps.owner
         mem, maps = self.mem.number, self.maps.number
         done = 0
@@ -130,14 +126,12 @@ class ProcMem(Closing):
         tries = 0
         while done < n:
             at, own = address + done, own_address + done
-            vma, code = _vma(maps, at)
+            vma, refusal = _allowed(maps, at, need)
             if vma is None:
-                return done, code or errno.EIO
-            if vma.flags & need != need:
-                return done, errno.EIO
+                return done, *refusal
             piece = min(n - done, vma.end - at, piece_len)
-            # SAFETY: the caller keeps `n` bytes at `own_address` alive, and `room`
-            # holds a piece; an offset in user space fits off_t.
+            # SAFETY: the caller keeps `n` bytes at `own_address` alive, and `room` has
+            # `_PIECE_LEN` bytes. An offset in user space fits off_t.
             moved, code = call(
                 function,
                 mem,
@@ -149,40 +143,42 @@ class ProcMem(Closing):
                 tries += 1
                 continue
             if code == errno.EFAULT and piece > 1:
-                # Our own buffer faulted, and the count of what went before is
-                # lost with it: in pieces that do not cross a page of ours.
+                # The tool's buffer faulted, and the kernel does not say how many bytes it moved
+                # before that. Pieces that do not cross a page of the buffer give the exact count.
                 piece_len = min(piece // 2, PAGE_SIZE - own % PAGE_SIZE) or 1
                 continue
             if code:
-                return done, code
+                return done, *_ending(code)
             if moved == 0:
-                return done, errno.ESRCH
+                return done, Outcome.GONE, 0
             if room is not None:
-                vma, code = _vma(maps, at)
-                if vma is None or vma.flags & need != need:
-                    return done, code or errno.EIO
-                # What stands behind the end of the mapping now is looked at next.
+                vma, refusal = _allowed(maps, at, need)
+                if vma is None:
+                    return done, *refusal
+                # The mapping may be shorter by now. The next round looks at what follows it.
                 moved = min(moved, vma.end - at)
-                stored, code = room.copy_to(own, moved)
-                if code:
-                    return done + stored, code
+                stored, outcome, code = room.copy_to(own, moved)
+                if outcome is not Outcome.DONE:
+                    return done + stored, outcome, code
             done += moved
             tries = 0
-        return done, 0
+        return done, Outcome.DONE, 0
 
     def readable(self, address: int) -> bool:
         """Returns whether the target itself can read at `address`."""
         with self.maps.use() as maps:
-            vma, _ = _vma(maps, address)
-        return vma is not None and bool(vma.flags & READ)
+            return _allowed(maps, address, READ)[0] is not None
 
     def peek(self, address: int, n: int) -> bytes | None:
-        """Returns `n` bytes, protections ignored.
+        """Returns `n` bytes, with page protections ignored.
 
-        Empty if the address space is gone, None if nothing is mapped there.
+        Returns:
+            No bytes if the address space does not exist any more; None if nothing is mapped at
+            `address`.
 
         Raises:
-            VmError: The kernel does not answer.
+            ClosedError: The descriptors were closed.
+            VmError: The kernel refuses to tell.
         """
         code = 0
         for tries in range(_TRIES):
@@ -201,27 +197,46 @@ class ProcMem(Closing):
             raise ClosedError(
                 f"process {self._pid} was closed", hint=Hint("reopen", {"pid": self._pid})
             )
-        # Not by the gate: an ESRCH here would say that the process has ended, and
-        # this descriptor says that by an empty answer.
+        # Not by `errno_error`, which takes ESRCH for the end of the process. This descriptor
+        # tells the end by an empty answer.
         raise VmError(
-            f"looking at process {self._pid}: {os.strerror(code)} "
+            f"cannot read process {self._pid} at {address:#x}: {os.strerror(code)} "
             f"[{errno.errorcode.get(code, code)}]"
         )
 
     def close(self) -> None:
-        """Closes both as soon as no access uses them."""
+        """Closes both descriptors as soon as no access uses them."""
         self.mem.close()
         self.maps.close()
         self._idle.clear()
 
 
-def _vma(maps: int, address: int) -> tuple[VmaRange | None, int]:
+def _ending(code: int) -> tuple[Outcome, int]:
+    """Returns what an errno of /proc/PID/mem means for a transfer."""
+    outcome = _OUTCOMES.get(code, Outcome.FAILED)
+    return outcome, code if outcome is Outcome.FAILED else 0
+
+
+_OUTCOMES = {
+    errno.EIO: Outcome.TARGET_FAULT,
+    errno.EFAULT: Outcome.OWN_FAULT,
+    errno.ESRCH: Outcome.GONE,
+}
+
+_FAULT = Outcome.TARGET_FAULT, 0
+
+
+def _allowed(maps: int, address: int, need: int) -> tuple[VmaRange | None, tuple[Outcome, int]]:
+    """Returns the mapping at `address` if it allows `need`; else None and the reason."""
     code = 0
     for _ in range(_TRIES):
         try:
-            return vma_at(maps, address), 0
+            vma = vma_at(maps, address)
         except OSError as error:
             code = error.errno or errno.EIO
             if code not in TRANSIENT:
                 break
-    return None, code
+        else:
+            is_allowed = vma is not None and vma.flags & need == need
+            return vma if is_allowed else None, _FAULT
+    return None, _ending(code)

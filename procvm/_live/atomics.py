@@ -1,28 +1,28 @@
-"""Atomics on a target: by the processor where memory is shared, under a hold where not."""
+"""Atomics on a target: by the processor in shared memory, in a hold in private memory."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from procvm._base.address import PAGE_SIZE
 from procvm._base.perms import READ, WRITE
 from procvm._linux import procfs
 from procvm._linux.libc import same_memory
-from procvm._linux.proc_maps import VmaEntry, VmaRange, entry_at
+from procvm._linux.proc_maps import VmaEntry, VmaRange
 from procvm._linux.shared import map_page
+from procvm._live.faults import page_fault
+from procvm._live.image import Image
 from procvm._local import atomics, buffers
 from procvm._local.buffers import Scratch
-from procvm.errors import Hint, SharedMemoryError
-
-if TYPE_CHECKING:
-    from procvm._live.memory import ProcessMemory
+from procvm._mm.memory import UserMemory
+from procvm.errors import Hint, ProcvmError, SharedMemoryError
 
 __all__ = [
     "Atomic",
     "Holder",
+    "atomic_fault",
     "on_shared",
     "require_no_peer",
     "under_hold",
@@ -36,10 +36,10 @@ class Atomic(NamedTuple):
     """One atomic operation.
 
     Attributes:
-        address: Where; aligned.
+        address: The address of the word; aligned to its size.
         size: 4 or 8 bytes.
-        expected: The bytes that must be there for the exchange; None to load only.
-        desired: The bytes to store if they are.
+        expected: The bytes that the word must have for the exchange; None for a load.
+        desired: The bytes that the exchange stores.
     """
 
     address: int
@@ -49,75 +49,86 @@ class Atomic(NamedTuple):
 
     @property
     def needs(self) -> int:
-        """What the page must allow: an exchange that fails needs to write as well."""
+        """The permissions that the mapping must have: an exchange that fails writes as well."""
         return READ if self.expected is None else READ | WRITE
 
 
 class Holder(Protocol):
-    """Who can hold the target still for an atomic."""
+    """Holds the target for an atomic on its private memory."""
 
     def quick_atomic(self, what: Atomic, *, forced: bool) -> bytes | None:
-        """Performs it if the target is held and nothing is in the way; None otherwise."""
+        """Performs an atomic if the target is held already; returns None if it cannot."""
         ...
 
-    def atomic(self, memory: ProcessMemory, what: Atomic) -> bytes:
-        """Performs it while no task of the target runs; returns what was there."""
+    def atomic(self, memory: UserMemory, what: Atomic) -> bytes:
+        """Performs an atomic while no thread of the target runs; returns the bytes before it."""
         ...
 
 
 V = TypeVar("V", VmaEntry, VmaRange)
 
 
-def vma_of_atomic(memory: ProcessMemory, what: Atomic, ask: Callable[[int, int], V | None]) -> V:
-    """Returns the mapping of the word, as `vma_at` or `entry_at` gives it.
+def vma_of_atomic(image: Image, what: Atomic, *, forced: bool) -> VmaRange:
+    """Returns the range and the permissions of the word's mapping.
 
     Raises:
         PageFaultError: The target's own instruction would fault there.
     """
-    vma = memory.image.ask(lambda maps: ask(maps, what.address), "asking for a mapping")
-    needs = 0 if memory.is_forced else what.needs
+    return _allowed(image, image.vma_at(what.address), what, forced=forced)
+
+
+def _allowed(image: Image, vma: V | None, what: Atomic, *, forced: bool) -> V:
+    needs = 0 if forced else what.needs
     if vma is None or vma.flags & needs != needs:
-        raise memory.fault(what.address, "access atomically")
+        raise atomic_fault(image, what, forced=forced)
     return vma
 
 
-def on_shared(memory: ProcessMemory, what: Atomic) -> bytes:
-    """Performs an atomic on a shared mapping, by the processor on our own mapping of it.
+def atomic_fault(image: Image, what: Atomic, *, forced: bool) -> ProcvmError:
+    """Returns the error for a word that cannot be accessed; see `page_fault`."""
+    return page_fault(image, what.address, "access atomically", forced=forced)
+
+
+def on_shared(image: Image, what: Atomic, *, forced: bool) -> bytes:
+    """Performs an atomic on shared memory by the processor, in a mapping of the tool's own.
+
+    Returns:
+        The bytes of the word before it.
 
     Raises:
-        SharedMemoryError: The object behind it can not be mapped here.
+        SharedMemoryError: The object of the mapping cannot be mapped by the tool, or page
+            protections are to be ignored.
+        PageFaultError: The target's own instruction would fault there.
     """
-    pid = memory.image.pid
-    if memory.is_forced:
+    if forced:
         raise SharedMemoryError(
-            f"cannot access the memory at {what.address:#x} of process {pid} atomically: it is "
-            "shared, and the protections of shared memory cannot be ignored",
+            f"cannot access the memory at {what.address:#x} of process {image.pid} atomically: it "
+            "is shared, and the protections of shared memory cannot be ignored",
             hint=Hint("unforced"),
         )
-    entry = vma_of_atomic(memory, what, entry_at)
-    page = map_page(pid, entry, what.address, writable=what.expected is not None)
-    # Opened by a path, so look again: it may have been another mapping's by then.
-    if vma_of_atomic(memory, what, entry_at) != entry:
-        raise memory.fault(what.address, "access atomically")
+    entry = _allowed(image, image.entry_at(what.address), what, forced=False)
+    page = map_page(image.pid, entry, what.address, writable=what.expected is not None)
+    # `map_page` opened the object by a path, which may have led to another one by then.
+    if image.entry_at(what.address) != entry:
+        raise atomic_fault(image, what, forced=False)
     address = page.address + what.address % PAGE_SIZE
     if what.expected is None:
-        # SAFETY: `page` keeps the mapping; an aligned load is atomic.
+        # SAFETY: `page` keeps the mapping, and an aligned load is atomic.
         found = buffers.load(_WORDS[what.size], address)
     else:
         expected, desired = (
             int.from_bytes(b, sys.byteorder) for b in (what.expected, what.desired)
         )
-        # SAFETY: `page` keeps the mapping, which is writable; the word is aligned.
+        # SAFETY: `page` keeps the mapping, which is writable, and the word is aligned.
         found = atomics.compare_exchange(address, what.size, expected, desired)
     return int(found).to_bytes(what.size, sys.byteorder)
 
 
-def under_hold(memory: ProcessMemory, what: Atomic) -> bytes:
-    """Performs an atomic on private memory while every task of the target is stopped.
+def under_hold(memory: UserMemory, what: Atomic) -> bytes:
+    """Performs an atomic on private memory while every thread of the target is stopped.
 
-    It writes exactly the word, and also where the exchange fails (what was
-    there), as the processor does: so it faults where the target's own
-    instruction would.
+    It writes exactly the word. Where the exchange fails it writes the bytes that were there, as
+    the processor does, so that it faults where the target's own instruction would.
     """
     scratch = Scratch(what.size)
     memory.read(what.address, scratch.address, what.size)
@@ -132,12 +143,12 @@ def under_hold(memory: ProcessMemory, what: Atomic) -> bytes:
 def require_no_peer(pid: int, *, everyone: bool = False) -> None:
     """Raises SharedMemoryError if another process runs in the same address space.
 
-    One made by vfork is none: its parent can not be held meanwhile.
+    A child made by vfork does not count: its parent is blocked meanwhile.
 
     Args:
         pid: The process.
-        everyone: Whether to ask of every process there is, not of its parent
-            and its children alone: one that was handed on to another parent.
+        everyone: Whether to ask about every process of the machine, instead of the parent and
+            the children alone. It finds a process that was reparented, too.
     """
     stat = procfs.read_stat(pid)
     if stat is None:
@@ -148,11 +159,11 @@ def require_no_peer(pid: int, *, everyone: bool = False) -> None:
     else:
         parent = int(stat[3])
         others = [*([parent] if parent else []), *procfs.children(pid, tids)]
-    # A leader that has ended has no memory to compare, as has a kernel thread.
+    # kcmp fails for a leader that has ended before its threads, and for a kernel thread.
     task = procfs.task_with_memory(pid)
     for other in others:
         if other != pid and same_memory(task, other) and procfs.task_has_memory(other):
             raise SharedMemoryError(
-                f"process {other} runs in the address space of process {pid} (CLONE_VM): holding "
-                "one does not keep the other from writing"
+                f"cannot access the memory of process {pid} atomically: process {other} runs in "
+                "the same address space (CLONE_VM), and would write while the first is held"
             )

@@ -13,15 +13,26 @@ from procvm._linux.proc_mem import ProcMem
 from procvm._linux.process_vm import TOKEN_LEN
 from procvm.errors import NoSuchProcessError, ProcessExecedError, ProcessExitedError
 
-__all__ = ["open_address_space", "open_pidfd", "open_settled"]
+__all__ = ["is_absent", "open_address_space", "open_pidfd", "open_settled"]
 
 _LOOKS = 4
-_A_MOMENT = 0.001
+_A_MOMENT = 0.001  # seconds
 _NAPS_FOR_EXEC = 20
 
 
+def is_absent(error: OSError) -> bool:
+    """Returns whether an error of opening a file of /proc/PID says that the task has ended.
+
+    The file is not there (ENOENT) once the task was reaped, and has no process (ESRCH) before.
+    """
+    return error.errno in (errno.ENOENT, errno.ESRCH)
+
+
 def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
-    """Opens the address space of a process, with the address of its token, 0 if it has none.
+    """Opens the address space of a process, between two of its execs.
+
+    Returns:
+        The descriptors, and the address of the token; 0 if the program has none.
 
     Raises:
         ProcvmError: As `open_image`.
@@ -37,34 +48,35 @@ def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
         try:
             files, token_address = open_address_space(pid)
         except OSError as error:
-            absent = error.errno in (errno.ENOENT, errno.ESRCH)
-            failure = access.denial(pid) if absent else access.open_error(pid, error)
-            # What was found out by the number is believed of a process that lives: the
-            # number may be another's by now, and one on its way out belongs to root.
+            failure = access.denial(pid) if is_absent(error) else access.open_error(pid, error)
+            # The cause was found by pid. It counts only if the process lives: another process
+            # may have the pid by now, and the files of one that is about to end belong to root.
             if failure is not None and not ended(pidfd.number) and not access.is_ending(pid):
                 try:
                     raise failure from None
                 finally:
-                    del failure  # it and this frame would keep each other
+                    del failure  # it and this frame would refer to each other
             continue
         if token_address is None and naps:
-            # Who started it knows of the exec before the exec is done.
+            # An exec is under way: the parent may know of it before it is done.
             files.close()
             naps -= 1
             looks -= 1
             time.sleep(_A_MOMENT)
             continue
         token_address = token_address or 0
-        # All were opened on one program, and on that of the pidfd, only if it is still there.
+        # If the address space and the process are both still there, all descriptors were opened
+        # on the same program.
         if files.peek(token_address, TOKEN_LEN) != b"" and not ended(pidfd.number):
             return files, token_address
         files.close()
-    # In this order: once the process has ended its number may be another's, which has memory.
+    # In this order: once the process has ended, another process with memory may have its pid.
     has_memory = procfs.has_memory(pid)
     if ended(pidfd.number) or not has_memory:
         raise ProcessExitedError(f"process {pid} has ended, or is about to", pid=pid)
     raise ProcessExecedError(
-        f"process {pid} runs one new program after the other; open it when it has settled",
+        f"cannot open process {pid}: it runs one new program after the other; open it when it "
+        "has settled",
         pid=pid,
     )
 
@@ -73,15 +85,15 @@ def open_pidfd(pid: int) -> Fd:
     """Opens a process by its pid.
 
     Raises:
-        NoSuchProcessError: No process has the pid, or it is that of a thread.
-        AccessDeniedError: Something does not allow it.
+        NoSuchProcessError: No process has the pid, or the pid is that of a thread.
+        AccessDeniedError: The kernel or a security policy denies the access.
     """
     try:
         return Fd.of_file(os.pidfd_open, pid)
     except OverflowError:
         pass
     except OSError as error:
-        if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+        if error.errno != errno.EINVAL and not is_absent(error):
             raise access.open_error(pid, error) from None
         leader = procfs.thread_leader(pid)
         if leader is not None:
@@ -92,17 +104,25 @@ def open_pidfd(pid: int) -> Fd:
 
 
 def open_address_space(pid: int) -> tuple[ProcMem, int | None]:
-    """Opens mem and maps by the leader, or by a thread that outlived it."""
+    """Opens mem and maps by the leader, or by a thread that still runs after the leader ended.
+
+    Returns:
+        The descriptors, and the address of the token: 0 if the program has none, None while an
+        exec is under way.
+
+    Raises:
+        OSError: As open and read.
+    """
     try:
         return _open_at(pid, f"/proc/{pid}")
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESRCH):
+        if not is_absent(error):
             raise
         for tid in procfs.thread_ids(pid):
             try:
                 return _open_at(pid, f"/proc/{pid}/task/{tid}")
             except OSError as again:
-                if again.errno not in (errno.ENOENT, errno.ESRCH):
+                if not is_absent(again):
                     raise
         raise
 

@@ -17,7 +17,6 @@ from procvm._linux import pidfd as _pidfd
 from procvm._linux import procfs
 from procvm._linux.pagemap import is_own
 from procvm._linux.pidfd import ended
-from procvm._linux.proc_maps import entry_at
 from procvm._linux.procfs import AT_ENTRY, has_memory, parse_auxv
 from procvm._live.accesses import AccessTrace, trace
 from procvm._live.atomics import Holder
@@ -120,7 +119,7 @@ class Process(Mapped, Closing):
             ClosedError: It was closed.
         """
         address = as_address(address)
-        found = self._image.ask(lambda maps: entry_at(maps, address), "asking for a mapping")
+        found = self._image.entry_at(address)
         return None if found is None else vma_of(found)
 
     def threads(self) -> list[Thread]:

@@ -87,7 +87,13 @@ def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
     if (core.MAPS_OWNER, core.NT_MAPS) not in found:
         pages.fill(finder, _stack_of(facts))
     kept = KeptMemory(
-        pages.pieces, regions_of(maps), end, facts.pid, what="core file", gaps=pages.gaps
+        pages.pieces,
+        regions_of(maps),
+        end,
+        facts.pid,
+        address_size=facts.address_size,
+        what="core file",
+        gaps=pages.gaps,
     )
     return Snapshot(kept, maps, facts, None, finder)
 

@@ -71,6 +71,7 @@ class KeptMemory(UserMemory):
         end: int,
         pid: int,
         *,
+        address_size: int = 8,
         forced: bool = False,
         what: str = "snapshot",
         gaps: Sequence[Gap] = (),
@@ -84,6 +85,7 @@ class KeptMemory(UserMemory):
         self._origin: KeptMemory | None = None
         self._end = end
         self._pid = pid
+        self._address_size = address_size
         self._forced = forced
         self._closed = False
 
@@ -115,6 +117,11 @@ class KeptMemory(UserMemory):
         return self._end
 
     @property
+    def address_size(self) -> int:
+        """The bytes of a pointer of the program: 4 or 8."""
+        return self._address_size
+
+    @property
     def is_forced(self) -> bool:
         """Whether page protections are ignored."""
         return self._forced
@@ -126,6 +133,7 @@ class KeptMemory(UserMemory):
             self._regions,
             self._end,
             self._pid,
+            address_size=self._address_size,
             forced=True,
             what=self._what,
             gaps=self._gaps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 from procvm._base.address import as_address, as_int
 from procvm._base.atomic_file import new_file
@@ -36,12 +36,12 @@ _PART_LEN = 1 << 26
 
 
 @final
-class Snapshot(VmSpace, Mapped, Closing):
-    """The memory of a process as it was: a space whose bytes do not change any more.
+class Snapshot(Mapped, Closing):
+    """A copy of the memory of a process at one time.
 
-    It has what a process has to be read by, `vm`, `maps`, `find_vma`, `pid`,
-    `symbol`, so a script that reads a process reads it as well. What was kept is in
-    our own memory, or in the core file that it was opened from, until it is closed.
+    Its `vm` is read as the `vm` of a process is, and it has the same `maps`, `find_vma`,
+    `modules` and `symbol`: a script that reads a process reads a snapshot or a core file too.
+    The bytes are in the tool's memory, or in the core file that was opened, until it is closed.
     """
 
     is_kept = True
@@ -55,8 +55,8 @@ class Snapshot(VmSpace, Mapped, Closing):
         finder: FileFinder | None = None,
         undumped: Iterable[tuple[int, int]] = (),
     ) -> None:
-        super().__init__(memory)
         self._kept = memory
+        self._vm = VmSpace(memory)
         self._maps = maps
         self._facts = facts
         self._origin = origin
@@ -70,13 +70,13 @@ class Snapshot(VmSpace, Mapped, Closing):
 
     @property
     def pid(self) -> int:
-        """The process that it was taken of."""
+        """The pid of the process that it is a copy of."""
         return self._facts.pid
 
     @property
     def vm(self) -> VmSpace:
-        """Itself."""
-        return self
+        """The address space as it was: everything that was copied can be read."""
+        return self._vm
 
     @property
     def facts(self) -> Facts:
@@ -118,16 +118,11 @@ class Snapshot(VmSpace, Mapped, Closing):
     def program_names(self) -> set[bytes]:
         """Returns what the program was started as: paths, their last parts, and its comm."""
         self._kept.pieces()
-        return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self)
+        return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self._vm)
 
     def program_address(self) -> int:
         """Returns where the program began to run; 0 if that is not known."""
         return parse_auxv(self._facts.auxv).get(AT_ENTRY, 0)
-
-    @property
-    def address_size(self) -> int:
-        """Bytes that a pointer of the program has: 4 or 8."""
-        return self._facts.address_size
 
     @property
     def signal(self) -> int | None:
@@ -169,28 +164,27 @@ class Snapshot(VmSpace, Mapped, Closing):
             )
         return dict(known[tid])
 
-    def diff(self, other: VmSpace, ranges: Iterable[Any] | None = None) -> list[Run]:
-        """Returns where another space has other bytes, in order.
+    def diff(self, other: Mapped | VmSpace, ranges: Iterable[Any] | None = None) -> list[Run]:
+        """Returns where other memory differs from this, in order.
 
-        What only one of the two has is no difference.
+        Bytes that only one of the two contains are ignored.
 
         Args:
-            other: A later snapshot, or the space of the process itself.
-            ranges: Where to look, as `VmSpace.search` takes them; without it
-                everywhere.
+            other: A later snapshot, or the process or its `vm`.
+            ranges: The ranges to compare, as `VmSpace.search` takes them; all if not given.
         """
         where = None if ranges is None else ranges_of(ranges)
-        return list(differences(self._kept, other.memory, where))
+        return list(differences(self._kept, _space_of(other, "diff").memory, where))
 
-    def restore(self, to: VmSpace | None = None) -> int:
-        """Writes back to the process what has changed since; returns how many bytes had.
+    def restore(self, to: Mapped | VmSpace | None = None) -> int:
+        """Writes back the bytes of the process that have changed; returns how many had.
 
-        Protections are ignored, as by `VmSpace.forced`. A `Tracee` is held meanwhile; then
+        Page protections are ignored, as by `VmSpace.forced`. A `Tracee` is held meanwhile; then
         ranges of private memory are written, in which equal bytes are written again. Without
         a hold, and in shared memory, only bytes that differ are written, run by run.
 
         Args:
-            to: Where to write; the process that it was taken of if not given.
+            to: The process, or its `vm`; the one that the snapshot was taken of if not given.
 
         Raises:
             PageFaultError: A page cannot be written (shared, and read-only); or something
@@ -200,7 +194,7 @@ class Snapshot(VmSpace, Mapped, Closing):
             ProcessExitedError: It has ended.
             NotTracedError: It is a core file, and of no process that is known.
         """
-        space = to or self._origin
+        space = self._origin if to is None else _space_of(to, "restore")
         if space is None:
             raise NotTracedError(
                 f"the core file of process {self.pid} does not know a live process to write to",
@@ -235,11 +229,25 @@ class Snapshot(VmSpace, Mapped, Closing):
         """
         kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
         with new_file(path) as fd:
-            return write_core(fd, self, self._maps, self._facts, kept, progress=progress)
+            return write_core(fd, self._vm, self._maps, self._facts, kept, progress=progress)
 
     def close(self) -> None:
-        """Forgets what was kept. Twice is fine."""
+        """Frees the copy; every later use raises ClosedError. A second close does nothing."""
         self._kept.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a snapshot of process {self.pid} cannot be pickled: it is as large as the memory "
+            "that it copies; save it to a core file"
+        )
+
+
+def _space_of(memory: Mapped | VmSpace, what: str) -> VmSpace:
+    if isinstance(memory, Mapped):
+        return memory.vm
+    if not isinstance(memory, VmSpace):  # pyright: ignore[reportUnnecessaryIsInstance]  # not every caller is checked
+        raise TypeError(f"{what} takes a process or its vm, not {type(memory).__name__}")
+    return memory
 
 
 def take_snapshot(
@@ -260,7 +268,9 @@ def take_snapshot(
             pieces.append(Piece(part.start, part.end, None))
         elif part.extents:
             pieces.extend(_kept(memory, part))
-    kept = KeptMemory(pieces, regions_of(maps), memory.end, facts.pid)
+    kept = KeptMemory(
+        pieces, regions_of(maps), memory.end, facts.pid, address_size=facts.address_size
+    )
     return Snapshot(kept, maps, _native(facts), vm, undumped=undumped)
 
 

@@ -169,9 +169,3 @@ class Location(str):
 
     def __getnewargs__(self) -> tuple[str, str | None, str | None, int, str | None]:  # type: ignore[override]
         return str(self), self.module, self.symbol, self.offset, self.line
-
-    def __repr__(self) -> str:
-        return (
-            f"Location({str(self)!r}, module={self.module!r}, symbol={self.symbol!r}, "
-            f"offset={self.offset:#x}, line={self.line!r})"
-        )

@@ -352,18 +352,18 @@ GROUPS = [
         "8 bytes at a time, each at the next address. *C* is a bare `process_vm_readv` that "
         "believes whatever process has the number. *C, the same calls* makes the calls that "
         "procvm makes: the 16 random bytes of the exec are read by the same call as the value and "
-        "compared, and the pidfd is asked whether the process has ended. That second range and "
-        "that second call are the price of never giving out another program's bytes. What procvm "
-        "takes beyond them is the interpreter: the loop, the method, the bounds check, a ctypes "
+        "compared, and the pidfd is asked whether the process has ended. The second range and "
+        "the second call are the cost of never returning another program's bytes. The rest of "
+        "procvm's time is the interpreter: the loop, the method, the bounds check, a ctypes "
         "call on arguments made beforehand, the poll, the int; and it starts cold after each "
         "return from the kernel. The peers read a child of their own, and none of them makes "
         "these checks. drgn is C throughout, `os.pread` gives bytes and no number, and both read "
         "/proc/PID/mem, where the right to read was checked once, when it was opened, and what "
         "pages allow does not count. python-ptrace reads by `PTRACE_PEEKTEXT` a child that it "
         "has stopped: one call, with less to look up than `process_vm_readv`, which finds the "
-        "process and asks every security module anew each time. Where that is dear, as in many "
-        "sandboxes, one call of theirs is quicker than the two of procvm. Whoever reads numbers "
-        "that stand together is better off with one `read_slice`.",
+        "process and asks every security module anew each time. Where such a call is expensive, "
+        "as in many sandboxes, one call of theirs is faster than the two of procvm. To read "
+        "adjacent numbers, use one `read_slice`.",
         _words,
         same=_SAME,
         goals={
@@ -377,8 +377,8 @@ GROUPS = [
         },
     ),
     Group(
-        "One number where the image can not change",
-        "The tool's own process, by its number: it can not exec or end while it asks, so there is "
+        "One number where the image cannot change",
+        "The tool's own process, by its number: it cannot exec or end during the call, so there is "
         "nothing to check and one call is all. C reads the same process; the kernel spares both "
         "the permission check, so that C is faster here and the ratio the stricter for it.",
         _own_words,
@@ -386,9 +386,10 @@ GROUPS = [
     ),
     Group(
         "One number written",
-        "A write can not be checked after it has happened. So it goes by the descriptor of "
-        "/proc/PID/mem, which can not reach another program; and since that ignores what pages "
-        "allow, the mapping is looked up first. *C, the same calls* makes these two; *C* is a bare "
+        "A write cannot be checked after it has happened. So it uses the descriptor of "
+        "/proc/PID/mem, which cannot reach another program. The kernel ignores page permissions "
+        "there, so the mapping is looked up first. *C, the same calls* makes these two; *C* is a "
+        "bare "
         "`process_vm_writev`, which checks nothing.",
         _writes,
         same=_SAME,

@@ -141,8 +141,8 @@ def _imports() -> Table:
 _IMPORT_TITLE = "The import"
 _IMPORT_TEXT = (
     "The best of twenty fresh interpreters (`python -I`) that import procvm, less that of twenty "
-    "that do nothing. What it takes is Python's own `ctypes`, `struct`, `threading` and so on; no "
-    "installed package is imported."
+    "that do nothing. The time is that of Python's own `ctypes`, `struct`, `threading` and so "
+    "on; no installed package is imported."
 )
 
 

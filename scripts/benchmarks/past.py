@@ -28,7 +28,7 @@ _SPARSE, _USED, _STRIDE = 64 * _GIB, 256 * _MIB, 16 * _MIB
 _C, _READ = "C, into 256 MiB that are there", "vm.read_into, the same"
 _SNAPSHOT, _SAVE = "process.snapshot", "process.save, to memory (tmpfs)"
 _MEMCMP, _DIFF, _DIFF_LIVE = "memcmp in C", "snapshot.diff(snapshot)", "snapshot.diff(vm)"
-_OPEN, _READ_VAL, _READ_BYTES = "open_core", "core.read_val(u64)", "core.read_bytes, 64 bytes"
+_OPEN, _READ_VAL, _READ_BYTES = "open_core", "core.vm.read_val(u64)", "core.vm.read_bytes, 64 bytes"
 _SYMBOL, _AGAIN = "process.symbol, of libc and the executable, at first", "process.symbol, then"
 _MEMORY = "/dev/shm"
 
@@ -152,7 +152,7 @@ def _diffs(scene: Scene) -> list[Contender]:
     memcmp: Any = ctypes.CDLL(None).memcmp
     memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     # Where both are kept, piece by piece.
-    both = zip(first.memory.pieces(), second.memory.pieces(), strict=True)
+    both = zip(first.vm.memory.pieces(), second.vm.memory.pieces(), strict=True)
     places = [(one.own.address, other.own.address, one.own.n) for one, other in both]
 
     def by_c(n: int) -> float:
@@ -196,7 +196,7 @@ def _cores(scene: Scene) -> list[Contender]:
     path = _folder(scene) / "core"
     snapshot.save(path)
     core = scene.stack.enter_context(procvm.open_core(path))
-    read_val, read_bytes, at = core.read_val, core.read_bytes, target.address + 4096
+    read_val, read_bytes, at = core.vm.read_val, core.vm.read_bytes, target.address + 4096
 
     def val(n: int) -> float:
         start = time.perf_counter_ns()
@@ -254,8 +254,8 @@ PAST = [
         title="The past: a snapshot of 64 GiB, 256 MiB of which are in use",
         text=(
             "A snapshot keeps the bytes in memory of its own, whose pages the kernel has to make "
-            "first; `save` copies them a second time, to a file. What was never touched is found "
-            "by PAGEMAP_SCAN and left out."
+            "first; `save` copies them a second time, to a file. Untouched pages are found by "
+            "PAGEMAP_SCAN and left out."
         ),
         contenders=_snapshots,
         unit="ms",

@@ -677,7 +677,7 @@ SCALE = [
     ),
     Group(
         "Scale: a list of a million nodes in a row",
-        "Nodes of two words, one behind the other: where the next one is, and a value. Both are "
+        "Nodes of two consecutive words: the address of the next node, and a value. Both are "
         "read one by one, as a debugger's script does, in a hold that begins and ends with the "
         "walk. *drgn* does the same in a process of its own, and holds nothing. Without what a "
         "hold keeps a tenth of the nodes is read, times ten.",
@@ -724,7 +724,7 @@ SCALE = [
     ),
     Group(
         "Scale: a GiB by two threads, 64 MiB at a time",
-        "Not on one processor, as the others are, but on all: it takes two that are free. In *C, "
+        "This group runs on all processors, the others on one: it needs two that are free. In *C, "
         "two threads* each reads its half of the GiB, and they meet only at the end: where it does "
         "not reach the goal either, the processors were not free.",
         _two_threads,
@@ -734,10 +734,11 @@ SCALE = [
     ),
     Group(
         "Scale: search of a GiB for 8 bytes",
-        "They stand there once, near the end, in words such as a heap's: pointers, small numbers, "
+        "They occur once, near the end, among words such as those of a heap: pointers, small "
+        "numbers, "
         "zeros, text. All processors may be used. gdb (`find`), scanmem, PyMemoryEditor search "
-        "256 MiB, times four, in a target of theirs. What gdb takes to start does not "
-        "count. aobscanfast uses as many threads as it likes.",
+        "256 MiB, times four, in a target of theirs. The start of gdb is not included. "
+        "aobscanfast uses as many threads as it likes.",
         partial(_searches, what=_LITERAL),
         n=_GIB,
         rounds=5,

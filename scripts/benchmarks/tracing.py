@@ -217,7 +217,7 @@ TRACING = [
         "its tracer make these calls, and some that find out that no thread was missed: a `stop` "
         "and a `resume` are two questions and two answers, and each is a change from one process "
         "to the other and back. The end of a `with` is the end of a socket, which the tracer sees "
-        "when it gets to it: nobody waits for that, but the next stop does.",
+        "when it gets to it: the tool does not wait for that, but the next stop does.",
         _stops_of_one,
         unit="us",
         goals=_STOP_GOALS,
@@ -286,7 +286,7 @@ TRACING = [
         "the debuggers themselves, and procvm's tracer, are there already. procvm opens the "
         "program by descriptors that no other can take the place of, gives it a thread of the "
         "tracer, holds it once for an instant to see that it can be, then holds it for the read, "
-        "and takes all that back. Whoever comes again to the same target keeps the `Tracee`.",
+        "and takes all that back. Reuse one `Tracee` for repeated access to the same target.",
         _attaches,
         unit="us",
     ),

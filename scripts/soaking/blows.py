@@ -16,7 +16,7 @@ from scripts.soaking.nursery import PATIENCE, Nursery, Victim
 from scripts.soaking.tally import Tally
 from scripts.soaking.tool import OPERATIONS
 from scripts.soaking.toolside import ToolProcess
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import is_free
 
 __all__ = ["BLOWS", "Scene"]

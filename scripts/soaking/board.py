@@ -18,7 +18,7 @@ NR_SLOTS = BOARD_LEN // 8 // SLOT_WORDS
 
 
 class Word(IntEnum):
-    """Words of a target's slot, as tests/targets/storm_victim.c numbers them."""
+    """Words of a target's slot, as tests/support/targets/storm_victim.c numbers them."""
 
     COOKIE = 0
     NEXT_COOKIE = 1

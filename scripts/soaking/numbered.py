@@ -16,8 +16,8 @@ from random import Random
 
 from scripts.soaking.tally import Tally
 from scripts.soaking.toolside import Tracer
-from tests.build import compiled
-from tests.patience import eventually
+from tests.support.build import compiled
+from tests.support.patience import eventually
 from tests.tracee.witness import Board, Child, is_free, states, tracer_of
 
 __all__ = ["numbered_signals"]
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 
 class At(IntEnum):
-    """Words of the board, as tests/targets/storm_numbered.c numbers them."""
+    """Words of the board, as tests/support/targets/storm_numbered.c numbers them."""
 
     READY = 0
     SENT = 1

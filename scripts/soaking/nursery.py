@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 from scripts.soaking.board import BOARD_LEN, Board, Slot, Word, box
-from tests.build import compiled
-from tests.patience import eventually
+from tests.support.build import compiled
+from tests.support.patience import eventually
 from tests.tracee.witness import Child, is_free, states, tracers
 
 __all__ = ["MODES", "Nursery", "Victim"]
@@ -129,7 +129,7 @@ class Victim:
 
 
 class Nursery(Child):
-    """tests/targets/storm_victim.c: the parent of all targets; `board` is what they count on."""
+    """storm_victim.c: the parent of all targets; `board` is what they count on."""
 
     def __init__(self) -> None:
         self.board = Board(BOARD_LEN)

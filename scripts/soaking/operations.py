@@ -15,7 +15,7 @@ from scripts.soaking.nursery import MODES, PATIENCE, Nursery
 from scripts.soaking.tally import Tally
 from scripts.soaking.tool import INSIDE
 from scripts.soaking.toolside import Answer, ToolProcess
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 __all__ = ["Plan", "operations"]
 

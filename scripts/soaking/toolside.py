@@ -19,7 +19,7 @@ from typing import Any
 from scripts.soaking.board import Log
 from scripts.soaking.nursery import Nursery
 from scripts.soaking.tool import INSIDE
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import Child, status_field, tracers
 
 __all__ = ["Answer", "ToolProcess", "Tracer"]

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from procvm.cli.run import run
-from tests.build import compiled
-from tests.patience import PATIENCE, eventually
+from tests.support.build import compiled
+from tests.support.patience import PATIENCE, eventually
 
 COMMAND = [sys.executable, "-m", "procvm"]
 

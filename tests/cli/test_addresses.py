@@ -9,7 +9,7 @@ import pytest
 
 import procvm
 from tests.cli.running import ran
-from tests.places import Places
+from tests.support.places import Places
 
 
 @pytest.fixture(scope="module", params=[4, 8], ids=["32 bits", "64 bits"])

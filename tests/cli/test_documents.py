@@ -16,7 +16,7 @@ import pytest
 
 from procvm.cli.root import COMMANDS, root
 from tests.cli.running import Dials, ran
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parent.parent.parent
 MAN_PAGE = ROOT / "docs" / "man" / "procvm.1"

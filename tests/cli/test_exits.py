@@ -14,7 +14,7 @@ import procvm
 from procvm.cli.exits import exit_code, exit_code_of_file
 from procvm.errors import ProcvmError
 from tests.cli.running import Dials, in_process, ran
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 CODES = {
     "VmError": 5,

@@ -10,7 +10,7 @@ import pytest
 
 from procvm._base.text import printable
 from tests.cli.running import Dials, assert_safe, on_terminal, ran
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 ALL = bytes(range(1, 256))
 # Every pair of bytes but those with a NUL, which ends a name, one behind the other.

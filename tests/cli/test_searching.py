@@ -8,7 +8,7 @@ import pytest
 
 import procvm
 from tests.cli.running import Dials, OnTerminal, ran
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 
 @pytest.fixture

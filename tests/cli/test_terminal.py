@@ -22,7 +22,7 @@ from tests.cli.running import (
     ran,
     wait_for,
 )
-from tests.playground import Playground
+from tests.support.playground import Playground
 
 COLORS: list[tuple[Color, bool, dict[str, str], bool]] = [
     ("auto", True, {}, True),

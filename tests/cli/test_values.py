@@ -13,8 +13,8 @@ import pytest
 
 import procvm
 from tests.cli.running import COMMAND, Dials, ran
-from tests.patience import usual_times
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import USUAL
+from tests.support.playground import PAGE, Playground, pattern
 
 READS: list[tuple[list[str], str]] = [
     (["g_counter", "-t", "u32"], "7"),
@@ -145,10 +145,13 @@ def test_expect_of_a_size_without_atomics_holds_the_target(dials: Dials) -> None
     assert state in "RS"
 
 
-def test_expect_of_a_traced_process_says_that_it_is_not_atomic(dials: Dials) -> None:
-    """Where the target can not be held it is compared and written all the same, and told."""
-    # The command waits for the hold as long as a stop may take.
-    with usual_times(), procvm.attach(dials.pid) as tracee, tracee.stopped():
+def test_expect_of_a_traced_process_says_that_it_is_not_atomic(
+    dials: Dials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value of a target that cannot be held is compared and written, with a warning."""
+    with procvm.attach(dials.pid) as tracee, tracee.stopped():
+        # The command waits for the hold as long as a stop may take.
+        monkeypatch.setattr(procvm.Tracee, "default_timeout", USUAL)
         found = ran("write", dials.pid, "g_lives", "8", "-t", "i32", "--expect", "1234567",
                     "--json")  # fmt: skip
     assert found.code == 0

@@ -36,7 +36,7 @@ from tests.faults.subjects import (
     status_field,
     zombie_of,
 )
-from tests.playground import Playground
+from tests.support.playground import Playground
 
 pytestmark = [as_root, needs("setpriv", "unshare")]
 

@@ -18,10 +18,10 @@ import procvm
 from procvm import MalformedError, NoSuchSymbolError, UnsupportedError
 from procvm._symbols.elf_headers import Elf, build_id_of
 from procvm._symbols.elf_symbols import SymbolTable, symbols_in_memory, symbols_of
-from tests.build import compiled
 from tests.elf.facets import Facets, library, program
 from tests.elf.mutations import MOST_CPU_S, STORM, assert_cheap, cost_of, mutations
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 COUNT = 10_000 if STORM else 1000
 """Mutations of each of two files."""

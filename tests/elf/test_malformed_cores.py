@@ -215,7 +215,7 @@ def test_odd_cores_that_are_cores_open(malformed: Write) -> None:
     with procvm.open_core(malformed(made([]))) as core:
         assert (core.pid, len(core.maps()), core.threads(), core.kept_len) == (0, 0, [], 0)
         with pytest.raises(PageFaultError) as caught:
-            core.read_bytes(0x1000, 4)
+            core.vm.read_bytes(0x1000, 4)
         assert caught.value.address == 0x1000
     with procvm.open_core(
         malformed(made([], core_note(NT_PRSTATUS, bytes(400)), machine=9))
@@ -225,7 +225,7 @@ def test_odd_cores_that_are_cores_open(malformed: Write) -> None:
     with procvm.open_core(malformed(beyond)) as core:
         assert core.maps()[0][:2] == (0x10000, 0x12000)
         with pytest.raises(PageFaultError):
-            core.read_bytes(0x10000, 1)
+            core.vm.read_bytes(0x10000, 1)
     odd = made([], core_note(NT_AUXV, bytes(21)))
     assert opened(malformed(odd))
 
@@ -252,20 +252,20 @@ def test_a_file_that_is_cut_off_after_it_was_opened_faults(
     path = tmp_path / "core"
     path.write_bytes(made([load(0x10000, 0x2000, 4096, 0x2000)], data=bytes(16 << 10)))
     with procvm.open_core(path) as core:
-        reader = core.reader(0x10000, 0x2000)
-        assert core.read_val(0x10FFC, procvm.u32) == 0
+        reader = core.vm.reader(0x10000, 0x2000)
+        assert core.vm.read_val(0x10FFC, procvm.u32) == 0
         os.truncate(path, 4096 + 0xFFE)
         with pytest.raises(PageFaultError) as caught:
-            core.read_bytes(0x10F00, 0x200)
+            core.vm.read_bytes(0x10F00, 0x200)
         assert (caught.value.address, caught.value.copied_len) == (0x10FFE, 0xFE)
         with pytest.raises(PageFaultError) as caught:
-            core.read_val(0x10FFC, procvm.u32)
+            core.vm.read_val(0x10FFC, procvm.u32)
         assert caught.value.address == 0x10FFE
-        values, ok = core.gather([0x10000, 0x10FFC, 0x11000], procvm.u32, faults="mask")
+        values, ok = core.vm.gather([0x10000, 0x10FFC, 0x11000], procvm.u32, faults="mask")
         assert [*map(bool, ok)] == [True, False, False]
         assert [*map(int, values)] == [0, 0, 0]
         assert reader.read_val(procvm.u64) == 0
-        assert len(list(core.search(bytes(16), align=16))) == 0xFF
+        assert len(list(core.vm.search(bytes(16), align=16))) == 0xFF
 
 
 def just_opened(path: Path) -> None:

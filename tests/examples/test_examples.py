@@ -225,22 +225,22 @@ def test_a_chain_that_ends(game: Game) -> None:
 
 
 def test_a_checkpoint_is_gone_back_to(game: Game) -> None:
-    """What changed since is shown and put back, again and again; what did not is left alone."""
+    """Each Enter shows the bytes that changed and restores them."""
     with Child(command("checkpoint", game.pid, f"{game.player:#x}", 32)) as script:
         assert script.line().startswith("kept 32 bytes at [heap]+")
         for _ in range(2):
             assert game.shows("heal")[1] == "100"
             assert script.ask("") == f"  {game.player + 16:#x}: 64 -> 11"
-            assert script.line() == "1 bytes put back"
+            assert script.line() == "1 bytes restored"
             assert game.shows()[1] == "17"
-        assert script.ask("") == "0 bytes put back"
+        assert script.ask("") == "0 bytes restored"
 
 
 def test_a_hung_program_goes_on(programs: Path) -> None:
     """The lock is freed only if its word is what was expected, and the program then ends."""
     with Child([str(programs / "hung")]) as hung:
         assert hung.line() == "waiting for the lock"
-        assert "g_lock is 1, not 5: it was left alone" in refused(
+        assert "g_lock is 1, not 5: nothing was written" in refused(
             "unlock", hung.pid, "g_lock", 5, 0
         )
         lines = run("unlock", hung.pid, "g_lock")

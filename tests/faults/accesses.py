@@ -9,7 +9,7 @@ import pytest
 import procvm
 from procvm import Fallible, VmReader, VmReaderArray, VmSpace, VmWriter, VmWriterArray, u32, u64
 from tests.faults.subjects import texts_of
-from tests.playground import PAGE
+from tests.support.playground import PAGE
 
 Calls = dict[str, Callable[[], object]]
 

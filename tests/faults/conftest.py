@@ -14,8 +14,8 @@ from tests.faults.subjects import (
     own_fds,
     own_threads,
 )
-from tests.patience import eventually
-from tests.playground import Playground
+from tests.support.patience import eventually
+from tests.support.playground import Playground
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from typing import Self
 import pytest
 
 import procvm
-from tests.build import compiled
-from tests.patience import PATIENCE
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.patience import PATIENCE
+from tests.support.playground import PAGE, Playground, pattern
 
 NOBODY = 65534
 DAEMON = 1
@@ -179,7 +179,7 @@ class Child:
 
 
 class Subject(Child):
-    """tests/targets/subject.c, ready; `address` is its page with the pattern."""
+    """tests/support/targets/subject.c, ready; `address` is its page with the pattern."""
 
     def __init__(self, *arguments: str, prefix: Sequence[str] = (), program: str = "") -> None:
         super().__init__([*prefix, program or compiled("subject"), *arguments])

@@ -34,9 +34,9 @@ from procvm import (
     u32,
     u64,
 )
-from tests.build import compiled
 from tests.faults.tools import Strace, Tool
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground, pattern
 
 BAD_TO_READ = ("hole", "none", "wo", "xo", "eof", "guard")
 BAD_TO_WRITE = ("hole", "none", "r", "xo", "eof", "guard", "fro", "sr")

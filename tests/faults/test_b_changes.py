@@ -17,7 +17,6 @@ import pytest
 
 import procvm
 from procvm import PageFaultError, VmReader, VmReaderArray, VmWriter, u64
-from tests.build import compiled
 from tests.faults.accesses import Accesses
 from tests.faults.races import TAG, Addresses, Backend, exec_race
 from tests.faults.subjects import (
@@ -33,7 +32,8 @@ from tests.faults.subjects import (
     run_as,
 )
 from tests.faults.tools import GatedTool, Refusal, Tool
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground, pattern
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 STATIC = ("-static", "-no-pie")
@@ -47,7 +47,7 @@ MANY = 150
 
 
 class Storm(Child):
-    """tests/targets/storm.c, whose region begins at `base`."""
+    """tests/support/targets/storm.c, whose region begins at `base`."""
 
     def __init__(self, mode: str) -> None:
         super().__init__([compiled("storm"), mode])
@@ -283,7 +283,7 @@ def test_a_mapping_is_found_under_churn() -> None:
 
 
 class Execer(Child):
-    """tests/targets/execer.c at its fixed addresses, which runs itself again at a line."""
+    """tests/support/targets/execer.c at its fixed addresses, which runs itself again at a line."""
 
     def __init__(self, who: str, step: str, prefix: Sequence[str] = (), program: str = "") -> None:
         program = program or compiled("execer", *STATIC)

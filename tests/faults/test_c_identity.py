@@ -21,7 +21,6 @@ from procvm import (
     ProcessExitedError,
     u64,
 )
-from tests.build import compiled
 from tests.faults.accesses import Accesses
 from tests.faults.races import PRISTINE, Addresses, Backend, reuse_race
 from tests.faults.subjects import (
@@ -37,7 +36,8 @@ from tests.faults.subjects import (
     zombie_of,
 )
 from tests.faults.tools import GatedTool, Refusal, Strace, Tool
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground, pattern
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 
@@ -458,7 +458,7 @@ def test_a_target_that_strace_traces(backend: Backend) -> None:
 
 
 class Reuser(Child):
-    """tests/targets/reuser.c: children with the same image and, one after the other, one pid."""
+    """reuser.c: children with the same image and, one after the other, one pid."""
 
     def __init__(self) -> None:
         super().__init__([compiled("reuser")])

@@ -20,12 +20,12 @@ import pytest
 
 import procvm
 from procvm import ClosedError, PageFaultError, VmReader, VmWriter, u32, u64
-from tests.build import compiled
 from tests.faults.accesses import Accesses
 from tests.faults.races import Backend
 from tests.faults.subjects import Child, Subject, as_root, assert_unharmed, needs, own_fds, run_as
 from tests.faults.tools import Refusal, Strace, Tool, injected, unpack_all
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground, pattern
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 

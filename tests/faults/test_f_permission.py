@@ -32,7 +32,7 @@ from tests.faults.subjects import (
     zombie_of,
 )
 from tests.faults.tools import Refusal, Tool
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 pytestmark = [as_root, needs("setpriv", "unshare")]
 

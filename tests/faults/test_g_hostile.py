@@ -22,7 +22,6 @@ import pytest
 import procvm
 from procvm import Segment, VmReader, VmReaderArray, VmWriter, f64, u8, u16, u32, u64
 from procvm._mm.cursor import memory_of
-from tests.build import compiled
 from tests.faults.subjects import (
     NOBODY,
     Child,
@@ -36,7 +35,8 @@ from tests.faults.subjects import (
     zombie_of,
 )
 from tests.faults.tools import Tool
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 NAMES = [
     b"plain",

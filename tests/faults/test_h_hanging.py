@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.build import compiled
 from tests.faults.races import Backend
 from tests.faults.subjects import Child, needs, state_of, status_field
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
 BACKENDS: list[Backend] = ["auto", "mem"]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from tests.build import compiled
 from tests.faults.subjects import Child
-from tests.patience import PATIENCE
+from tests.support.build import compiled
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import procvm
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 KINDS = ("rw", "r", "none", "wo", "xo", "hole", "eof", "guard", "srw", "sr", "file", "fro")
 

@@ -30,7 +30,7 @@ from tests.linux.kinds import (
     oracle,
     outcome,
 )
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 LENGTHS = range(65)
 FEW_LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64)

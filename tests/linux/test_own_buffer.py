@@ -13,7 +13,7 @@ import pytest
 
 import procvm
 from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 
 class Shortened:

@@ -19,7 +19,7 @@ from procvm import VmReader, VmReaderArray, VmWriter, VmWriterArray, u64
 from procvm._linux.libc import libc
 from procvm._linux.process_vm import TOKEN_LEN
 from tests.linux.kinds import oracle
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 MAX_RW_COUNT = 0x7FFF_F000
 WINDOW = 1 << 24

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from procvm._linux import procfs
 from procvm._linux.procfs import parse_auxv, parse_stat, parse_status
-from tests.playground import Playground
+from tests.support.playground import Playground
 
 NAMES = [
     b") R 1",

@@ -21,7 +21,7 @@ import procvm
 from procvm._base.perms import Perms
 from procvm._linux import proc_maps as procmap
 from procvm._linux.proc_maps import VmaEntry, entry_at, parse_maps, read_maps, vma_at
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 LINE = b"7f0000000000-7f0000002000 r-xp 0000a000 fe:1c 4242       "
 

@@ -33,7 +33,7 @@ from procvm import (
 )
 from procvm._base.address import PAGE_SIZE
 from procvm._mm.cursor import memory_of
-from tests.mm.fakes import BASE, Holed
+from tests.support.fakes import BASE, Holed
 
 SPACE: Any = VmSpace(Holed("rw rw"))
 SEGMENT: Any = Segment.alloc(1)

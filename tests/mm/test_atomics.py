@@ -28,7 +28,7 @@ from procvm import (
 )
 from procvm._base.pods import PodAtomic
 from procvm._local import atomics
-from tests.build import compiled
+from tests.support.build import compiled
 
 SOURCES = {"libatomic": atomics.from_libatomic, "machine code": atomics.from_machine_code}
 PODS = [u32, i32, u64, i64, usize, isize]

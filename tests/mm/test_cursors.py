@@ -38,7 +38,7 @@ from procvm import (
     u64,
     usize,
 )
-from tests.mm.fakes import BASE, PID, Holed
+from tests.support.fakes import BASE, PID, Holed
 
 BOUNCE_LEN = 1 << 18
 NOT_INTEGERS = [True, 1.5, "0x10", None, b"1", np.True_, np.float64(8)]

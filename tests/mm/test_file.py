@@ -23,8 +23,8 @@ import procvm
 from procvm import PageFaultError, VmSpace
 from procvm._base.optional import numpy_or_none
 from procvm._space.file import VmFile
-from tests.mm.fakes import BASE, PID, Holed
-from tests.playground import PAGE, Playground, pattern
+from tests.support.fakes import BASE, PID, Holed
+from tests.support.playground import PAGE, Playground, pattern
 
 np: Any = numpy_or_none()
 
@@ -551,7 +551,7 @@ def test_a_snapshot_is_a_file_that_is_not_written(playground: Playground) -> Non
     with (
         procvm.open(playground.pid) as process,
         process.snapshot([(base, base + 3 * PAGE)]) as snapshot,
-        snapshot.open(base + 9, base + 3 * PAGE) as file,
+        snapshot.vm.open(base + 9, base + 3 * PAGE) as file,
     ):
         assert file.read(3 * PAGE) == pattern(base + 9, PAGE - 9)
         assert fault_of(file.read) == (base + PAGE, 0, playground.pid)

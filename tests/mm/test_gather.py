@@ -23,7 +23,7 @@ from procvm import PageFaultError, VmSpace, f32, i8, i64, u8, u16, u32, u64
 from procvm._base.optional import numpy_or_none
 from procvm._base.perms import Perms
 from procvm._mm.memory import Region
-from tests.mm.fakes import BASE, PID, Holed
+from tests.support.fakes import BASE, PID, Holed
 from tests.test_model import NUMBERS, PODS, bytes_of, is_value, size_of
 
 np: Any = numpy_or_none()

@@ -19,7 +19,7 @@ from procvm import (
     VmWriter,
     VmWriterArray,
 )
-from tests.mm.fakes import BASE, PID, Holed
+from tests.support.fakes import BASE, PID, Holed
 
 
 def readers_of(memory: Holed, *ranges: tuple[int, int]) -> list[VmReader[Fallible]]:

@@ -52,7 +52,7 @@ from procvm import (
     usize,
 )
 from procvm._base.pods import PodAtomic
-from tests.mm.fakes import BASE, PID, Holed
+from tests.support.fakes import BASE, PID, Holed
 
 PAGE = os.sysconf("SC_PAGESIZE")
 NOT_INTEGERS = [True, 1.5, "0x10", None, np.True_, np.float64(1)]

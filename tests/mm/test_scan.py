@@ -23,8 +23,8 @@ from procvm._base.optional import numpy_or_none
 from procvm._mm.extent import Extent
 from procvm._mm.memory import UserMemory
 from procvm._space.scan import CHUNK_LEN, Scan
-from tests.mm.fakes import laid_out
-from tests.playground import PAGE
+from tests.support.fakes import laid_out
+from tests.support.playground import PAGE
 
 np: Any = numpy_or_none()
 ROOT = Path(__file__).parents[2]

@@ -29,8 +29,8 @@ from procvm._mm.memory import Region, UserMemory
 from procvm._space.patterns import NOTHING, Hit, needle_of
 from procvm._space.pieces import CHUNK_LEN, tasks_of
 from procvm._space.search import Search
-from tests.mm.fakes import laid_out
-from tests.playground import PAGE
+from tests.support.fakes import laid_out
+from tests.support.playground import PAGE
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES_AT = 0x7000_0000_0000

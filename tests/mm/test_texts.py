@@ -11,7 +11,7 @@ import procvm
 from procvm import Segment, VmSpace, u32
 from procvm._base.address import PAGE_SIZE
 from procvm._space.texts import ENCODINGS, Text, is_text
-from tests.mm.fakes import BASE, Holed
+from tests.support.fakes import BASE, Holed
 
 WORDS = {
     "ascii": "plain text",

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import procvm
 from procvm import PageFaultError, VmSpace, u8, u16, u32, u64, usize
 from procvm._space.view import Address, ArrayView, View
-from tests.build import compiled
-from tests.mm.fakes import BASE, PID, Holed
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.fakes import BASE, PID, Holed
+from tests.support.playground import PAGE, Playground
 from tests.tracee.witness import Child
 
 INTS: list[Any] = [
@@ -724,7 +724,7 @@ def test_a_void_pointer_to_nothing_can_be_followed_as_well() -> None:
 
 
 class Node(ctypes.Structure):
-    """A node of tests/targets/list.c."""
+    """A node of tests/support/targets/list.c."""
 
     _anonymous_ = ("either",)
     _fields_: ClassVar = [
@@ -776,7 +776,7 @@ def test_a_list_of_a_target_is_walked_and_changed() -> None:
             with process.snapshot() as snapshot:
                 child.popen.kill()
                 child.popen.wait()
-                kept = list(walk(snapshot, head))
+                kept = list(walk(snapshot.vm, head))
                 assert [node.number for node in kept][7] == 5
                 with pytest.raises(procvm.AccessDeniedError):
                     kept[0].number = 1

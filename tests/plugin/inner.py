@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Self
 
-from tests.patience import PATIENCE, eventually
+from tests.support.patience import PATIENCE, eventually
 
 _MARK = "PROCVM_INNER_RUN"
 

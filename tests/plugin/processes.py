@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 def state_of(pid: int) -> str:

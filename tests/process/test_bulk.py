@@ -24,8 +24,8 @@ from procvm import VmSpace
 from procvm._mm.memory import UserMemory
 from procvm._space.stream import _WORTH
 from tests.linux.kinds import DEFAULT, KINDS, contents, every_pair, good_len, oracle
-from tests.patience import eventually
-from tests.playground import PAGE, Playground
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

@@ -33,8 +33,8 @@ from tests.elf.cores import GDB, gcore, gdb
 from tests.elf.facets import Facets, program
 from tests.faults.subjects import Subject
 from tests.linux.kinds import KINDS, READABLE, contents
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import status_field
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_bytes_are_those_that_gdb_dumps(facets: Facets, tmp_path: Path) -> None:
     with procvm.open(facets.pid) as process:
         snapshot = process.snapshot()
         process.save(tmp_path / "core")
-    ranges = some_ranges(snapshot, 1000, 1)
+    ranges = some_ranges(snapshot.vm, 1000, 1)
     (tmp_path / "out").mkdir()
     lines = [f"attach {facets.pid}"]
     lines += [
@@ -115,8 +115,8 @@ def test_bytes_are_those_that_gdb_dumps(facets: Facets, tmp_path: Path) -> None:
         for k, (start, end) in enumerate(ranges):
             data = (tmp_path / "out" / str(k)).read_bytes()
             assert len(data) == end - start
-            assert snapshot.read_bytes(start, end - start) == data, hex(start)
-            assert core.read_bytes(start, end - start) == data, hex(start)
+            assert snapshot.vm.read_bytes(start, end - start) == data, hex(start)
+            assert core.vm.read_bytes(start, end - start) == data, hex(start)
 
 
 def drgn_reads(path: Path, ranges: list[Pair]) -> list[bytes]:
@@ -141,8 +141,8 @@ def test_drgn_reads_the_same_bytes(held: tuple[Facets, Path, Any]) -> None:
     pytest.importorskip("drgn")
     _, path, _ = held
     with procvm.open_core(path) as core:
-        ranges = some_ranges(core, 300, 2)
-        assert drgn_reads(path, ranges) == [core.read_bytes(a, b - a) for a, b in ranges]
+        ranges = some_ranges(core.vm, 300, 2)
+        assert drgn_reads(path, ranges) == [core.vm.read_bytes(a, b - a) for a, b in ranges]
 
 
 def test_drgn_sees_the_threads(held: tuple[Facets, Path, dict[int, Any]]) -> None:
@@ -252,7 +252,7 @@ def test_gdb_opens_the_core_of_a_python(tmp_path: Path) -> None:
             assert re.search(rf"#0 .*{rip:#x}|#0 .*read", said), said[-800:]
             assert len(re.findall(r"^#\d+", said, re.MULTILINE)) > 5, said[-800:]
         with procvm.open_core(tmp_path / name) as core:
-            assert b"a text of python" in core.read_bytes(at, 64)
+            assert b"a text of python" in core.vm.read_bytes(at, 64)
 
 
 def tracee_register(tracee: procvm.Tracee, name: str) -> int:
@@ -271,18 +271,18 @@ def assert_every_byte(path: Path, core: Snapshot) -> int:
     total = 0
     with path.open("rb") as file:
         for vaddr, offset, filesz, memsz in loads_of(path):
-            if vaddr >= core.end:
+            if vaddr >= core.vm.end:
                 continue
             file.seek(offset)
             data = file.read(filesz)
-            assert core.read_bytes(vaddr, filesz) == data, hex(vaddr)
+            assert core.vm.read_bytes(vaddr, filesz) == data, hex(vaddr)
             total += filesz
             if memsz > filesz:
                 vma = core.find_vma(vaddr + filesz)
                 assert vma is not None
                 bad = -1
                 try:
-                    data = core.read_bytes(vaddr + filesz, PAGE)
+                    data = core.vm.read_bytes(vaddr + filesz, PAGE)
                 except PageFaultError as error:
                     bad = error.address
                 if bad >= 0:
@@ -319,7 +319,7 @@ def test_a_core_of_gdb_is_read_whole(facets: Facets, tmp_path: Path) -> None:
             assert core.symbol(name) == facets.at[name]
         assert core.address("*g_list") == facets.at["g_words"] + 8
         assert core.describe(facets.at["main"]).endswith("!main")
-        assert core.read_slice(core.symbol("g_words"), u64, 4) == [1, 2, 3, 5]
+        assert core.vm.read_slice(core.symbol("g_words"), u64, 4) == [1, 2, 3, 5]
 
 
 def test_a_core_of_the_kernel_is_read_whole(tmp_path: Path) -> None:
@@ -341,13 +341,13 @@ def test_a_core_of_the_kernel_is_read_whole(tmp_path: Path) -> None:
         assert core.threads()[0].tid == child.pid == core.pid
         assert {thread.tid for thread in core.threads()} == {*tids}
         assert core.describe(core.registers()["rip"]).partition("+")[0].endswith("!main")
-        assert core.read_val(at["g_counter"], u64) == 0x1122334455667788
+        assert core.vm.read_val(at["g_counter"], u64) == 0x1122334455667788
         assert core.symbol("g_list") == at["g_list"]
         assert core.save(tmp_path / "again") > 100_000
         with procvm.open_core(tmp_path / "again") as again:
             assert again.registers() == core.registers()
             assert again.diff(core) == [] == core.diff(again)
-            assert kept_ranges(again) == kept_ranges(core)
+            assert kept_ranges(again.vm) == kept_ranges(core.vm)
 
 
 # The format
@@ -415,9 +415,9 @@ def test_more_segments_than_the_header_can_count(tmp_path: Path) -> None:
     assert len(maps) > count - 10
     with procvm.open_core(path) as core:
         assert list(core.maps()) == list(maps)
-        assert core.read_val(base + PAGE, u8) == 99
-        assert core.read_bytes(base + PAGE * (count - 1), PAGE) == bytes(PAGE)
-        assert core.read_bytes(base + PAGE + 1, 10 * PAGE) == bytes(10 * PAGE)
+        assert core.vm.read_val(base + PAGE, u8) == 99
+        assert core.vm.read_bytes(base + PAGE * (count - 1), PAGE) == bytes(PAGE)
+        assert core.vm.read_bytes(base + PAGE + 1, 10 * PAGE) == bytes(10 * PAGE)
     head = path.read_bytes()[:64]
     assert (int.from_bytes(head[56:58], "little") == 0xFFFF) == (count > 65_530)
     with path.open("rb") as file:
@@ -452,10 +452,10 @@ def test_a_sparse_process_makes_a_small_file(tmp_path: Path) -> None:
         assert facts.st_size <= n + GIB + 256 * 1024
         with procvm.open_core(path) as core:
             for place in places:
-                assert core.read_bytes(place, PAGE) == pattern(place, PAGE)
-            assert core.read_bytes(base + MIB, 3 * PAGE) == bytes(3 * PAGE)
-            assert core.read_bytes(base + GIB - 5, 10) == bytes(10)
-            assert core.read_bytes(base + 5 * GIB - 2 * PAGE, 2 * PAGE) == bytes(PAGE) + pattern(
+                assert core.vm.read_bytes(place, PAGE) == pattern(place, PAGE)
+            assert core.vm.read_bytes(base + MIB, 3 * PAGE) == bytes(3 * PAGE)
+            assert core.vm.read_bytes(base + GIB - 5, 10) == bytes(10)
+            assert core.vm.read_bytes(base + 5 * GIB - 2 * PAGE, 2 * PAGE) == bytes(PAGE) + pattern(
                 base + 5 * GIB - PAGE, PAGE
             )
             begun = time.thread_time()
@@ -507,14 +507,14 @@ def test_every_kind_of_page(playground: Playground, taken: Callable[..., Snapsho
         for k, kind in enumerate(kinds):
             at = base + k * PAGE
             if kind in READABLE:
-                assert past.read_bytes(at, PAGE) == data[k * PAGE : (k + 1) * PAGE], kind
+                assert past.vm.read_bytes(at, PAGE) == data[k * PAGE : (k + 1) * PAGE], kind
                 continue
             with pytest.raises(PageFaultError) as caught:
-                past.read_bytes(at - 9, PAGE)
+                past.vm.read_bytes(at - 9, PAGE)
             error = caught.value
             assert (error.address, error.copied_len, error.pid) == (at, 9, playground.pid), kind
             with pytest.raises(PageFaultError) as caught:
-                past.read_val(at, u8)
+                past.vm.read_val(at, u8)
             assert caught.value.address == at
             vma = past.find_vma(at)
             assert (vma is None) == (kind == "hole"), kind
@@ -525,9 +525,9 @@ def test_a_guard_page_is_a_hole(facets: Facets, taken: Callable[..., Snapshot]) 
     at = facets.number("guarded 5")
     with procvm.open(facets.pid) as process:
         past = taken(process)
-    assert past.read_bytes(at, 4 * PAGE) == b"\x07" * 4 * PAGE
+    assert past.vm.read_bytes(at, 4 * PAGE) == b"\x07" * 4 * PAGE
     with pytest.raises(PageFaultError) as caught:
-        past.read_bytes(at, 5 * PAGE)
+        past.vm.read_bytes(at, 5 * PAGE)
     assert (caught.value.address, caught.value.copied_len) == (at + 4 * PAGE, 4 * PAGE)
 
 
@@ -545,15 +545,15 @@ def test_parts_of_pages_and_nothing(playground: Playground, taken: Callable[...,
         assert list(past.maps()) == list(empty.maps()) == list(process.maps())
     assert past.kept_len == sum(end - start for start, end in ranges)
     for start, end in ranges:
-        assert past.read_bytes(start, end - start) == pattern(start, end - start)
+        assert past.vm.read_bytes(start, end - start) == pattern(start, end - start)
         for bad, n in ((start - 1, 0), (end, 0), (start, end - start)):
             with pytest.raises(PageFaultError) as caught:
-                past.read_bytes(bad, n + 1)
+                past.vm.read_bytes(bad, n + 1)
             assert (caught.value.address, caught.value.copied_len) == (bad + n, n)
     assert empty.kept_len == 0
     with pytest.raises(PageFaultError):
-        empty.read_bytes(base, 1)
-    assert list(empty.search(b"\x01")) == []
+        empty.vm.read_bytes(base, 1)
+    assert list(empty.vm.search(b"\x01")) == []
 
 
 NAMES = [b"plain", b"new\nline", b"\x1b[31mred", b"\xff\xfe\x01", b"a (deleted)", b"a\\012b", b" "]
@@ -580,10 +580,10 @@ def test_names_come_back_as_they_were(
         ends = (name, name + b" (deleted)")
         (vma,) = (
             one for one in maps if one.name.startswith(os.fsencode(tmp_path)) and
-            os.path.basename(one.name) in ends and past.read_val(one.start, u8) == k + 1
+            os.path.basename(one.name) in ends and past.vm.read_val(one.start, u8) == k + 1
         )  # fmt: skip
         assert past.find_vma(vma.start) == vma
-        assert past.read_bytes(vma.start, 2 * PAGE) == bytes([k + 1]) * 2 * PAGE
+        assert past.vm.read_bytes(vma.start, 2 * PAGE) == bytes([k + 1]) * 2 * PAGE
         assert past.describe(vma.start).isprintable()
 
 
@@ -675,22 +675,22 @@ def test_the_past_is_not_written(facets: Facets, taken: Callable[..., Snapshot])
     with procvm.open(facets.pid) as process:
         past = taken(process)
     at = facets.at["g_words"]
-    before = past.read_bytes(at, 64)
+    before = past.vm.read_bytes(at, 64)
     calls: list[Callable[[], object]] = [
-        lambda: past.write_bytes(at, b"x"),
-        lambda: past.write_val(at, u64, 1),
-        lambda: past.write_slice(at, u64, [1, 2]),
-        lambda: past.fill_zeros(at, 8),
-        lambda: past.writer(at, 8).write_val(u64, 1),
-        lambda: past.scatter([at], u64, [1]),
-        lambda: past.forced().write_bytes(at, b"x"),
-        lambda: setattr(past.view(at, Pair64), "key", 5),
+        lambda: past.vm.write_bytes(at, b"x"),
+        lambda: past.vm.write_val(at, u64, 1),
+        lambda: past.vm.write_slice(at, u64, [1, 2]),
+        lambda: past.vm.fill_zeros(at, 8),
+        lambda: past.vm.writer(at, 8).write_val(u64, 1),
+        lambda: past.vm.scatter([at], u64, [1]),
+        lambda: past.vm.forced().write_bytes(at, b"x"),
+        lambda: setattr(past.vm.view(at, Pair64), "key", 5),
         lambda: past.vm.open(at, at + 8).write(b"x"),
     ]
     for call in calls:
         with pytest.raises(AccessDeniedError):
             call()
-    assert past.read_bytes(at, 64) == before
+    assert past.vm.read_bytes(at, 64) == before
 
 
 def test_registers_are_those_of_the_hold(
@@ -755,7 +755,7 @@ def test_a_core_that_is_saved_again_is_the_same(
             assert again.facts == core.facts
             assert {tid: again.registers(tid) for tid in registers} == registers
             assert again.diff(core) == [] == core.diff(again)
-            assert kept_ranges(again) == kept_ranges(core)
+            assert kept_ranges(again.vm) == kept_ranges(core.vm)
             assert again.save(tmp_path / "third") == n
     assert (tmp_path / "third").read_bytes() == (tmp_path / "again").read_bytes()
 
@@ -818,7 +818,12 @@ def test_a_diff_of_cores_is_as_plain_python(
             procvm.open_core(tmp_path / "after") as after,
             process.snapshot(here) as snapshot,
         ):
-            against = {"live": process.vm, "core": after, "snapshot": snapshot}[other]
+            others: dict[str, procvm.Mapped] = {
+                "live": process,
+                "core": after,
+                "snapshot": snapshot,
+            }
+            against = others[other]
             assert before.diff(against, where) == sorted(expected)
             back = [Run(run.address, run.new, run.old) for run in sorted(expected)]
             assert after.diff(before, where) == back
@@ -860,13 +865,13 @@ def test_a_closed_core_says_so_and_keeps_no_descriptor(facets: Facets, tmp_path:
     before = open_files()
     core = procvm.open_core(tmp_path / "core")
     assert open_files() == before + 1
-    assert core.read_val(facets.at["g_counter"], u64) > 0
+    assert core.vm.read_val(facets.at["g_counter"], u64) > 0
     core.close()
     core.close()
     assert open_files() == before
     for call in (
-        lambda: core.read_bytes(facets.at["g_counter"], 8),
-        lambda: core.read_val(facets.at["g_counter"], usize),
+        lambda: core.vm.read_bytes(facets.at["g_counter"], 8),
+        lambda: core.vm.read_val(facets.at["g_counter"], usize),
         lambda: core.save(tmp_path / "again"),
         lambda: core.diff(core),
     ):
@@ -940,7 +945,7 @@ def test_the_first_thread_stays_the_first(
         facts = kept.facts
         turned = facts._replace(registers=dict(reversed(list(facts.registers.items()))))
         with open(tmp_path / "turned", "w+b") as file:
-            write_core(file.fileno(), kept, kept.maps(), turned, None)
+            write_core(file.fileno(), kept.vm, kept.maps(), turned, None)
     with procvm.open_core(tmp_path / "turned") as kept:
         order = [thread.tid for thread in kept.threads()]
         assert order == list(turned.registers)

@@ -21,7 +21,7 @@ import pytest
 import procvm
 from procvm import MalformedError, PageFaultError, UnsupportedError, i32, u8
 from tests.elf.cores import gcore, gdb, load, made
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 CRASHER = r"""
 #include <signal.h>
@@ -387,7 +387,7 @@ def test_save_leaves_out_memory_that_is_marked_dontdump_unless_it_is_asked_for(
                 data = (tmp_path / name).read_bytes()
                 assert (key in data, b"not a secret" in data) == (dontdump, True)
                 with process.snapshot(**options) as kept:  # type: ignore[arg-type]
-                    assert kept.read_bytes(at, 16) == key
+                    assert kept.vm.read_bytes(at, 16) == key
                     kept.save(tmp_path / name, dontdump=dontdump)
                 data = (tmp_path / name).read_bytes()
                 assert (key in data, b"not a secret" in data) == (dontdump, True)

@@ -44,7 +44,7 @@ from tests.mm.test_gather import (
     run_without_numpy,
     with_numpy,
 )
-from tests.playground import PAGE, Playground, pattern
+from tests.support.playground import PAGE, Playground, pattern
 
 Backend = Literal["auto", "mem"]
 BACKENDS: list[Backend] = ["auto", "mem"]

@@ -21,10 +21,10 @@ import procvm
 from procvm import VmSpace, u64
 from procvm._live import identity
 from procvm._live.memory import ProcessMemory
-from tests.build import compiled
 from tests.faults.accesses import Accesses
 from tests.faults.subjects import Child
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
 PRISTINE = 0x1122334455667788
@@ -34,7 +34,7 @@ as_root = pytest.mark.root
 
 
 class Sharer(Child):
-    """tests/targets/sharer.c: a program, and a child that shares its address space."""
+    """tests/support/targets/sharer.c: a program, and a child that shares its address space."""
 
     def __init__(self) -> None:
         super().__init__([compiled("sharer")])
@@ -118,7 +118,7 @@ def test_handle_on_a_parent_that_shares_later_ends_with_it(
 
 
 class Reuser(Child):
-    """tests/targets/reuser.c: children with the same image and, one after the other, one pid."""
+    """reuser.c: children with the same image and, one after the other, one pid."""
 
     def __init__(self) -> None:
         super().__init__([compiled("reuser")])

@@ -11,7 +11,7 @@ import pytest
 
 import procvm
 from procvm import Kind, Perms
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 
 def test_maps_equal_the_text_of_proc(playground: Playground) -> None:

@@ -17,8 +17,8 @@ import pytest
 import procvm
 from procvm import u64
 from procvm._linux import procfs
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 
 
 def test_a_read_gives_what_the_target_has(process: procvm.Process, playground: Playground) -> None:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import procvm
 from procvm import InvalidArgsError, MismatchError, PageFaultError, Run
 from procvm._live import patch as patch_module
-from tests.build import compiled
 from tests.elf.facets import Facets
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground, pattern
 
 KINDS = "rw r none wo xo sr srw file fro hole rw"
 RW, R, NONE, WO, XO, SR, SRW, FILE, FRO, HOLE, LAST = range(11)

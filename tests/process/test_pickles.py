@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 import procvm
-from tests.build import compiled
 from tests.faults.subjects import Subject
+from tests.support.build import compiled
 
 
 def test_pickle_of_a_space_after_an_exec_reaches_no_byte_of_the_new_program() -> None:

@@ -13,7 +13,7 @@ import pytest
 import procvm
 from procvm import u32, u64, usize
 from procvm._linux import procfs
-from tests.places import Places
+from tests.support.places import Places
 
 
 @pytest.fixture(scope="module", params=[4, 8], ids=["32 bits", "64 bits"])

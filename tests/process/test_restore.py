@@ -15,9 +15,9 @@ from procvm import VmSpace
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._saved import restore
-from tests.build import compiled
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import Child, Work, state_of
 
 MIB = 1 << 20
@@ -256,7 +256,7 @@ def test_restore_after_a_program_of_pairs_ran_puts_both_back() -> None:
     with Child([compiled("pairs"), "1"]) as child, procvm.attach(child.pid) as tracee:
         first, second = child.hexes()
         with tracee.snapshot([(first, first + PAGE), (second, second + PAGE)]) as kept:
-            was = kept.read_val(first, procvm.u64), kept.read_val(second, procvm.u64)
+            was = kept.vm.read_val(first, procvm.u64), kept.vm.read_val(second, procvm.u64)
             assert eventually(lambda: tracee.vm.read_val(first, procvm.u64) > was[0] + 1000)
             with tracee.stopped() as held:
                 kept.restore()

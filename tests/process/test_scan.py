@@ -24,8 +24,8 @@ from procvm._mm.memory import Region, UserMemory
 from procvm._space.scan import CHUNK_LEN, Scan
 from tests.faults.subjects import Subject, status_field
 from tests.linux.kinds import DEFAULT, FORCED, Allowed, contents, every_pair, oracle
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 
 np: Any = numpy_or_none()
 ROOT = Path(__file__).parents[2]

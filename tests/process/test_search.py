@@ -22,8 +22,8 @@ import pytest
 import procvm
 from procvm import VmSpace, u32, u64
 from procvm._space.pieces import CHUNK_LEN
-from tests.build import compiled
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parent.parent.parent
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

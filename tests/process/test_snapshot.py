@@ -31,12 +31,12 @@ from procvm._mm.memory import Region, UserMemory
 from procvm._saved.facts import Facts
 from procvm._saved.snapshot import take_snapshot
 from procvm._space.maps import Maps
-from tests.build import compiled
 from tests.linux.kinds import KINDS, READABLE, contents, oracle
-from tests.mm.fakes import laid_out
 from tests.mm.test_gather import run_without_numpy
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.fakes import laid_out
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.tracee.witness import Child, Work, assert_free, state_of
 
 np: Any = numpy_or_none()
@@ -324,15 +324,15 @@ def test_every_kind_of_page_is_there_as_it_could_be_read(
     with process.snapshot([(base, base + len(kinds) * PAGE)]) as snapshot:
         for k, kind in enumerate(kinds):
             if kind in READABLE:
-                assert snapshot.read_bytes(base + k * PAGE, PAGE) == whole[k], kind
+                assert snapshot.vm.read_bytes(base + k * PAGE, PAGE) == whole[k], kind
                 continue
-            error = fault_of(snapshot.read_bytes, base + k * PAGE - 9, 2 * PAGE)
+            error = fault_of(snapshot.vm.read_bytes, base + k * PAGE - 9, 2 * PAGE)
             where = (error.address, error.pid, error.copied_len)
             assert where == (base + k * PAGE, playground.pid, 9), kind
             room = bytearray(b"-" * 20)
-            error = fault_of(snapshot.read_into, base + k * PAGE - 9, room)
+            error = fault_of(snapshot.vm.read_into, base + k * PAGE - 9, room)
             assert room == whole[k - 1][-9:] + b"-" * 11
-            assert fault_of(snapshot.read_val, base + k * PAGE + 5, u8).address == (
+            assert fault_of(snapshot.vm.read_val, base + k * PAGE + 5, u8).address == (
                 base + k * PAGE + 5
             )
         assert snapshot.kept_len == PAGE * sum(kind in READABLE for kind in kinds)
@@ -346,8 +346,8 @@ def test_many_pages_that_can_not_be_read_are_no_zeros(
     base = playground.layout("rw " + f"{kind} " * 40 + "rw")
     with process.snapshot([(base, base + 42 * PAGE)]) as snapshot:
         for at in (base + PAGE, base + 20 * PAGE + 7, base + 41 * PAGE - 1):
-            assert fault_of(snapshot.read_bytes, at, 1).address == at
-        assert snapshot.read_bytes(base + 41 * PAGE, PAGE) == pattern(base + 41 * PAGE, PAGE)
+            assert fault_of(snapshot.vm.read_bytes, at, 1).address == at
+        assert snapshot.vm.read_bytes(base + 41 * PAGE, PAGE) == pattern(base + 41 * PAGE, PAGE)
         assert snapshot.kept_len == 2 * PAGE
 
 
@@ -367,34 +367,36 @@ def test_it_reads_as_the_process_did(
     with process.snapshot([(laid, laid + 5 * PAGE)]) as snapshot:
         playground.clear(laid, PAGE)
         playground.poke(laid + PAGE + 100, b"changed")
-        assert snapshot.read_bytes(laid, 2 * PAGE) == old
-        assert snapshot.read_bytes(laid, 2 * PAGE, threads=2) == old
-        assert snapshot.read_cstring(text, 100) == b"over the edge"
-        assert snapshot.read_val(laid + PAGE - 3, u64) == struct.unpack_from("Q", old, PAGE - 3)[0]
-        reader = snapshot.reader(laid + 1, 2 * PAGE - 1)
+        assert snapshot.vm.read_bytes(laid, 2 * PAGE) == old
+        assert snapshot.vm.read_bytes(laid, 2 * PAGE, threads=2) == old
+        assert snapshot.vm.read_cstring(text, 100) == b"over the edge"
+        assert (
+            snapshot.vm.read_val(laid + PAGE - 3, u64) == struct.unpack_from("Q", old, PAGE - 3)[0]
+        )
+        reader = snapshot.vm.reader(laid + 1, 2 * PAGE - 1)
         assert [reader.read_val(u32) for _ in range(9)] == list(struct.unpack_from("9I", old, 1))
         places = [laid + k for k in (0, 4000, 17, PAGE - 1, 2 * PAGE - 4)]
-        assert list(snapshot.gather(places, u32)) == [
+        assert list(snapshot.vm.gather(places, u32)) == [
             struct.unpack_from("I", old, at - laid)[0] for at in places
         ]
-        _, ok = snapshot.gather([laid, laid + 2 * PAGE - 2, laid + 3 * PAGE], u32, "mask")
+        _, ok = snapshot.vm.gather([laid, laid + 2 * PAGE - 2, laid + 3 * PAGE], u32, "mask")
         assert list(ok) == [True, False, True]
-        error = fault_of(snapshot.gather, [laid, laid + 2 * PAGE - 2], u32)
+        error = fault_of(snapshot.vm.gather, [laid, laid + 2 * PAGE - 2], u32)
         assert (error.address, error.pid, error.index, error.copied_len) == (
             *(laid + 2 * PAGE, playground.pid, 1, 6),
         )
         needle = old[50:53]
         expected = [laid + m.start() for m in re.finditer(b"(?=" + re.escape(needle) + b")", old)]
-        found = snapshot.search(needle, ranges=[(laid, laid + 3 * PAGE)])
+        found = snapshot.vm.search(needle, ranges=[(laid, laid + 3 * PAGE)])
         assert list(found) == expected
         assert found.skipped == [(laid + 2 * PAGE, laid + 3 * PAGE)]
         if np is not None:
             (word,) = struct.unpack_from("I", old, 400)
-            scan = snapshot.scan(u32, value=word, ranges=[(laid, laid + 2 * PAGE)])
+            scan = snapshot.vm.scan(u32, value=word, ranges=[(laid, laid + 2 * PAGE)])
             assert len(scan) == sum(
                 struct.unpack_from("I", old, at)[0] == word for at in range(0, 2 * PAGE, 4)
             )
-            words = snapshot.read_array(laid, "<u4", 2 * PAGE // 4)
+            words = snapshot.vm.read_array(laid, "<u4", 2 * PAGE // 4)
             assert words.tobytes() == old
         assert process.vm.read_bytes(laid + PAGE + 100, 7) == b"changed"
 
@@ -417,14 +419,14 @@ def test_all_of_a_process_is_kept_and_outlives_it(playground: Playground, laid: 
     assert list(snapshot.maps()) == list(maps)
     assert snapshot.find_vma(laid) == maps.find(laid)
     assert snapshot.find_vma(0) is None
-    assert (snapshot.pid, snapshot.vm) == (playground.pid, snapshot)
+    assert snapshot.pid == playground.pid
     good = 0
     for start, data in truth.items():
         if data:
-            assert snapshot.read_bytes(start, len(data)) == data
+            assert snapshot.vm.read_bytes(start, len(data)) == data
             good += 1
     assert good > 5
-    assert next(snapshot.search(pattern(laid, 64))) == laid
+    assert next(snapshot.vm.search(pattern(laid, 64))) == laid
     with pytest.raises((procvm.ProcessExitedError, procvm.ClosedError)):
         snapshot.restore()
     with pytest.raises((procvm.ProcessExitedError, procvm.ClosedError)):
@@ -445,9 +447,9 @@ def test_ranges_are_given_as_to_a_search(process: procvm.Process, laid: int) -> 
         with process.snapshot(ranges) as snapshot:
             assert snapshot.kept_len == kept
     with process.snapshot([(laid + 5, laid + 9)]) as snapshot:
-        assert snapshot.read_bytes(laid + 5, 4) == pattern(laid + 5, 4)
-        assert fault_of(snapshot.read_bytes, laid + 4, 2).address == laid + 4
-        error = fault_of(snapshot.read_bytes, laid + 6, 10)
+        assert snapshot.vm.read_bytes(laid + 5, 4) == pattern(laid + 5, 4)
+        assert fault_of(snapshot.vm.read_bytes, laid + 4, 2).address == laid + 4
+        error = fault_of(snapshot.vm.read_bytes, laid + 6, 10)
         assert (error.address, error.copied_len) == (laid + 9, 3)
     with pytest.raises(ValueError, match="ends before"):
         process.snapshot([(laid + 1, laid)])
@@ -475,8 +477,8 @@ def test_a_page_touched_between_two_snapshots_is_in_the_diff(
     base = playground.reserve(n)
     before = process.snapshot([(base, base + n)])
     assert before.kept_len == 0
-    assert before.read_bytes(base, n) == bytes(n)
-    assert before.read_val(base + 12345, u64) == 0
+    assert before.vm.read_bytes(base, n) == bytes(n)
+    assert before.vm.read_val(base + 12345, u64) == 0
     playground.poke(base + MIB + 7, b"first")
     after = process.snapshot([(base, base + n)])
     assert 0 < after.kept_len < MIB
@@ -639,7 +641,7 @@ def test_as_many_bytes_are_written_as_differ(playground: Playground, tmp_path: P
 def test_a_snapshot_is_not_written(process: procvm.Process, laid: int) -> None:
     """Each way to write is AccessDeniedError, and neither it nor the target has changed."""
     with process.snapshot([(laid, laid + PAGE)]) as snapshot:
-        for vm in (snapshot, snapshot.forced()):
+        for vm in (snapshot.vm, snapshot.vm.forced()):
             writes: list[Any] = [
                 lambda vm=vm: vm.write_bytes(laid, b"x"),
                 lambda vm=vm: vm.write_val(laid, u64, 1),
@@ -656,7 +658,7 @@ def test_a_snapshot_is_not_written(process: procvm.Process, laid: int) -> None:
                 with pytest.raises(procvm.AccessDeniedError, match="not written") as caught:
                     write()
                 assert caught.value.copied_len == 0
-        assert snapshot.read_bytes(laid, PAGE) == pattern(laid, PAGE)
+        assert snapshot.vm.read_bytes(laid, PAGE) == pattern(laid, PAGE)
     assert process.vm.read_bytes(laid, PAGE) == pattern(laid, PAGE)
 
 
@@ -668,39 +670,39 @@ def test_a_snapshot_has_no_atomics(process: procvm.Process, laid: int) -> None:
     """UnsupportedError for each, and ValueError for a misaligned one, as anywhere."""
     with process.snapshot([(laid, laid + PAGE)]) as snapshot:
         with pytest.raises(procvm.UnsupportedError, match="atomics"):
-            snapshot.atomic_load(laid, u64)
+            snapshot.vm.atomic_load(laid, u64)
         with pytest.raises(procvm.UnsupportedError, match="atomics"):
-            snapshot.atomic_compare_exchange(laid, u64, 0, 1)
+            snapshot.vm.atomic_compare_exchange(laid, u64, 0, 1)
         with pytest.raises(procvm.UnsupportedError, match="atomics"):
-            snapshot.atomic_fetch_update(laid, u32, lambda n: n)
+            snapshot.vm.atomic_fetch_update(laid, u32, lambda n: n)
         with pytest.raises(ValueError, match="aligned"):
-            snapshot.atomic_load(laid + 1, u64)
+            snapshot.vm.atomic_load(laid + 1, u64)
 
 
 def test_forced_is_the_same(process: procvm.Process, playground: Playground) -> None:
     """A forced snapshot has what was kept and no more; one of a forced space has nothing else."""
     base = playground.layout("rw none")
     with process.snapshot([(base, base + 2 * PAGE)]) as snapshot:
-        assert snapshot.forced().read_bytes(base, PAGE) == pattern(base, PAGE)
-        assert fault_of(snapshot.forced().read_bytes, base + PAGE, 1).address == base + PAGE
+        assert snapshot.vm.forced().read_bytes(base, PAGE) == pattern(base, PAGE)
+        assert fault_of(snapshot.vm.forced().read_bytes, base + PAGE, 1).address == base + PAGE
 
 
 def test_a_closed_snapshot_says_so(process: procvm.Process, laid: int) -> None:
     """ClosedError from whatever reads it, also by what was made before; closing twice is fine."""
     with process.snapshot([(laid, laid + 2 * PAGE)]) as snapshot:
-        reader = snapshot.reader(laid, 64)
+        reader = snapshot.vm.reader(laid, 64)
         reader.read_val(u64)
-        file = snapshot.open(laid, laid + 8)
-        view = snapshot.view(laid, _Word)
-        search = snapshot.search(b"none such", ranges=[(laid, laid + PAGE)], threads=1)
+        file = snapshot.vm.open(laid, laid + 8)
+        view = snapshot.vm.view(laid, _Word)
+        search = snapshot.vm.search(b"none such", ranges=[(laid, laid + PAGE)], threads=1)
     snapshot.close()
     uses: list[Any] = [
-        lambda: snapshot.read_bytes(laid, 1),
-        lambda: snapshot.read_val(laid, u64),
-        lambda: snapshot.gather([laid], u64),
+        lambda: snapshot.vm.read_bytes(laid, 1),
+        lambda: snapshot.vm.read_val(laid, u64),
+        lambda: snapshot.vm.gather([laid], u64),
         lambda: snapshot.kept_len,
         lambda: snapshot.diff(process.vm),
-        lambda: list(snapshot.search(b"x", ranges=[(laid, laid + PAGE)])),
+        lambda: list(snapshot.vm.search(b"x", ranges=[(laid, laid + PAGE)])),
         lambda: next(search),
         lambda: process.vm and reader.read_val(u64),
         lambda: file.read(1),
@@ -718,7 +720,7 @@ def test_it_says_what_it_is(process: procvm.Process, laid: int) -> None:
     """Its text names the process and what is kept."""
     with process.snapshot([(laid, laid + PAGE)]) as snapshot:
         assert repr(snapshot) == f"<Snapshot of process {process.pid}, {PAGE} bytes kept>"
-        assert f"snapshot of process {process.pid}" in repr(snapshot.forced())
+        assert f"snapshot of process {process.pid}" in repr(snapshot.vm.forced())
 
 
 def test_a_process_that_has_gone_gives_none(playground: Playground) -> None:
@@ -802,14 +804,14 @@ def test_a_snapshot_of_a_tracee_is_of_one_instant() -> None:
         for round_ in range(50):
             with tracee.snapshot([(first, second + PAGE)] if round_ % 10 == 0 else ranges) as taken:
                 for k in range(2):
-                    a = taken.read_val(first + 64 * k, u64)
-                    b = taken.read_val(second + 64 * k, u64)
+                    a = taken.vm.read_val(first + 64 * k, u64)
+                    b = taken.vm.read_val(second + 64 * k, u64)
                     assert a - b in (0, 1)
                     assert a >= last[k]
                     last[k] = a
         assert_free(child.pid)
         with procvm.open(child.pid) as process, process.snapshot(ranges) as plain:
-            assert plain.read_val(first, u64) >= last[0]
+            assert plain.vm.read_val(first, u64) >= last[0]
         assert eventually(lambda: tracee.vm.read_val(first, u64) > last[0])
 
 
@@ -877,10 +879,10 @@ def test_a_closed_snapshot_has_a_text(process: procvm.Process, laid: int) -> Non
 def test_a_forced_snapshot_is_closed_with_it(process: procvm.Process, laid: int, when: str) -> None:
     """ClosedError by the forced space as well, made before the close or after it."""
     snapshot = process.snapshot([(laid, laid + PAGE)])
-    forced = snapshot.forced()
+    forced = snapshot.vm.forced()
     snapshot.close()
     if when == "after":
-        forced = snapshot.forced()
+        forced = snapshot.vm.forced()
     with pytest.raises(procvm.ClosedError):
         forced.read_bytes(laid, 1)
 
@@ -920,7 +922,7 @@ def test_ranges_beyond_user_space_are_refused(process: procvm.Process) -> None:
 def test_a_range_of_all_user_space_is_kept(process: procvm.Process, laid: int) -> None:
     """What is mapped there is kept; holes of terabytes cost nothing."""
     with process.snapshot([(0x10000, laid + PAGE)]) as snapshot:
-        assert snapshot.read_bytes(laid, PAGE) == pattern(laid, PAGE)
+        assert snapshot.vm.read_bytes(laid, PAGE) == pattern(laid, PAGE)
 
 
 def test_a_long_hole_is_passed_at_once() -> None:
@@ -945,7 +947,7 @@ def test_a_search_of_a_small_snapshot_looks_only_there(
     """Without ranges a search takes a few accesses, however much was mapped."""
     playground.reserve(GIB)
     with process.snapshot([(laid, laid + PAGE)]) as snapshot:
-        memory = type(snapshot.memory)
+        memory = type(snapshot.vm.memory)
         calls = []
         plain = memory.read
 
@@ -954,7 +956,7 @@ def test_a_search_of_a_small_snapshot_looks_only_there(
             plain(self, address, own_address, n)
 
         monkeypatch.setattr(memory, "read", read)
-        found = list(snapshot.search(pattern(laid, 64)))
+        found = list(snapshot.vm.search(pattern(laid, 64)))
         assert found[0] == laid
         assert found[-1] < laid + PAGE
         assert len(calls) < 2000
@@ -972,7 +974,7 @@ def test_a_kernel_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "mmap", Room)
     data = random.Random(7).randbytes(3 * MIB)
     with take_snapshot(VmSpace(Flat(data)), Maps([]), Facts(PID), None) as kept:
-        assert kept.read_bytes(BASE, len(data)) == data
+        assert kept.vm.read_bytes(BASE, len(data)) == data
     assert asked == [mmap.MADV_HUGEPAGE]
 
 
@@ -992,4 +994,4 @@ def test_what_another_thread_closes_is_closed(
 
     monkeypatch.setattr("procvm._saved.saved_memory.bisect_right", find_and_close)
     with pytest.raises(procvm.ClosedError):
-        read(kept)
+        read(kept.vm)

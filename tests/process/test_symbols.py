@@ -25,10 +25,10 @@ import procvm
 from procvm import NoSuchSymbolError
 from procvm._base.text import printable
 from procvm._symbols import module_files as modulefiles
-from tests.build import compiled
 from tests.elf.cores import GDB, gdb
 from tests.elf.facets import Facets, library, program
-from tests.playground import PAGE, Playground
+from tests.support.build import compiled
+from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.root

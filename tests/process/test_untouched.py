@@ -18,8 +18,8 @@ import procvm
 from procvm import PageFaultError, VmSpace, u32
 from procvm._linux import pagemap
 from procvm._linux.objects import Objects
-from tests.build import compiled
-from tests.playground import PAGE
+from tests.support.build import compiled
+from tests.support.playground import PAGE
 from tests.tracee.witness import status_field
 
 SIZE = 32 << 20
@@ -169,12 +169,12 @@ def test_search_finds_what_others_wrote_to_pages_the_target_never_touched(
             assert _found(process.vm, what, target.ranges) == places
         with process.snapshot(target.ranges) as kept:
             for what, places in expected.items():
-                assert _found(kept, what, target.ranges) == places
+                assert _found(kept.vm, what, target.ranges) == places
             assert not kept.diff(process.vm)
         process.save(tmp_path / "core", target.ranges)
         with procvm.open_core(tmp_path / "core") as core:
             for what, places in expected.items():
-                assert _found(core, what, target.ranges) == places
+                assert _found(core.vm, what, target.ranges) == places
         stream = io.BytesIO()
         process.vm.copy_to(stream, [(target.at["private"], target.at["private"] + SIZE)])
     data = stream.getvalue()
@@ -208,7 +208,7 @@ def test_a_file_that_ends_within_a_mapping_is_a_hole_after_its_last_page(
         assert search.skipped == [(at + 4 * PAGE, at + SIZE)]
         with process.snapshot([(at, at + SIZE)]) as kept:
             assert kept.kept_ranges() == [(at, at + 4 * PAGE)]
-            assert kept.read_bytes(at + FILE_WRITTEN, 6) == b"on-t\0\0"
+            assert kept.vm.read_bytes(at + FILE_WRITTEN, 6) == b"on-t\0\0"
         with pytest.raises(PageFaultError) as caught:
             process.vm.copy_to(io.BytesIO(), [(at, at + SIZE)])
         assert (caught.value.copied_len, caught.value.address) == (4 * PAGE, at + 4 * PAGE)

@@ -12,7 +12,7 @@ import procvm
 from procvm import u64
 from scripts.soaking.board import Word, box
 from scripts.soaking.nursery import MODES, Nursery, Victim
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 @pytest.fixture(scope="module")

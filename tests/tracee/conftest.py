@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 import procvm
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import own_children, own_fds, sleeper
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 import procvm
-from tests.tracee.witness import assert_free, sleeper, state_of
+from tests.tracee.witness import Work, assert_free, sleeper, state_of
 
 BAD_TIMEOUTS = [-1, -0.5, math.nan, math.inf, -math.inf, "1", b"1", True, (1,), 1j]
 
@@ -44,6 +45,50 @@ def test_a_longest_hold_that_is_none_is_refused_and_locks_nothing(bad: Any) -> N
             assert state_of(child.pid) == "t"
     with pytest.raises((TypeError, ValueError)):
         procvm.spawn(["/bin/cat"], longest_hold=bad)
+
+
+@pytest.mark.parametrize("bad", BAD_TIMEOUTS, ids=repr)
+def test_attach_timeout_invalid_is_refused(bad: Any) -> None:
+    """Attach, spawn and the attribute refuse it; the target runs, and the old value stays."""
+    with sleeper() as child:
+        with pytest.raises((TypeError, ValueError)):
+            procvm.attach(child.pid, timeout=bad)
+        assert_free(child.pid)
+        with procvm.attach(child.pid, timeout=30) as tracee:
+            with pytest.raises((TypeError, ValueError)):
+                tracee.timeout = bad
+            assert tracee.timeout == 30
+    with pytest.raises((TypeError, ValueError)):
+        procvm.spawn(["/bin/cat"], timeout=bad)
+
+
+def test_attach_timeout_serves_stops_and_atomics_that_name_none() -> None:
+    """A timeout of the tracee ends each stop of a frozen target; a timeout of the call wins."""
+    with Work("vfork") as target:
+        with pytest.raises(procvm.StopTimeoutError):
+            procvm.attach(target.pid, timeout=0.05)
+        target.send("x")
+        target.assert_runs()
+        with procvm.attach(target.pid, timeout=None) as tracee:
+            assert tracee.timeout is None
+            tracee.timeout = 0.05
+            assert tracee.timeout == 0.05
+            with tracee.stopped(None):
+                target.assert_stands_still()
+
+
+def test_default_timeout_set_on_the_class_counts_for_later_tracees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The class attributes are the defaults of attach and spawn; open tracees keep theirs."""
+    with sleeper() as child, procvm.attach(child.pid) as first:
+        before = first.timeout
+        monkeypatch.setattr(procvm.Tracee, "default_timeout", 77)
+        with procvm.attach(child.pid) as second, procvm.spawn(["/bin/cat"], stdin=PIPE) as third:
+            assert (first.timeout, second.timeout, third.timeout) == (before, 77, 77)
+        monkeypatch.setattr(procvm.Tracee, "default_longest_hold", -1)
+        with pytest.raises(ValueError, match="longest_hold"):
+            procvm.attach(child.pid)
 
 
 def test_a_stop_without_a_limit_stops() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import (
     Cas,
     Child,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import (
     Work,
     assert_free,
@@ -53,9 +53,9 @@ def test_a_number_that_is_no_pid_is_no_such_process(pid: int) -> None:
         procvm.attach(pid)
 
 
-@pytest.mark.parametrize("pid", [True, "1", 1.0, None])
+@pytest.mark.parametrize("pid", [True, b"1", 1.0, None])
 def test_a_pid_is_an_int(pid: object) -> None:
-    """Anything else is TypeError."""
+    """Anything else is TypeError, unless it is a name."""
     with pytest.raises(TypeError):
         procvm.attach(pid)  # type: ignore[arg-type]
 

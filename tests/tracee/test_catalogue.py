@@ -24,9 +24,9 @@ import pytest
 
 import procvm
 from procvm import u64
-from tests.build import compiled
 from tests.faults.tools import Strace, injected
-from tests.patience import eventually, pass_time, usual_times
+from tests.support.build import compiled
+from tests.support.patience import PATIENCE, USUAL, eventually, pass_time
 from tests.tracee.tool import ENOUGH
 from tests.tracee.witness import (
     ROOT,
@@ -279,8 +279,8 @@ def test_a_target_that_can_not_be_stopped_is_refused_by_every_way_to_hold_it() -
         target.assert_runs()
         assert image == 0
     with Work("vfork") as target, procvm.open(target.pid) as process:
-        with pytest.raises(procvm.StopTimeoutError), usual_times():
-            procvm.attach(target.pid)
+        with pytest.raises(procvm.StopTimeoutError):
+            procvm.attach(target.pid, timeout=USUAL)
         assert process.vm.read_val(target.word, u64) == 0
         assert_free(target.pid)
         target.send("x")
@@ -325,8 +325,10 @@ def test_a_target_frozen_by_its_control_group_is_not_stopped_later(group_of_v2: 
             frozen.write_text("1")
             assert eventually(lambda: "frozen 1" in events.read_text())
             held = None
-            with contextlib.suppress(procvm.StopTimeoutError), usual_times():
+            tracee.timeout = USUAL
+            with contextlib.suppress(procvm.StopTimeoutError):
                 held = use()
+            tracee.timeout = PATIENCE
             if held is not None:
                 held.close()
             assert tracee.vm.read_val(target.word, u64) == 0
@@ -828,6 +830,20 @@ def test_a_call_of_the_tracer_fails_now_and_then(
     assert foreign == []
     sweep.finish()
     assert sum(sweep.hits.values()) >= 1, sweep.hits
+
+
+@needs_strace
+def test_a_worker_whose_thread_dies_at_its_start_is_told_at_once(sweep: Sweep) -> None:
+    """Row 27: Python maps memory for a thread before its first line: if it cannot, the call fails.
+
+    The error is not StopTimeoutError, which comes only after the time of the call and more.
+    """
+    # Turns count for each thread: the main thread maps the page of flags, of which every other
+    # fails; the first mapping of a new thread is Python's.
+    sweep.provoke(sweep.tracer, [("mmap", "ENOMEM", "1+2")])
+    sweep.finish()
+    assert sweep.raised["attach: NotTracedError"] >= 1, sweep.raised
+    assert "attach: StopTimeoutError" not in sweep.raised
 
 
 WITHOUT = """

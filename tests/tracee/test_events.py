@@ -11,8 +11,8 @@ import pytest
 
 import procvm
 from procvm import u64
-from tests.build import compiled
-from tests.patience import eventually
+from tests.support.build import compiled
+from tests.support.patience import eventually
 from tests.tracee.witness import Child, assert_free, state_of, states, tracer_of
 
 

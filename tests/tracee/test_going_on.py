@@ -16,8 +16,8 @@ import pytest
 
 import procvm
 from procvm import u64
-from tests.patience import eventually
-from tests.playground import PAGE, Playground
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground
 from tests.tracee.witness import Recorder, Work, assert_free, state_of, states, tracer_of
 
 needs_strace = pytest.mark.strace

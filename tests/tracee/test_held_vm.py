@@ -30,9 +30,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 import procvm
 from procvm import VmReader, VmReaderArray, VmSpace, VmWriter, VmWriterArray, u8, u32, u64
 from procvm._hold.held_memory import HeldMemory
-from tests.build import compiled
-from tests.patience import eventually
-from tests.playground import PAGE, Playground, pattern
+from tests.support.build import compiled
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground, pattern
 from tests.test_model import PODS, SIZE, Mixed, Model, Triple, is_value, size_of
 from tests.tracee.witness import (
     Child,
@@ -52,7 +52,7 @@ Use = Callable[[], object]
 
 
 class Target(Child):
-    """tests/targets/held.c: a target that changes its memory when told to."""
+    """tests/support/targets/held.c: a target that changes its memory when told to."""
 
     def __init__(self, beside: str = "none") -> None:
         self._line, theirs = socket.socketpair()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.patience import eventually, usual_times
+from tests.support.patience import USUAL, eventually
 from tests.tracee.witness import (
     Tool,
     Work,
@@ -393,8 +393,7 @@ def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> Non
         with first.stopped():
             told = 0
             try:
-                with usual_times():
-                    second = procvm.attach(work.pid)
+                second = procvm.attach(work.pid, timeout=USUAL)
             except procvm.AlreadyTracedError as error:
                 told = error.tracer_pid
             else:

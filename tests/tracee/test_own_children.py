@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import procvm
-from tests.patience import eventually
+from tests.support.patience import eventually
 from tests.tracee.witness import ROOT, assert_free, sleeper, state_of
 
 

@@ -16,7 +16,7 @@ import pytest
 import procvm
 from procvm import i32, u32, u64
 from procvm._hold.server.protocol import Op
-from tests.build import compiled
+from tests.support.build import compiled
 from tests.tracee.witness import Cas, Child, tracer_of
 
 CALLS = "ptrace,process_vm_readv,process_vm_writev,pwrite64,pread64"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import procvm
-from tests.build import compiled
-from tests.patience import eventually, pass_time
+from tests.support.build import compiled
+from tests.support.patience import eventually, pass_time
 from tests.tracee.witness import (
     Child,
     Recorder,

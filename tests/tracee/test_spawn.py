@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import procvm
-from tests.build import compiled
-from tests.patience import eventually
+from tests.support.build import compiled
+from tests.support.patience import eventually
 from tests.tracee.witness import (
     ROOT,
     Child,

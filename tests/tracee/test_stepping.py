@@ -19,7 +19,7 @@ from procvm._hold.server.requests import EVENT_EXEC, SigInfo
 from procvm._hold.server.stepping import Progress, StepRefusedError, Way, is_our_trap
 from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint
 from procvm._linux.sigsets import bit
-from tests.build import compiled
+from tests.support.build import compiled
 from tests.tracee.raw_tracer import Ended, RawTracer, ptrace
 from tests.tracee.witness import ROOT, state_of, status_field
 

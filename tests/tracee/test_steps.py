@@ -15,8 +15,8 @@ import pytest
 import procvm
 from procvm import u64
 from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
-from tests.build import compiled
-from tests.patience import eventually
+from tests.support.build import compiled
+from tests.support.patience import eventually
 from tests.tracee.witness import (
     Child,
     assert_free,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import procvm
-from tests.patience import eventually, pass_time, usual_times
+from tests.support.patience import USUAL, eventually, pass_time
 from tests.tracee.witness import Child, Execer, Work, assert_free, state_of, states
 from tests.tracee.workloads import (
     children_storm,
@@ -67,9 +67,13 @@ def test_children_of_a_target_are_not_touched() -> None:
 
 @pytest.mark.parametrize("who", ["leader", "thread"])
 def test_a_target_that_execs_is_stopped_each_time(who: str) -> None:
-    """Row 16: Hundreds of stops of a target that execs: none times out, and it goes on."""
-    found = races_met({"execs": 20}, lambda: exec_storm(who, 300))
-    assert found["stops"] >= 300, found
+    """Row 16: a target that execs without end: no stop times out, and the target goes on.
+
+    The target execs every few milliseconds, so that most stops meet an exec and are refused.
+    """
+    enough = {"stops": 20, "refused meanwhile": 40, "execs": 100}
+    found = races_met(enough, lambda: exec_storm(who, 10))
+    assert found["timeouts"] == 0, found
 
 
 def test_an_exec_in_a_hold_waits_for_its_end() -> None:
@@ -117,8 +121,8 @@ def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
     with Work("vfork") as target:
         child = target.board[5]
         assert eventually(lambda: target.board[5] != 0)
-        with pytest.raises(procvm.StopTimeoutError), usual_times():
-            procvm.attach(target.pid)
+        with pytest.raises(procvm.StopTimeoutError):
+            procvm.attach(target.pid, timeout=USUAL)
         assert eventually(lambda: states(target.pid) == {target.pid: "D"})
         assert_free(target.pid)
         child = target.board[5]
@@ -136,9 +140,9 @@ def test_the_deadline_of_a_stop_is_kept() -> None:
     with Work("vfork") as target, procvm.open(target.pid) as process:
         assert process.is_alive()
         start = time.monotonic()
-        with pytest.raises(procvm.StopTimeoutError), usual_times():
-            procvm.attach(target.pid)
-        assert time.monotonic() - start >= 2
+        with pytest.raises(procvm.StopTimeoutError):
+            procvm.attach(target.pid, timeout=USUAL)
+        assert time.monotonic() - start >= USUAL
         target.send("x")
         target.assert_runs()
         with procvm.attach(target.pid) as tracee, tracee.stopped():

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.patience import eventually, pass_time
+from tests.support.patience import eventually, pass_time
 from tests.tracee.witness import (
     Tool,
     Work,

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import procvm
-from tests.patience import be_patient, usual_times
+from tests.support.patience import PATIENCE, USUAL, be_patient
 from tests.tracee.witness import tracer_of
 
 
@@ -284,6 +284,7 @@ def rounds(pid: str, word: str) -> None:
     failures: Counter[str] = Counter()
     address = int(word)
     tracer = 0
+    timeout = PATIENCE
 
     def attempt(name: str, use: Callable[[], object]) -> None:
         try:
@@ -309,7 +310,7 @@ def rounds(pid: str, word: str) -> None:
         tracer = tracer_of(int(pid))
 
     def once() -> None:
-        with procvm.attach(int(pid)) as tracee:
+        with procvm.attach(int(pid), timeout=timeout) as tracee:
             attempt("stop", tracee.stop)
             with contextlib.suppress(OSError, ValueError):
                 look()
@@ -323,9 +324,9 @@ def rounds(pid: str, word: str) -> None:
     while line := sys.stdin.readline():
         failures.clear()
         number, *failing = line.split()
-        with usual_times() if failing else contextlib.nullcontext():
-            for _ in range(int(number)):
-                attempt("attach", once)
+        timeout = USUAL if failing else PATIENCE
+        for _ in range(int(number)):
+            attempt("attach", once)
         gc.collect()
         fds: list[str] = []
         while not fds:

@@ -17,8 +17,8 @@ from typing import Self
 import pytest
 
 import procvm
-from tests.build import compiled
-from tests.patience import PATIENCE, eventually, pass_time
+from tests.support.build import compiled
+from tests.support.patience import PATIENCE, eventually, pass_time
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -224,7 +224,7 @@ class Child:
 
 
 class Work(Child):
-    """tests/targets/trace_work.c in a mode; `board` is what it counts in."""
+    """tests/support/targets/trace_work.c in a mode; `board` is what it counts in."""
 
     def __init__(self, mode: str, n: int = 1, *, started: int | None = None) -> None:
         self.board = Board()
@@ -265,7 +265,7 @@ class Work(Child):
 
 
 class Recorder(Child):
-    """tests/targets/trace_signals.c, recording."""
+    """tests/support/targets/trace_signals.c, recording."""
 
     def __init__(self, threads: int = 1) -> None:
         self.board = Board()
@@ -285,7 +285,7 @@ class Recorder(Child):
 
 
 class Execer(Child):
-    """tests/targets/trace_exec.c: execs without end, by its leader or by another thread."""
+    """tests/support/targets/trace_exec.c: execs without end, by its leader or by another thread."""
 
     def __init__(self, who: str) -> None:
         self.board = Board()
@@ -307,7 +307,7 @@ class Execer(Child):
 
 
 class Cas(Child):
-    """tests/targets/trace_cas.c: threads that increment a word by compare-and-exchange."""
+    """tests/support/targets/trace_cas.c: threads that increment a word by compare-and-exchange."""
 
     def __init__(self, threads: int, width: int, kind: str = "private", work: int = 2000) -> None:
         super().__init__([compiled("trace_cas"), str(threads), str(width), kind, str(work)])

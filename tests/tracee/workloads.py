@@ -17,8 +17,8 @@ from functools import partial
 from typing import TypeAlias
 
 import procvm
-from tests.build import compiled
-from tests.patience import eventually, pass_time
+from tests.support.build import compiled
+from tests.support.patience import eventually, pass_time
 from tests.tracee.witness import (
     Board,
     Cas,
@@ -198,7 +198,7 @@ def _is_untraced(pid: int) -> bool:
 def exec_storm(who: str, count: int, seconds: float | None = None) -> Counts:
     """Attaches to, stops and resumes a target that execs without end."""
     clock = Clock(seconds)
-    stops = errors = 0
+    stops = errors = timeouts = 0
     with Execer(who) as target:
         first = target.board[0]
         while stops < count and not clock.over:
@@ -207,6 +207,8 @@ def exec_storm(who: str, count: int, seconds: float | None = None) -> Counts:
                     for k in range(20):
                         _cycle(tracee, k)
                         stops += 1
+            except procvm.StopTimeoutError:
+                timeouts += 1
             except (procvm.ProcessExecedError, procvm.ProcessExitedError):
                 errors += 1
                 if not eventually(lambda: os.path.exists(f"/proc/{target.pid}/exe")):
@@ -215,7 +217,7 @@ def exec_storm(who: str, count: int, seconds: float | None = None) -> Counts:
         assert_free(target.pid)
         target.assert_goes_on()
         execs = target.board[0] - first
-    return {"stops": stops, "execs": execs, "refused meanwhile": errors}
+    return {"stops": stops, "execs": execs, "refused meanwhile": errors, "timeouts": timeouts}
 
 
 def leaders_leave(count: int, seconds: float | None = None) -> Counts:

@@ -20,7 +20,7 @@ from procvm.tui.dialogs import Dialog
 from procvm.tui.hexview import HexView
 from procvm.tui.inspector import Inspector
 from procvm.tui.regions import RegionList
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 

@@ -9,7 +9,7 @@ import pytest
 import procvm
 from procvm.tui.hunt import Hunt
 from procvm.tui.window import FADING, FRESH, Changes, Window, read_window
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import procvm
 from procvm._base.text import size_text
 from procvm.cli.picture import draw
-from tests.playground import PAGE, Playground
+from tests.support.playground import PAGE, Playground
 
 _SVG = "{http://www.w3.org/2000/svg}"
 

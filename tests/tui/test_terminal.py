@@ -17,8 +17,8 @@ import pytest
 
 import procvm
 from procvm.tui.app import run
-from tests.patience import PATIENCE, eventually
-from tests.playground import Playground
+from tests.support.patience import PATIENCE, eventually
+from tests.support.playground import Playground
 
 _VIEW = """
 import sys, procvm

@@ -16,8 +16,8 @@ import procvm
 from procvm.tui import app as app_module
 from procvm.tui.dialogs import Confirm, Dialog, Edit, GoTo, Help, LookFor
 from procvm.tui.window import FADING, FRESH
-from tests.patience import eventually
-from tests.playground import PAGE, Playground
+from tests.support.patience import eventually
+from tests.support.playground import PAGE, Playground
 from tests.tui.pilot import in_loop, viewing
 
 

@@ -1,13 +1,13 @@
 """The types, as mypy --strict and pyright in strict mode enforce them.
 
-Each program under ``accepted/`` is clean in both; each under ``rejected/`` has
-its errors on the one line marked ``# rejected``, in both. The first line of a
-program keeps mypy's ordinary run over the tests out of it: here each is checked
-as a copy, in which that line asks pyright to be strict.
+Both checkers accept all of accepted.py. In rejected.py they find an error on each line marked
+``# rejected``, and on no other line. The first line of the two keeps mypy's ordinary run over the
+tests out of them: here a copy is checked, in which that line asks pyright to be strict.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -20,22 +20,32 @@ import pytest
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
+FILES = ("accepted.py", "rejected.py")
 NOT_HERE = "# mypy: ignore-errors"
-MARK = "# rejected"
+MARK = "  # rejected"
+
+Errors = dict[str, dict[int, str]]
+"""File name -> the lines with an error -> what the checker says of the line."""
 
 
-def programs(kind: str) -> list[str]:
-    return sorted(path.stem for path in (HERE / kind).glob("*.py") if path.stem != "__init__")
+def _marked() -> dict[str, list[int]]:
+    """Returns the marked lines of rejected.py by the function or class that holds them."""
+    text = (HERE / "rejected.py").read_text()
+    marked = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith(MARK)]
+    found: dict[str, list[int]] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            assert node.end_lineno is not None
+            if lines := [line for line in marked if node.lineno <= line <= node.end_lineno]:
+                found[node.name] = lines
+    return found
 
 
-ACCEPTED, REJECTED = programs("accepted"), programs("rejected")
-
-Errors = dict[str, list[tuple[int, str]]]
-"""File name relative to the copies -> (line, what the checker says of it)."""
+MARKED = _marked()
 
 
 class Verdicts(NamedTuple):
-    """What the two checkers say, of all programs at once."""
+    """What the two checkers say of both files."""
 
     mypy: Errors
     pyright: Errors
@@ -58,73 +68,71 @@ def _run(*argv: str, cwd: Path) -> str:
 
 
 def _mypy(folder: Path) -> Errors:
-    found: Errors = {}
+    found: Errors = {name: {} for name in FILES}
     cache = REPOSITORY / ".mypy_cache" / "typecheck"
     flags = ("--strict", "--config-file=", "--no-error-summary", f"--cache-dir={cache}")
-    for line in _run("mypy", *flags, "accepted", "rejected", cwd=folder).splitlines():
+    for line in _run("mypy", *flags, *FILES, cwd=folder).splitlines():
         match = re.fullmatch(r"(.+?\.py):(\d+): error: (.*)", line)
         if match:
-            found.setdefault(match[1], []).append((int(match[2]), match[3]))
+            found[match[1]][int(match[2])] = match[3]
     return found
 
 
 def _pyright(folder: Path) -> Errors:
-    found: Errors = {}
+    found: Errors = {name: {} for name in FILES}
     config = {"include": ["."], "pythonVersion": "3.11", "extraPaths": [str(REPOSITORY)]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
     flags = ("--outputjson", "--pythonpath", sys.executable)
     answer = json.loads(_run("pyright", *flags, cwd=folder))
-    assert answer["summary"]["filesAnalyzed"] >= len(ACCEPTED) + len(REJECTED)
+    assert answer["summary"]["filesAnalyzed"] == len(FILES)
     for entry in answer["generalDiagnostics"]:
-        name = str(Path(entry["file"]).relative_to(folder.resolve()))
-        line = entry["range"]["start"]["line"] + 1
-        found.setdefault(name, []).append((line, entry["message"]))
+        found[Path(entry["file"]).name][entry["range"]["start"]["line"] + 1] = entry["message"]
     return found
 
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
-    """Each checker's errors over a copy of all programs, found by one run of each."""
+    """The errors that one run of each checker finds in a copy of both files."""
     folder = tmp_path_factory.mktemp("typecheck")
-    for kind in ("accepted", "rejected"):
-        (folder / kind).mkdir()
-        for path in (HERE / kind).glob("*.py"):
-            text = path.read_text().replace(NOT_HERE, "# pyright: strict", 1)
-            (folder / kind / path.name).write_text(text)
+    for name in FILES:
+        text = (HERE / name).read_text()
+        (folder / name).write_text(text.replace(NOT_HERE, "# pyright: strict", 1))
     return Verdicts(_mypy(folder), _pyright(folder))
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_a_good_program_is_clean(verdicts: Verdicts, name: str) -> None:
-    """Neither checker has anything to say of it."""
-    file = f"accepted/{name}.py"
-    assert verdicts.mypy.get(file, []) == []
-    assert verdicts.pyright.get(file, []) == []
-
-
-@pytest.mark.parametrize("name", REJECTED)
 @pytest.mark.parametrize("checker", Verdicts._fields)
-def test_a_misuse_is_an_error_on_its_line(verdicts: Verdicts, checker: str, name: str) -> None:
-    """The checker finds an error on the marked line and on no other."""
-    file = f"rejected/{name}.py"
-    lines = (HERE / file).read_text().splitlines()
-    marked = [number for number, line in enumerate(lines, 1) if line.endswith(MARK)]
+def test_accepted_programs_have_no_error(verdicts: Verdicts, checker: str) -> None:
     found: Errors = getattr(verdicts, checker)
-    assert sorted({line for line, _ in found.get(file, [])}) == marked
+    assert found["accepted.py"] == {}
 
 
-@pytest.mark.parametrize("kind", ["accepted", "rejected"])
-def test_a_program_is_written_to_be_checked(kind: str) -> None:
-    """Each begins with the line that keeps it out of other runs; a rejected one has one mark."""
-    for name in programs(kind):
-        text = (HERE / kind / f"{name}.py").read_text()
+@pytest.mark.parametrize("checker", Verdicts._fields)
+@pytest.mark.parametrize("name", MARKED)
+def test_rejected_program_has_an_error_on_each_marked_line(
+    verdicts: Verdicts, checker: str, name: str
+) -> None:
+    found: Errors = getattr(verdicts, checker)
+    assert [line for line in MARKED[name] if line not in found["rejected.py"]] == []
+
+
+@pytest.mark.parametrize("checker", Verdicts._fields)
+def test_rejected_programs_have_no_error_on_another_line(verdicts: Verdicts, checker: str) -> None:
+    found: Errors = getattr(verdicts, checker)
+    marked = {line for lines in MARKED.values() for line in lines}
+    assert {at: said for at, said in found["rejected.py"].items() if at not in marked} == {}
+
+
+def test_files_begin_with_the_line_that_is_replaced() -> None:
+    """Without it the ordinary run of mypy fails, and pyright is not strict."""
+    for name in FILES:
+        text = (HERE / name).read_text()
         assert text.startswith(NOT_HERE + '\n"""'), name
-        assert text.count(MARK) == (1 if kind == "rejected" else 0), name
         assert "type: ignore" not in text, name
-        assert "Any]" not in text or kind == "accepted", name
 
 
-def test_there_are_enough_programs() -> None:
-    """No checker was run over an empty folder."""
-    assert len(ACCEPTED) >= 15
-    assert len(REJECTED) >= 20
+def test_every_program_of_rejected_has_a_mark() -> None:
+    """A function that takes an argument of a certain type is used by others, and has none."""
+    assert len(MARKED) >= 61
+    tree = ast.parse((HERE / "rejected.py").read_text())
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {name for name in names - MARKED.keys() if not name.startswith("takes_")} == set()

@@ -214,11 +214,12 @@ class Lease:
 
     def let_go(self) -> None:
         """Ends the hold; nothing keeps it any more."""
-        self._drop_requests()
+        self.drop_requests()
         self._end_reliance()
         self.release()
 
-    def _drop_requests(self) -> None:
+    def drop_requests(self) -> None:
+        """Forgets every request that keeps the hold."""
         self._explicit = 0
         self.end_contexts(set(self._contexts))
 
@@ -274,7 +275,7 @@ class Lease:
         try:
             yield
         except BaseException:
-            self._drop_requests()
+            self.drop_requests()
             self.release()
             self.whole = False
             raise

@@ -121,6 +121,9 @@ def serve(control: socket.socket, tool_pidfd: int) -> None:
             ready = dict(poll.poll(_LOOK_MS if server.workers else None))
             if tool_pidfd in ready:
                 break
+            for worker in server.workers:
+                if worker.is_lost:
+                    worker.bury()
             if not ready:
                 for worker in server.workers:
                     _rescue(worker)

@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 
 from procvm._hold.server import protocol
 from procvm._hold.server.lease import Lease
@@ -65,6 +66,10 @@ class _GivenUp:
             return False  # the caller asks again
 
 
+class _Running:
+    """Lives as long as a thread has it as an argument: the thread runs, or is about to."""
+
+
 class Worker:
     """One tracee: its channel, its lease, and the thread that traces it.
 
@@ -95,6 +100,7 @@ class Worker:
         self.lease = Lease(self._proof, self._flags, self._requests, _GivenUp(channel, ending))
         self._owed: tuple[int, object, bool] | None = None
         self._futex: Scratch | None = None
+        self._running: weakref.ref[_Running] | None = None
         self.ended = False
 
     # The thread
@@ -107,14 +113,25 @@ class Worker:
         """
         # The start of a `threading.Thread` waits for a notice of the new thread, and hangs if
         # that thread runs out of memory first.
-        _thread.start_new_thread(self._run, (after,))
+        running = _Running()
+        found = weakref.ref(running)
+        _thread.start_new_thread(self._run, (running, after))
+        self._running = found  # not earlier: until here the old thread runs, if there is one
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the thread has ended without closing the channel: it ran out of memory.
+
+        Python itself may need memory before the first line of a thread runs.
+        """
+        return not self.ended and self._running is not None and self._running() is None
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to let go."""
         return self.ended or self.lease.is_idle
 
-    def _run(self, after: int) -> None:
+    def _run(self, _running: _Running, after: int) -> None:
         handed_over = False
         try:
             if after:
@@ -143,18 +160,34 @@ class Worker:
         return True
 
     def _finish(self) -> None:
-        self.lease.let_go()
-        self.ended = True
-        os.close(self._pidfd)
-        if self._proof.program is not None:
-            self._proof.program.close()
-        self._channel.close()
+        try:
+            self.lease.let_go()
+        finally:
+            self._close()
         if self.lease.is_locked:
             # The kernel detaches the remaining tasks as this thread ends.
             try:
                 _thread.start_new_thread(self._unlock_after, (threading.get_native_id(),))
             except RuntimeError:
                 self.lease.unlock()
+
+    def _close(self) -> None:
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+        if self._proof.program is not None:
+            self._proof.program.close()
+        self._channel.close()
+        self.ended = True
+
+    def bury(self) -> None:
+        """Closes the channel of a lost worker; the main thread calls it.
+
+        Without this the tool would wait for an answer until its time is over.
+        """
+        self.lease.drop_requests()
+        self._close()
+        self.lease.unlock()
 
     def _unlock_after(self, thread_id: int) -> None:
         _await_end(thread_id)

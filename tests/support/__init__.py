@@ -1,0 +1,1 @@
+"""What the tests share: children, fakes, facts of /proc, and patience."""

@@ -1,1 +1,0 @@
-"""Programs that both checkers accept."""

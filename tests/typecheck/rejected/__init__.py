@@ -1,1 +1,0 @@
-"""Programs in which both checkers reject the line marked so, and no other."""
