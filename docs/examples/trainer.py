@@ -17,7 +17,7 @@ def main(pid: int, new: int) -> None:
         scan = process.vm.scan(u32, value=int(input()), ranges=writable)
         while len(scan) > 1:
             print(f"{len(scan)} places; let it change, what does it show now?", flush=True)
-            scan.refine(value=int(input()))
+            scan = scan.refine(value=int(input()))
         if not len(scan):
             sys.exit("no place is left: it is kept in another way")
         (address,) = scan

@@ -20,6 +20,26 @@ class Perms(IntFlag):
     EXEC = 4
     SHARED = 8
 
+    @property
+    def readable(self) -> bool:
+        """Whether the mapping may be read."""
+        return bool(self & Perms.READ)
+
+    @property
+    def writable(self) -> bool:
+        """Whether the mapping may be written."""
+        return bool(self & Perms.WRITE)
+
+    @property
+    def executable(self) -> bool:
+        """Whether code in the mapping may run."""
+        return bool(self & Perms.EXEC)
+
+    @property
+    def shared(self) -> bool:
+        """Whether writes reach the file, or the other processes that map the same memory."""
+        return bool(self & Perms.SHARED)
+
     def __str__(self) -> str:
         """Returns the four letters of /proc/PID/maps, as in ``rw-p``."""
         letters = zip("rwx", (Perms.READ, Perms.WRITE, Perms.EXEC), strict=True)

@@ -125,12 +125,11 @@ def ranges_by_perms(memory: UserMemory, perms: str | Perms) -> list[tuple[int, i
     )
 
 
-def near_range(near: tuple[int, int], end: int) -> tuple[int, int]:
+def near_range(near: tuple[int, int]) -> tuple[int, int]:
     """Returns the range of the addresses at most `n` bytes from an address.
 
     Args:
         near: (address, n).
-        end: One past the last address of user space, which cuts the range off.
 
     Raises:
         TypeError: Not a pair of integers.
@@ -139,4 +138,4 @@ def near_range(near: tuple[int, int], end: int) -> tuple[int, int]:
     if not isinstance(cast(object, near), tuple) or len(near) != 2:
         raise TypeError(f"near is a pair (address, n), not {near!r}")
     address, n = as_address(near[0]), as_len(near[1], "n")
-    return max(address - n, 0), min(address + n + 1, end)
+    return max(address - n, 0), address + n + 1

@@ -2,106 +2,151 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, final
+from heapq import merge
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 from procvm._base.optional import required
-from procvm._local.buffers import view_of
-from procvm._mm.extent import Content
+from procvm._base.pods import Pod, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from procvm._mm.memory import UserMemory
-from procvm._space.condition import condition_of
-from procvm._space.element import Element
-from procvm._space.gather import gather
-from procvm._space.patterns import NOTHING, Values
-from procvm._space.pieces import (
-    Task,
-    leave_room,
-    nr_threads,
-    read_pieces,
-    results,
-    take_room,
-    tasks_of,
-)
+from procvm._space.access import Access
+from procvm._space.condition import About, Condition, Number, Wanted, about_of, condition_of
+from procvm._space.element import Element, element_of
+from procvm._space.look import Again, Block, First, addresses_of
+from procvm._space.patterns import NOTHING, Needle, Several, Values
+from procvm._space.pieces import nr_threads, results, tasks_of
 from procvm._space.ranges import add_range
-from procvm._space.walk import clipped
+from procvm._space.saved_scan import SavedColumn, SavedScan, load_scan, save_scan
+from procvm._space.search import Progress
 
-__all__ = ["CHUNK_LEN", "Change", "Scan"]
+if TYPE_CHECKING:
+    from procvm._space.arrays import Array
+
+__all__ = ["CHUNK_LEN", "Change", "Place", "Scan", "readings_of"]
 
 CHUNK_LEN = 1 << 20
-"""Bytes that are looked at at a time; candidates everywhere take several times as much."""
+"""Bytes that are read at a time; candidates everywhere take several times as much."""
 
 Change = Literal["changed", "unchanged", "increased", "decreased"]
-Progress = Callable[[int, int], object]
 
-_DENSE = 32
-"""Slots for each hit up to which a bit a slot is smaller than a number a hit."""
+_CHANGES: dict[str, Callable[[Any, Any], Any]] = {
+    "changed": lambda new, old: new != old,
+    "unchanged": lambda new, old: new == old,
+    "increased": lambda new, old: new > old,
+    "decreased": lambda new, old: new < old,
+}
 
-_PAGE = 4096
+_NUMBERS: tuple[tuple[Pod[Any], ...], ...] = (
+    (i8, u8),
+    (i16, u16),
+    (i32, u32),
+    (i64, u64),
+    (f32,),
+    (f64,),
+)
+"""The types of ``kind="number"``: those of a row are two readings of the same bytes."""
 
 
-class _Block(NamedTuple):
-    """The candidates of one run of memory.
+class Place(NamedTuple):
+    """A candidate of a scan.
 
     Attributes:
-        start: Where its first slot stands.
-        nr: Slots, `align` bytes apart.
-        hits: Which of them are candidates: bits, or their numbers.
-        is_bits: Which of the two it is.
-        values: What stood in each candidate when it was looked at last.
+        address: Its address.
+        kind: The pod or numpy dtype as which it is a candidate.
+        value: Its value at the last look.
     """
 
-    start: int
-    nr: int
-    hits: Any
-    is_bits: bool
-    values: Any
+    address: int
+    kind: object
+    value: object
+
+
+class _Column(NamedTuple):
+    """The candidates of one width.
+
+    Attributes:
+        readings: What their bytes may be; the first one is how they are shown.
+        align: Bytes from one slot to the next.
+        blocks: The candidates, in the order of addresses.
+    """
+
+    readings: tuple[Element, ...]
+    align: int
+    blocks: list[Block]
+
+
+def readings_of(kind: Any) -> list[tuple[Element, ...]]:
+    """Returns the types that a scan is for, those of one width together.
+
+    Raises:
+        TypeError: Not a number.
+        UnsupportedError: numpy is not installed.
+    """
+    required("numpy", "a scan")
+    if isinstance(kind, str) and kind == "number":
+        return [tuple(element_of(pod) for pod in row) for row in _NUMBERS]
+    element = element_of(kind)
+    if element.dtype is None or element.dtype.kind not in "biufc":
+        raise TypeError(f"{element.dtype or element.pod} is not a number, and has no order")
+    return [(element,)]
 
 
 @final
 class Scan:
-    """The addresses at which a value may be, fewer with each `refine`.
+    """The addresses that may hold a value; each `refine` returns a scan with fewer.
 
-    Where most of memory is a candidate a scan keeps a bit for each place and a
-    copy of the values: about what it looks at. It is no iterator: it can be
-    gone through again and again, in the order of addresses.
+    Where most of memory is a candidate a scan keeps a bit for each place and a copy of the
+    values: about as many bytes as it looked at. A scan never changes, so an older one undoes a
+    look. It can be iterated again and again, in the order of addresses; with ``kind="number"``
+    an address comes once for each type that fits.
 
     Attributes:
-        skipped: Ranges (start, end) that could not be read, at the first look or
-            at a later one; what was there is no candidate any more.
+        skipped: Ranges (start, end) that could not be read, at the first look or at a later
+            one; their candidates are dropped.
     """
 
     def __init__(
         self,
         memory: UserMemory,
-        element: Element,
+        readings: list[tuple[Element, ...]],
         value: Any,
+        about: About | None,
         ranges: list[tuple[int, int]],
         *,
-        align: int,
+        align: int | None,
         threads: int | None,
         progress: Progress | None,
     ) -> None:
         self._np = required("numpy", "a scan")
-        if element.dtype is None or element.dtype.kind not in "biufc":
-            raise TypeError(f"{element.dtype or element.pod} is not a number, and has no order")
         self.skipped: list[tuple[int, int]] = []
         self._memory = memory
-        self._element = element
-        self._align = align
         self._threads = threads
-        condition = self._anything if value is NOTHING else condition_of(value, element)
-        needle = Values(element, condition, align)
-        total = sum(end - start for start, end in ranges)
-        self._blocks: list[_Block] = []
+        self._is_number = len(readings) > 1
+        self._columns: list[_Column] = []
+        looks: list[First] = []
+        needles: list[Needle] = []
+        is_any = value is NOTHING and about is None
+        for row, condition in _asked(readings, value, about, is_number=self._is_number):
+            step = row[0].size if align is None else align
+            self._columns.append(_Column(row, step, []))
+            looks.append(
+                First(self._np, row[0].dtype, self._anything if is_any else condition, step)
+            )
+            needles.append(Values(row[0], looks[-1].condition, step))
+        needle = needles[0] if len(needles) == 1 else Several(needles)
+        total, done = sum(end - start for start, end in ranges), 0
         tasks = tasks_of(memory, needle, ranges, CHUNK_LEN)
-        done = 0
-        look = _First(self._np, element.dtype, condition, align)
+
+        def look(task: Any) -> list[tuple[list[Block], list[tuple[int, int]]]]:
+            return First.all(looks, task)
+
         for found, n in results(look, tasks, nr_threads(threads, None, total), None):
-            if found is not None:
-                blocks, skipped = found
-                self._blocks += blocks
-                for start, end in skipped:
-                    add_range(self.skipped, start, end)
+            for column, (blocks, skipped) in zip(self._columns, found or (), strict=False):
+                column.blocks.extend(blocks)
+                if column is self._columns[0]:
+                    for start, end in skipped:
+                        add_range(self.skipped, start, end)
             done += n
             if progress is not None:
                 progress(done, total)
@@ -113,205 +158,258 @@ class Scan:
         self,
         how: Change | None = None,
         *,
-        value: Any = NOTHING,
+        value: Wanted[Number] = NOTHING,
+        about: About | None = None,
         progress: Progress | None = None,
     ) -> Scan:
-        """Looks again at every candidate, and keeps those that fulfil what is asked for.
+        """Looks again at every candidate; returns a new scan of those that still fit.
+
+        This scan stays as it is: to undo a look go on with it.
 
         Args:
-            how: ``"changed"``, ``"unchanged"``, ``"increased"`` or ``"decreased"``
-                since the last look.
-            value: A number, a range, a pair (lowest, highest), or a predicate over
-                arrays. Both may be asked for.
-            progress: Is called with (candidates looked at, candidates in all).
-
-        Returns:
-            The same scan.
+            how: ``"changed"``, ``"unchanged"``, ``"increased"`` or ``"decreased"`` since the
+                last look.
+            value: A number, a range, a pair (lowest, highest), or a predicate over arrays.
+            about: A number as the target shows it, as `VmSpace.scan` takes it.
+            progress: Called with (candidates looked at, candidates in all).
 
         Raises:
-            ValueError: Nothing was asked for, or another word.
+            ValueError: No condition was given, or `how` is another word.
         """
         if how is not None and how not in _CHANGES:
             raise ValueError(f"{how!r} is not one of {', '.join(_CHANGES)}")
-        if how is None and value is NOTHING:
-            raise ValueError("say what to keep: refine('changed'), refine(value=5), ...")
-        condition = None if value is NOTHING else condition_of(value, self._element)
-        total, done = len(self), 0
-        tasks = ((block, len(block.values)) for block in self._blocks)
-        again = _Again(self._np, self._memory, self._element, condition, how, self._align)
-        kept: list[_Block] = []
-        skipped: list[tuple[int, int]] = []
-        threads = nr_threads(self._threads, None, total * self._element.size)
-        for found, n in results(again, tasks, threads, None):
+        if how is None and value is NOTHING and about is None:
+            raise ValueError(
+                "no condition was given; give a change such as 'changed', a value or about"
+            )
+        kept: list[_Column] = []
+        tasks: list[tuple[tuple[Again, Block], int]] = []
+        readings = [column.readings for column in self._columns]
+        asked = _asked(readings, value, about, is_number=self._is_number)
+        by_size = {(row[0].size, row[0].dtype.kind == "f"): (row, one) for row, one in asked}
+        for column in self._columns:
+            first = column.readings[0]
+            found = by_size.get((first.size, first.dtype.kind == "f"))
+            if found is None:
+                continue  # the type cannot hold the value
+            row, condition = found
+            kept.append(_Column(row, column.align, []))
+            is_bare = value is NOTHING and about is None
+            changes = None if how is None else _change(how, row)
+            again = Again(
+                self._np,
+                self._memory,
+                row[0].dtype,
+                None if is_bare else condition,
+                changes,
+                column.align,
+                kept[-1].blocks,
+            )
+            tasks += [((again, block), len(block.values)) for block in column.blocks]
+        return self._narrowed(kept, tasks, progress)
+
+    def _narrowed(
+        self,
+        columns: list[_Column],
+        tasks: list[tuple[tuple[Again, Block], int]],
+        progress: Progress | None,
+    ) -> Scan:
+        """Returns the scan of what is left after a look."""
+        new = self._with(columns)
+        width = max((column.readings[0].size for column in self._columns), default=1)
+        total, done = sum(n for _, n in tasks), 0
+        threads = nr_threads(self._threads, None, total * width)
+
+        def look(task: tuple[Again, Block]) -> tuple[list[Block], Block | None, Any]:
+            again, block = task
+            return again.kept, *again(block)
+
+        for found, n in results(look, iter(tasks), threads, None):
             if found is not None:
-                block, missed = found
+                kept, block, missed = found
                 if block is not None:
                     kept.append(block)
                 for start, end in missed:
-                    add_range(skipped, start, end)
+                    add_range(new.skipped, start, end)
             done += n
             if progress is not None:
                 progress(done, total)
-        # Only now: an error on the way leaves the scan as it was.
-        self._blocks = kept
-        self.skipped += skipped
-        return self
+        new.skipped[:0] = self.skipped
+        return new
+
+    def _with(self, columns: list[_Column]) -> Scan:
+        new = object.__new__(Scan)
+        new._np, new._memory, new._threads = self._np, self._memory, self._threads
+        new._is_number = self._is_number
+        new._columns = columns
+        new.skipped = []
+        return new
 
     def __len__(self) -> int:
         """Returns the number of candidates."""
-        return sum(len(block.values) for block in self._blocks)
+        return sum(len(block.values) for column in self._columns for block in column.blocks)
 
     def __iter__(self) -> Iterator[int]:
         """Goes through the addresses of the candidates."""
-        for block in self._blocks:
-            yield from _addresses(self._np, block, self._align).tolist()
+        if not self._is_number:
+            return self._addresses(self._columns[0])
+        return merge(*map(self._addresses, self._columns))
 
-    def addresses(self) -> Any:
-        """Returns the addresses of all candidates as an array."""
-        np = self._np
-        parts = [_addresses(np, block, self._align) for block in self._blocks]
-        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+    def _addresses(self, column: _Column) -> Iterator[int]:
+        for block in column.blocks:
+            yield from addresses_of(self._np, block, column.align).tolist()
 
-    def values(self) -> Any:
-        """Returns what stood in each candidate at the last look, as an array."""
+    def places(self) -> Iterator[Place]:
+        """Yields each candidate with its type and its value at the last look."""
+        return merge(*map(self._places, self._columns), key=lambda place: place.address)
+
+    def _places(self, column: _Column) -> Iterator[Place]:
+        element = column.readings[0]
+        kind = element.dtype if element.pod is None else element.pod
+        for block in column.blocks:
+            addresses = addresses_of(self._np, block, column.align).tolist()
+            for address, value in zip(addresses, block.values.tolist(), strict=True):
+                yield Place(address, kind, value)
+
+    def addresses(self) -> Array:
+        """Returns the addresses of all candidates as an array, in their order."""
         np = self._np
-        parts = [block.values for block in self._blocks]
-        # numpy would turn the bytes of others to the machine's order.
-        found = np.empty(len(self), self._element.dtype)
+        parts = [
+            addresses_of(np, block, column.align)
+            for column in self._columns
+            for block in column.blocks
+        ]
+        found: Array = np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        return np.sort(found, kind="stable") if self._is_number else found
+
+    def values(self) -> Array:
+        """Returns the values of all candidates at the last look as an array.
+
+        It has the dtype of the scan; with ``kind="number"`` it holds Python numbers.
+        """
+        np = self._np
+        if self._is_number:
+            found: Array = np.empty(len(self), object)
+            found[:] = [place.value for place in self.places()]
+            return found
+        column = self._columns[0]
+        parts = [block.values for block in column.blocks]
+        # numpy would turn bytes of another order to the machine's order.
+        found = np.empty(len(self), column.readings[0].dtype)
         return np.concatenate(parts, out=found) if parts else found
 
     def __repr__(self) -> str:
         return f"<Scan of {self._memory!r}: {len(self)} candidates>"
 
+    def save(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+        """Writes the candidates and their values to a new file of mode 0600.
 
-_CHANGES: dict[str, Callable[[Any, Any], Any]] = {
-    "changed": lambda new, old: new != old,
-    "unchanged": lambda new, old: new == old,
-    "increased": lambda new, old: new > old,
-    "decreased": lambda new, old: new < old,
-}
+        Raises:
+            OSError: The file could not be written; what was at `path` is as it was.
+        """
+        columns = [SavedColumn(*column) for column in self._columns]
+        save_scan(path, SavedScan(self._memory.pid, self._is_number, self.skipped, columns))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        vm: Access,
+        *,
+        same_pid: bool = True,
+    ) -> Scan:
+        """Returns the scan of a file that `save` wrote, to be refined on.
+
+        Args:
+            path: The file.
+            vm: The space of the process: its addresses must mean the same as when the scan
+                was saved.
+            same_pid: Whether a space of another process is refused; its addresses rarely mean
+                the same.
+
+        Raises:
+            MalformedError: The file is not one of `save`, or it is damaged.
+            MismatchError: It was saved from a process with another pid.
+            OSError: The file could not be read.
+            UnsupportedError: numpy is not installed.
+        """
+        np = required("numpy", "a scan")
+        saved = load_scan(path, vm.memory.pid if same_pid else None)
+        new = object.__new__(cls)
+        new._np, new._memory, new._threads = np, vm.memory, None
+        new._is_number = saved.is_number
+        new._columns = [_Column(*column) for column in saved.columns]
+        new.skipped = saved.skipped
+        return new
 
 
-def _block(np: Any, start: int, count: int, hits: Any, values: Any) -> _Block:
-    """Returns a block of the candidates with these numbers, kept the smaller way."""
-    if len(hits) * _DENSE <= count:
-        return _Block(start, count, hits.astype(np.uint32), False, values)
-    bits = np.zeros(count, bool)
-    bits[hits] = True
-    return _Block(start, count, np.packbits(bits), True, values)
+def _asked(
+    readings: list[tuple[Element, ...]], value: Any, about: About | None, *, is_number: bool
+) -> list[tuple[tuple[Element, ...], Condition]]:
+    """Returns the readings that can hold what is asked for, each row with its condition.
 
-
-def _slots(np: Any, block: _Block) -> Any:
-    """Returns the numbers of the candidates of a block."""
-    if not block.is_bits:
-        return block.hits
-    return np.flatnonzero(np.unpackbits(block.hits, count=block.nr))
-
-
-def _addresses(np: Any, block: _Block, align: int) -> Any:
-    return _slots(np, block).astype(np.uint64) * np.uint64(align) + np.uint64(block.start)
-
-
-class _First:
-    """The first look at one range."""
-
-    def __init__(self, np: Any, dtype: Any, condition: Callable[[Any], Any], align: int) -> None:
-        self._np = np
-        self._dtype = dtype
-        self._condition = condition
-        self._align = align
-
-    def __call__(self, task: Task) -> tuple[list[_Block], list[tuple[int, int]]]:
-        if task.is_hole:
-            return [], [(task.start, task.end)]
-        np, size, align = self._np, self._dtype.itemsize, self._align
-        high = min(task.high, task.end + size - 1)
-        room = take_room(high - task.start)
-        blocks: list[_Block] = []
+    Raises:
+        OverflowError: No type can hold the value.
+        TypeError: The value is of no use for any type.
+    """
+    if not readings:
+        return []
+    found: list[tuple[tuple[Element, ...], Condition]] = []
+    failed: Exception | None = None
+    for row in readings:
+        fitting: list[tuple[Element, Condition]] = []
+        for element in row:
+            try:
+                fitting.append((element, _condition(element, value, about, is_number=is_number)))
+            except (OverflowError, TypeError) as error:
+                failed = error
+        if fitting:
+            found.append((tuple(one for one, _ in fitting), _either(fitting)))
+    if not found and failed is not None:
         try:
-            pieces, skipped = read_pieces(task.memory, task.start, high, room)
-            for first, last in pieces:
-                start = first + -first % align
-                count = (min(last - size, task.end - 1) - start) // align + 1
-                if start >= task.end or count <= 0:
-                    continue
-                places = room.view[start - task.start : last - task.start]
-                values = np.ndarray((count,), self._dtype, places, 0, (align,))
-                hits = np.flatnonzero(self._condition(values))
-                if len(hits):
-                    blocks.append(_block(np, start, count, hits, values[hits]))
+            raise failed
         finally:
-            leave_room(room)
-        return blocks, clipped(skipped, task.start, task.end)
+            del failed  # it and this frame would keep each other alive
+    return found
 
 
-class _Again:
-    """A later look at one block."""
+def _condition(element: Element, value: Any, about: About | None, *, is_number: bool) -> Condition:
+    parts: list[Condition] = []
+    if value is not NOTHING:
+        if is_number and isinstance(value, float) and value.is_integer():
+            # An integer type would refuse a float, also a whole one.
+            value = value if element.dtype.kind == "f" else int(value)
+        parts.append(condition_of(value, element))
+    if about is not None:
+        parts.append(about_of(about, element))
+    if len(parts) == 1:
+        return parts[0]
+    return lambda values: parts[0](values) & parts[1](values) if parts else True
 
-    def __init__(
-        self,
-        np: Any,
-        memory: UserMemory,
-        element: Element,
-        condition: Callable[[Any], Any] | None,
-        how: str | None,
-        align: int,
-    ) -> None:
-        self._np = np
-        self._memory = memory
-        self._dtype = element.dtype
-        self._condition = condition
-        self._change = None if how is None else _CHANGES[how]
-        self._align = align
 
-    def __call__(self, block: _Block) -> tuple[_Block | None, list[tuple[int, int]]]:
-        np = self._np
-        slots = _slots(np, block)
-        values, read = self._read(block, slots)
-        keep = read.copy()
-        if self._condition is not None:
-            keep &= self._condition(values)
-        if self._change is not None:
-            keep &= self._change(values, block.values)
-        skipped = self._runs(_addresses(np, block, self._align)[~read])
-        if not keep.any():
-            return None, skipped
-        return _block(np, block.start, block.nr, slots[keep], values[keep]), skipped
+def _either(fitting: list[tuple[Element, Condition]]) -> Condition:
+    """Returns the condition that one of several readings of the same bytes fulfils its own."""
+    if len(fitting) == 1:
+        return fitting[0][1]
 
-    def _runs(self, missed: Any) -> list[tuple[int, int]]:
-        """Returns what the values at these addresses take, neighbours as one range."""
-        np, size = self._np, self._dtype.itemsize
-        if not len(missed):
-            return []
-        cuts = np.flatnonzero(missed[1:] - missed[:-1] > size) + 1
-        starts = missed[np.concatenate(([0], cuts))].tolist()
-        ends = missed[np.concatenate((cuts, [len(missed)])) - 1].tolist()
-        return [(start, end + size) for start, end in zip(starts, ends, strict=True)]
+    def holds(values: Any) -> Any:
+        first, *rest = (one(values.view(element.dtype)) for element, one in fitting)
+        for other in rest:
+            first = first | other
+        return first
 
-    def _read(self, block: _Block, slots: Any) -> tuple[Any, Any]:
-        """Returns what stands in the candidates now, and which of them could be read."""
-        np, size = self._np, self._dtype.itemsize
-        low = block.start + int(slots[0]) * self._align
-        high = block.start + int(slots[-1]) * self._align + size
-        # Single reads through the target would allocate the pages that exist nowhere.
-        if len(slots) * _PAGE < high - low and all(
-            extent.content is Content.DATA and extent.source is None
-            for extent in self._memory.layout(low, high)
-        ):
-            addresses = slots.astype(np.uint64) * np.uint64(self._align) + np.uint64(block.start)
-            values, read = gather(self._memory, addresses, self._dtype, "mask")
-            return values, read
-        room = take_room(high - low)
-        try:
-            pieces, _ = read_pieces(self._memory, low, high, room)
-            offsets = (slots - slots[0]).astype(np.int64) * self._align
-            # A copy: the room is another one's soon.
-            data = view_of(room.address, high - low, writable=False)
-            count = high - low - size + 1
-            values = np.ndarray((count,), self._dtype, data, 0, (1,))[offsets]
-        finally:
-            leave_room(room)
-        read = np.zeros(len(slots), bool)
-        for first, last in pieces:
-            read |= (offsets >= first - low) & (offsets + size <= last - low)
-        return values, read
+    return holds
+
+
+def _change(how: str, row: tuple[Element, ...]) -> Callable[[Any, Any], Any]:
+    change = _CHANGES[how]
+    if len(row) == 1:
+        return change
+
+    def holds(new: Any, old: Any) -> Any:
+        first, *rest = (change(new.view(one.dtype), old.view(one.dtype)) for one in row)
+        for other in rest:
+            first = first | other
+        return first
+
+    return holds

@@ -5,14 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from procvm._base.address import as_count
+from procvm._space.access import Access
 from procvm.errors import PageFaultError
-
-if TYPE_CHECKING:
-    from procvm._space.search import Search
-    from procvm._space.space import VmSpace
 
 __all__ = ["ENCODINGS", "Text", "bytes_of_text", "is_text", "read_some", "strings_in"]
 
@@ -142,7 +139,10 @@ def is_text(data: bytes) -> bytes | None:
 
 
 def strings_in(
-    vm: VmSpace, encoding: str, min_len: int, search: Callable[[re.Pattern[bytes], int], Search]
+    vm: Access,
+    encoding: str,
+    min_len: int,
+    search: Callable[[re.Pattern[bytes], int], Iterator[int]],
 ) -> Iterator[Text]:
     """Returns the texts of at least `min_len` characters; see `VmSpace.strings`."""
     name = _name_of(encoding)
@@ -159,7 +159,7 @@ def strings_in(
 
 
 def _texts(
-    vm: VmSpace, hits: Search, run: re.Pattern[bytes], name: str, min_len: int
+    vm: Access, hits: Iterator[int], run: re.Pattern[bytes], name: str, min_len: int
 ) -> Iterator[Text]:
     window = _Window(vm)
     for hit in hits:
@@ -175,7 +175,7 @@ def _texts(
 class _Window:
     """The memory around the last text: most texts stand close to each other."""
 
-    def __init__(self, vm: VmSpace) -> None:
+    def __init__(self, vm: Access) -> None:
         self._vm = vm
         self._start = 0
         self._data = b""
@@ -203,7 +203,7 @@ class _Window:
         return self._data[offset : offset + n]
 
 
-def read_some(vm: VmSpace, address: int, room: bytearray) -> bytes:
+def read_some(vm: Access, address: int, room: bytearray) -> bytes:
     """Returns what can be read at an address, as many bytes as `room` has at most."""
     try:
         vm.read_into(address, room)

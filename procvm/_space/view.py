@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, cast, final
 
 from procvm._base.pods import pod_of
-
-if TYPE_CHECKING:
-    from procvm._space.space import VmSpace
+from procvm._space.access import Access
 
 __all__ = ["Address", "ArrayView", "View", "is_overlay", "view_of_kind"]
 
@@ -18,9 +16,9 @@ __all__ = ["Address", "ArrayView", "View", "is_overlay", "view_of_kind"]
 class Address(int):
     """A number from memory that may be an address: it is an int that can be followed."""
 
-    _space: VmSpace
+    _space: Access
 
-    def __new__(cls, value: int, space: VmSpace) -> Address:
+    def __new__(cls, value: int, space: Access) -> Address:
         """Makes one."""
         address = super().__new__(cls, value)
         address._space = space
@@ -35,7 +33,7 @@ class Address(int):
         return view_of_kind(self._space, int(self), kind)
 
 
-def view_of_kind(space: VmSpace, address: int, kind: Any) -> Any:
+def view_of_kind(space: Access, address: int, kind: Any) -> Any:
     """Returns a view of a structure, union or array, or the value of a number."""
     pod = pod_of(kind)
     ctype = pod.ctype
@@ -58,7 +56,7 @@ def _is_text(ctype: Any) -> bool:
     return hasattr(ctype, "_length_") and getattr(ctype, "_type_", None) is ctypes.c_char
 
 
-def _value(space: VmSpace, value: Any, ctype: Any) -> Any:
+def _value(space: Access, value: Any, ctype: Any) -> Any:
     """Returns a value, followable if it is as wide as an address and unsigned."""
     value = getattr(value, "value", value)
     if value is None:
@@ -72,7 +70,7 @@ _WORDS = (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p)
 """What a pointer may be declared as; names such as c_size_t are other names of these."""
 
 
-def _refuse_wide_pointer(space: VmSpace, ctype: Any) -> None:
+def _refuse_wide_pointer(space: Access, ctype: Any) -> None:
     """Raises TypeError for a pointer of the tool's width where the target's are 4 bytes."""
     if ctype is ctypes.c_void_p and ctypes.sizeof(ctype) != space.address_size:
         raise TypeError(
@@ -81,7 +79,7 @@ def _refuse_wide_pointer(space: VmSpace, ctype: Any) -> None:
         )
 
 
-def _write(space: VmSpace, address: int, ctype: Any, value: Any) -> None:
+def _write(space: Access, address: int, ctype: Any, value: Any) -> None:
     _refuse_wide_pointer(space, ctype)
     if is_overlay(ctype):
         if not isinstance(value, ctype):
@@ -133,7 +131,7 @@ class View:
 
     __slots__ = ("_procvm_address", "_procvm_ctype", "_procvm_space")
 
-    def __init__(self, space: VmSpace, address: int, ctype: Any) -> None:
+    def __init__(self, space: Access, address: int, ctype: Any) -> None:
         object.__setattr__(self, "_procvm_space", space)
         object.__setattr__(self, "_procvm_address", address)
         object.__setattr__(self, "_procvm_ctype", ctype)
@@ -214,7 +212,7 @@ class ArrayView:
 
     __slots__ = ("_address", "_ctype", "_space")
 
-    def __init__(self, space: VmSpace, address: int, ctype: Any) -> None:
+    def __init__(self, space: Access, address: int, ctype: Any) -> None:
         self._space = space
         self._address = address
         self._ctype = ctype

@@ -7,12 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import procvm
-from procvm.errors import ProcvmError
+from procvm._space.chunks import read_chunks
 
-__all__ = ["Kind", "read_chunks"]
-
-CHUNK_LEN = 1 << 20
-"""Bytes that are read at a time."""
+__all__ = ["Kind"]
 
 
 class Kind(ABC):
@@ -66,26 +63,3 @@ class Kind(ABC):
             for value in self.decode(data):
                 yield at, value
                 at += self.size
-
-
-def read_chunks(vm: procvm.VmSpace, address: int, n: int, unit: int = 1) -> Iterator[bytes]:
-    """Yields `n` bytes at an address, piece by piece, each of whole units.
-
-    Raises:
-        PageFaultError: Behind all the bytes that could be read, which were yielded.
-    """
-    vm.reader(address, n)  # a range that leaves user space is refused before anything is read
-    step = max(CHUNK_LEN // unit, 1) * unit
-    done = 0
-    while done < n:
-        room = bytearray(min(step, n - done))
-        try:
-            vm.read_into(address + done, room)
-        except ProcvmError as error:
-            whole = error.copied_len // unit * unit
-            if whole:
-                yield bytes(room[:whole])
-            error.copied_len += done
-            raise
-        yield bytes(room)
-        done += len(room)

@@ -185,9 +185,9 @@ def test_search_value_of_any_number_type_is_the_number() -> None:
             around = (half, 7654321.5)
             assert list(vm.search(u64, value=around, ranges=ranges, align=8)) == found
         with pytest.raises(TypeError):
-            vm.search(u64, value="7654321", ranges=ranges)
+            vm.search(u64, value="7654321", ranges=ranges)  # type: ignore[misc]
         with pytest.raises(TypeError):
-            vm.search(u64, value=7654321.5, ranges=ranges)
+            vm.search(u64, value=7654321.5, ranges=ranges)  # type: ignore[misc]
     words.close()
 
 
@@ -272,4 +272,4 @@ def test_search_ranges_of_one_mapping_are_a_type_error() -> None:
     with procvm.open(os.getpid()) as process:
         vma = process.maps()[0]
         with pytest.raises(TypeError, match=r"in a list: \[\(start, end\)\]"):
-            process.vm.search(b"x", ranges=vma)
+            process.vm.search(b"x", ranges=vma)  # type: ignore[arg-type]

@@ -653,7 +653,7 @@ def test_the_class_object_is_no_kind() -> None:
     """The root of all classes is refused as any other class is."""
     vm, _ = space("rw")
     with pytest.raises(TypeError):
-        vm.gather([BASE], object)
+        vm.gather([BASE], object)  # type: ignore[type-var]
 
 
 @with_numpy

@@ -781,20 +781,22 @@ def test_a_negative_number_of_threads_is_refused_for_a_short_range_too() -> None
 def test_bounds_that_are_no_numbers_are_refused_at_once_numpy() -> None:
     """As with a single value: text is no number."""
     with pytest.raises(TypeError):
-        space(b"").search(u32, value=("a", "b"), ranges=[(0, 1)])
+        space(b"").search(u32, value=("a", "b"), ranges=[(0, 1)])  # type: ignore[misc]
 
 
 def test_a_numpy_predicate_that_answers_no_array_is_refused() -> None:
     """An answer that is not one for each value says nothing about them."""
     vm = space(bytes(100))
+    one_for_all: Any = lambda _: True  # noqa: E731
     with pytest.raises((TypeError, ValueError)):
-        list(vm.search(u32, value=lambda _: True, ranges=[(PAGES_AT, PAGES_AT + 100)]))
+        list(vm.search(u32, value=one_for_all, ranges=[(PAGES_AT, PAGES_AT + 100)]))
 
 
 def test_a_list_in_a_list_is_refused() -> None:
     """A hit has one number of its needle, so the needles are one list."""
+    nested: Any = [[b"a", b"b"], b"c"]
     with pytest.raises(TypeError):
-        space(b"").search([[b"a", b"b"], b"c"], ranges=[(0, 1)])
+        space(b"").search(nested, ranges=[(0, 1)])
 
 
 def test_digits_of_two_tokens_are_not_one_byte() -> None:

@@ -106,9 +106,9 @@ def test_search_text_is_found_in_its_encoding(encoding: str) -> None:
     ("arguments", "error", "message"),
     [
         ({}, TypeError, "give what, or text="),
-        ({"what": b"x", "text": "x"}, TypeError, "not both"),
-        ({"value": 5, "text": "x"}, TypeError, "not both"),
-        ({"what": b"x", "encoding": "utf-8"}, TypeError, "encoding is that of text="),
+        ({"what": b"x", "text": "x"}, TypeError, "exclude each other"),
+        ({"value": 5, "text": "x"}, TypeError, "exclude each other"),
+        ({"what": b"x", "encoding": "utf-8"}, TypeError, "encoding is the encoding of text="),
         ({"text": b"x"}, TypeError, "text is a str, not bytes"),
         ({"text": ""}, ValueError, "text is empty"),
         ({"text": "x", "encoding": "utf-16"}, ValueError, "give utf-16-le or utf-16-be"),

@@ -411,7 +411,7 @@ def test_ranges_are_copied_in_the_order_given(
     assert len(vmas) == 4
     file = io.BytesIO(b"before")
     file.seek(6)
-    ranges = [
+    ranges: list[Any] = [
         *(vmas[3], vmas[0]),
         range(start + 10, start + PAGE + 20),
         *((start + 5, start + 15), (start + 5, start + 15), (start, start), (0, 0)),
@@ -525,7 +525,8 @@ def test_a_fault_in_the_middle_leaves_what_came_before(
 def test_a_copy_of_nothing_makes_an_empty_file(process: procvm.Process, tmp_path: Path) -> None:
     """No ranges, or empty ones."""
     seen: list[tuple[int, int]] = []
-    for ranges in ([], [(64, 64)], [range(5, 5), (1 << 40, 1 << 40)]):
+    cases: list[list[Any]] = [[], [(64, 64)], [range(5, 5), (1 << 40, 1 << 40)]]
+    for ranges in cases:
         path = tmp_path / "dump"
         path.write_bytes(b"old")
         progress: Any = lambda done, total: seen.append((done, total))  # noqa: E731
@@ -568,7 +569,7 @@ def test_a_path_that_can_not_be_made_is_the_files_own_error(
         process.vm.copy_to(tmp_path, [(start, start + PAGE)])
     for dest in (5, None):
         with pytest.raises(TypeError):
-            process.vm.copy_to(dest, [(start, start + PAGE)])
+            process.vm.copy_to(dest, [(start, start + PAGE)])  # type: ignore[arg-type]
 
 
 def test_bad_ranges_are_refused_before_the_file_is_made(

@@ -173,7 +173,7 @@ def test_a_counter_is_found_as_scanmem_finds_it(
             change()
             new = now()
             keep &= holds(new, old)
-            scan.refine(how, **arguments)
+            scan = scan.refine(how, **arguments)
             assert (scan.addresses() - np.uint64(start) == np.flatnonzero(keep) * 4).all()
             assert (scan.values() == new[keep]).all()
             lens.append(len(scan))
@@ -203,8 +203,8 @@ def test_threads_make_no_difference(process: procvm.Process, playground: Playgro
                 first = int(one.addresses()[len(one) // 3])
                 if look == 0:
                     told.write(first, bytes(byte ^ 1 for byte in told.read(first, 8)))
-                    one.refine("unchanged")
-                    three.refine("unchanged")
+                    one = one.refine("unchanged")
+                    three = three.refine("unchanged")
                     assert first not in set(one)
 
 
@@ -215,8 +215,9 @@ def test_perms_choose_the_mappings(process: procvm.Process, playground: Playgrou
     (number,) = struct.unpack("@Q", data)
     for k in range(0, 9, 2):
         playground.poke(start + k * PAGE + 8, data)
-    for arguments, pages in (({}, [2, 4, 6]), ({"perms": "r"}, [0, 2, 4, 6, 8])):
-        scan = process.vm.scan(u64, value=number, **arguments)  # type: ignore[arg-type]
+    by_default = process.vm.scan(u64, value=number)
+    readable = process.vm.scan(u64, value=number, perms="r")
+    for scan, pages in ((by_default, [2, 4, 6]), (readable, [0, 2, 4, 6, 8])):
         found = [at for at in scan if start <= at < start + 9 * PAGE]
         assert found == [start + k * PAGE + 8 for k in pages]
     vmas = [vma for vma in process.maps() if start <= vma.start < start + 9 * PAGE]
@@ -249,14 +250,17 @@ def test_pages_that_go_are_dropped_and_skipped(
     else:
         playground.protect(start + 20 * PAGE, 2 * PAGE, bad)
     left = [at for at in expected if at // PAGE not in (20, 21)]
-    assert scan.refine("unchanged") is scan
+    narrowed = scan.refine("unchanged")
+    assert narrowed is not scan
+    scan = narrowed
     assert offsets(scan, start) == left
     assert {at for a, b in scan.skipped for at in range(a - start, b - start)} == {
         k for at in expected if at // PAGE in (20, 21) for k in range(at, at + 4)
     }
     before = list(scan.skipped)
     playground.map(start + 20 * PAGE, 2 * PAGE)
-    assert offsets(scan.refine("unchanged"), start) == left
+    scan = scan.refine("unchanged")
+    assert offsets(scan, start) == left
     assert scan.skipped == before
     assert skipped(scan, start) == ({20, 21} if dense else {20})
 
@@ -270,7 +274,7 @@ def test_a_value_over_the_edge_of_a_page_that_has_gone_is_dropped(
     scan = process.vm.scan(u64, ranges=[(edge - 20, edge + PAGE + 20)], align=1)
     assert offsets(scan, edge) == list(range(-20, PAGE + 13))
     playground.protect(edge, PAGE, "none")
-    scan.refine("unchanged")
+    scan = scan.refine("unchanged")
     assert offsets(scan, edge) == [*range(-20, -7), *range(PAGE, PAGE + 13)]
     assert scan.values().tolist() == [struct.unpack("@Q", pattern(at, 8))[0] for at in scan]
 
@@ -284,7 +288,8 @@ def test_all_of_it_gone_is_an_empty_scan(process: procvm.Process, playground: Pl
         scan = process.vm.scan(i32, ranges=[(start, start + PAGE)], **arguments)
         assert len(scan) > 0
         playground.unmap(start, PAGE)
-        assert len(scan.refine("changed")) == 0
+        scan = scan.refine("changed")
+        assert len(scan) == 0
         assert list(scan) == []
         assert skipped(scan, start) == {0}
         playground.map(start, PAGE)
@@ -300,7 +305,7 @@ def test_untouched_memory_that_may_not_be_read_is_no_candidate(
     assert len(scan) == 3 * MIB // 8
     playground.protect(start + MIB, MIB, kind)
     again = process.vm.scan(u64, value=0, ranges=[(start, start + 3 * MIB)])
-    scan.refine("unchanged")
+    scan = scan.refine("unchanged")
     for one in (again, scan):
         assert len(one) == 2 * MIB // 8
         assert {(at - start) // MIB for at in one} == {0, 2}
@@ -317,10 +322,12 @@ def test_touched_pages_are_seen_from_a_start_inside_a_page(
     assert len(scan) == (2 * MIB - 152 - PAGE) // 4
     playground.poke(start + MIB + 8, b"\1")
     playground.poke(start + MIB - 4, b"\2")
-    assert len(scan.refine("unchanged")) == (2 * MIB - 152 - PAGE) // 4 - 2
+    scan = scan.refine("unchanged")
+    assert len(scan) == (2 * MIB - 152 - PAGE) // 4 - 2
     assert start + MIB + 8 not in set(scan)
     wide = process.vm.scan(u32, ranges=[(start + 100, start + 2 * MIB - 52)])
-    assert offsets(wide.refine(value=(1, 2)), start) == [MIB - 4, MIB + 8]
+    wide = wide.refine(value=(1, 2))
+    assert offsets(wide, start) == [MIB - 4, MIB + 8]
 
 
 def test_a_forced_scan_reads_what_may_not_be_read(
@@ -334,10 +341,13 @@ def test_a_forced_scan_reads_what_may_not_be_read(
     assert scan.skipped == [(start + 3 * PAGE, start + 4 * PAGE)]
     for page in (1, 4):
         word(playground, start + page * PAGE + 8, 5)
-    assert offsets(scan.refine("changed"), start) == [PAGE + 8, 4 * PAGE + 8]
-    assert offsets(scan.refine(value=5), start) == [PAGE + 8, 4 * PAGE + 8]
+    scan = scan.refine("changed")
+    assert offsets(scan, start) == [PAGE + 8, 4 * PAGE + 8]
+    scan = scan.refine(value=5)
+    assert offsets(scan, start) == [PAGE + 8, 4 * PAGE + 8]
     playground.unmap(start + 4 * PAGE, PAGE)
-    assert offsets(scan.refine(value=5), start) == [PAGE + 8]
+    scan = scan.refine(value=5)
+    assert offsets(scan, start) == [PAGE + 8]
 
 
 # The end of a target
@@ -476,7 +486,8 @@ def test_a_target_that_writes_meanwhile_gives_values_it_had(
         before = process.vm.read_val(start + 64, u64)
         while process.vm.read_val(start + 64, u64) == before:
             pass
-        assert offsets(scan.refine("increased"), start) == [64]
+        scan = scan.refine("increased")
+        assert offsets(scan, start) == [64]
         (new,) = scan.values().tolist()
         assert last < new <= process.vm.read_val(start + 64, u64)
         last = new
@@ -495,7 +506,8 @@ def test_a_held_target_is_scanned(playground: Playground) -> None:
             assert len(scan) == 2 * PAGE // 4
             assert scan.skipped == [(start + PAGE, start + 2 * PAGE)]
             tracee.vm.write_val(start + 40, i32, 4)
-            assert offsets(scan.refine("changed"), start) == [40]
+            scan = scan.refine("changed")
+            assert offsets(scan, start) == [40]
         with suppress(procvm.ProcvmError):
             scan.refine("unchanged")
         assert len(scan) == 1
@@ -526,7 +538,7 @@ with procvm.open(pid) as process:
     peak, kept = kib("VmHWM") - before, kib("VmRSS") - before
     nr = len(scan)
     for _ in range(8):
-        scan.refine("unchanged")
+        scan = scan.refine("unchanged")
     assert len(scan) == nr
     print(nr, peak, kept, kib("VmHWM") - before)
 """
@@ -579,7 +591,7 @@ with procvm.open(pid) as process:
     print(len(scan), flush=True)
     sys.stdin.readline()
     before = kib("VmRSS")
-    scan.refine("unchanged")
+    scan = scan.refine("unchanged")
     print(len(scan), len(scan.skipped), kib("VmHWM") - before)
 """
 
@@ -618,7 +630,8 @@ def test_untouched_memory_costs_nothing(process: procvm.Process, playground: Pla
     odd = process.vm.scan(i32, value=1000, ranges=ranges, align=1)
     assert offsets(odd, start) == places
     word(playground, start + places[1], 1001)
-    assert offsets(scan.refine("increased"), start) == places[1:2]
+    scan = scan.refine("increased")
+    assert offsets(scan, start) == places[1:2]
     assert scan.skipped == []
     assert time.process_time() - begun < 5
     assert kib_of(playground.pid, "VmPTE") - tables <= 64

@@ -97,8 +97,8 @@ def _search_forced(process: procvm.Process, ranges: list[Range], _: Path) -> Non
 
 def _scan(process: procvm.Process, ranges: list[Range], _: Path) -> None:
     scan = process.vm.scan(u32, ranges=ranges[:2], align=4 * PAGE)
-    scan.refine(value=0)
-    scan.refine("unchanged")
+    scan = scan.refine(value=0)
+    scan = scan.refine("unchanged")
     assert len(scan) == 2 * SIZE // (4 * PAGE)
 
 

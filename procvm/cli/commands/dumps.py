@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 import procvm
-from procvm._base.hexrows import ROW_LEN, address_text, ascii_text, hex_text
+from procvm._base.hexrows import address_text
 from procvm._base.text import printable
-from procvm._space.texts import ENCODINGS, is_text, read_some
+from procvm._space.hexdump import hex_rows, without_repeats
+from procvm._space.telescope import words_at
+from procvm._space.texts import ENCODINGS
 from procvm._symbols.mapped import Mapped
-from procvm._terminal.kind import read_chunks
 from procvm.cli.declare import (
     SIZE,
     address_argument,
@@ -26,7 +27,7 @@ from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
 from procvm.cli.ranges import ranges_in
 from procvm.cli.target import address_in, open_target
-from procvm.errors import PageFaultError, ProcvmError
+from procvm.errors import ProcvmError
 
 __all__ = ["hexdump", "strings", "telescope"]
 
@@ -57,40 +58,23 @@ def hexdump(
         _hexdump_rows(out, vm, at, length, show_all=show_all)
 
 
-def _rows(vm: procvm.VmSpace, at: int, length: int) -> Iterator[tuple[int, bytes]]:
-    """Yields (address, up to 16 bytes): those before a fault, then it raises."""
-    for data in read_chunks(vm, at, length):
-        for k in range(0, len(data), ROW_LEN):
-            yield at, data[k : k + ROW_LEN]
-            at += ROW_LEN
-
-
 def _hexdump_rows(out: Output, vm: procvm.VmSpace, at: int, length: int, *, show_all: bool) -> None:
     width = len(address_text(at + length))
-    last: bytes | None = None
-    is_starred = False
-    end = at
-    for where, row in _rows(vm, at, length):
-        end = where + len(row)
-        if row == last and not show_all and len(row) == ROW_LEN:
-            if not is_starred:
-                out.line(out.style("*", "dim"))
-            is_starred = True
+    rows = hex_rows(vm, at, length)
+    for row in rows if show_all else without_repeats(rows):
+        if row is None:
+            out.line(out.style("*", "dim"))
             continue
-        last, is_starred = row, False
-        out.line(
-            f"{out.style(address_text(where, width), 'address')} {hex_text(row)} {ascii_text(row)}"
-        )
-    if is_starred:
-        out.line(out.style(address_text(end, width), "address"))
+        digits = f" {row.digits()}" if row.data else ""
+        out.line(f"{out.style(address_text(row.address, width), 'address')}{digits}")
 
 
 def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length: int) -> None:
     rows: list[dict[str, Any]] = []
     broken: ProcvmError | None = None
     try:
-        for where, row in _rows(vm, at, length):
-            rows.append({"address": hex(where), "hex": row.hex(), "text": ascii_text(row)})
+        for row in hex_rows(vm, at, length):
+            rows.append({"address": hex(row.address), "hex": row.data.hex(), "text": row.text})
     except ProcvmError as error:
         broken = error
     out.document({"pid": pid, "address": hex(at), "rows": rows, "fault": fault_of(broken)})
@@ -192,59 +176,20 @@ def _words(
     process: Mapped, vm: procvm.VmSpace, at: int, count: int, depth: int
 ) -> Iterator[dict[str, Any]]:
     """Yields words and where they lead to: those before a fault, then it raises."""
-    word = process.usize
-    for data in read_chunks(vm, at, count * word.size, word.size):
-        for value in word.slice_from_bytes(data, len(data) // word.size):
-            chain = _chain(process, vm, value, depth)
-            if chain["end"] == "number" and len(chain["chain"]) == 1:
-                # No pointer: its bytes may be those of a text that stands here.
-                text = _text_at(vm, at)
-                if text is not None:
-                    chain |= {"end": "text", "text": text}
-            yield {"address": hex(at), "where": process.describe(at), **chain}
-            at += word.size
-
-
-def _chain(process: Mapped, vm: procvm.VmSpace, value: int, depth: int) -> dict[str, Any]:
-    """Follows a word; returns where it leads to, step by step, and the text at its end."""
-    steps: list[dict[str, str | None]] = []
-    seen: set[int] = set()
-    word = process.usize
-    most = vm.end - word.size
-    text: str | None = None
-    end = "number"
-    while True:
-        vma = process.find_vma(value) if 0 < value <= most else None
-        if vma is None:
-            steps.append({"value": hex(value), "where": None})
-            break
-        steps.append({"value": hex(value), "where": process.describe(value)})
-        if vma.perms & procvm.Perms.EXEC:
-            end = "code"
-            break
-        text = _text_at(vm, value)
-        if text is not None:
-            end = "text"
-            break
-        if value in seen:
-            end = "loop"
-            break
-        if len(steps) > depth:
-            end = "deeper"
-            break
-        seen.add(value)
-        try:
-            value = vm.read_val(value, word)
-        except PageFaultError:
-            end = "unreadable"
-            break
-    return {"chain": steps, "end": end, "text": text}
-
-
-def _text_at(vm: procvm.VmSpace, at: int) -> str | None:
-    """Returns the text that stands at an address, if it looks like one."""
-    found = is_text(read_some(vm, at, bytearray(min(64, vm.end - at))))
-    return None if found is None else printable(found)
+    for word in words_at(vm, at, count, depth):
+        yield {
+            "address": hex(word.address),
+            "where": process.describe(word.address),
+            "chain": [
+                {
+                    "value": hex(link.value),
+                    "where": None if link.perms is None else process.describe(link.value),
+                }
+                for link in word.chain
+            ],
+            "end": word.end,
+            "text": None if word.text is None else printable(word.text),
+        }
 
 
 def _show_words(out: Output, words: Iterable[dict[str, Any]]) -> None:

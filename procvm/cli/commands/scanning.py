@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import itertools
 import sys
@@ -185,14 +184,11 @@ class _Session:
                 raise _WrongLineError("there was no look yet; give a value, or any")
             self._first(value=condition.value)
             return
-        # A copy of the list of places, not of the places: the one of before stays as it was.
-        narrowed = copy.copy(self._scan)
-        narrowed.skipped = list(narrowed.skipped)
         with metered(self.out, "look", unit="places") as meter:
             if condition.change is not None:
-                narrowed.refine(condition.change, progress=meter)
+                narrowed = self._scan.refine(condition.change, progress=meter)
             else:
-                narrowed.refine(value=condition.value, progress=meter)
+                narrowed = self._scan.refine(value=condition.value, progress=meter)
         self._became(narrowed)
 
     def _any(self, _words: list[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import procvm
-from procvm._terminal.kind import Kind, read_chunks
+from procvm._space.chunks import read_chunks
+from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Bytes, Pointer
 from procvm.cli.declare import (
     SIZE,

@@ -1,0 +1,178 @@
+"""One look of a scan: at a range of memory for the first time, or again at candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from procvm._local.buffers import view_of
+from procvm._mm.extent import Content
+from procvm._mm.memory import UserMemory
+from procvm._space.gather import gather
+from procvm._space.pieces import Task, leave_room, read_pieces, take_room
+from procvm._space.walk import clipped
+
+__all__ = ["Again", "Block", "First", "addresses_of"]
+
+_DENSE = 32
+"""Slots for each hit up to which a bit a slot is smaller than a number a hit."""
+
+_PAGE = 4096
+
+
+class Block(NamedTuple):
+    """The candidates of one run of memory.
+
+    Attributes:
+        start: The address of its first slot.
+        nr: The number of slots, `align` bytes apart.
+        hits: Which slots are candidates: bits, or the numbers of the slots.
+        is_bits: Whether `hits` holds bits.
+        values: The value of each candidate at the last look.
+    """
+
+    start: int
+    nr: int
+    hits: Any
+    is_bits: bool
+    values: Any
+
+
+def _block(np: Any, start: int, count: int, hits: Any, values: Any) -> Block:
+    """Returns a block of the candidates with these slot numbers, kept the smaller way."""
+    if len(hits) * _DENSE <= count:
+        return Block(start, count, hits.astype(np.uint32), False, values)
+    bits = np.zeros(count, bool)
+    bits[hits] = True
+    return Block(start, count, np.packbits(bits), True, values)
+
+
+def _slots(np: Any, block: Block) -> Any:
+    """Returns the slot numbers of the candidates of a block."""
+    if not block.is_bits:
+        return block.hits
+    return np.flatnonzero(np.unpackbits(block.hits, count=block.nr))
+
+
+def addresses_of(np: Any, block: Block, align: int) -> Any:
+    """Returns the addresses of the candidates of a block as an array."""
+    return _slots(np, block).astype(np.uint64) * np.uint64(align) + np.uint64(block.start)
+
+
+class First:
+    """The first look at ranges, for values of one width."""
+
+    def __init__(self, np: Any, dtype: Any, condition: Callable[[Any], Any], align: int) -> None:
+        self._np = np
+        self._dtype = dtype
+        self.condition = condition
+        self._align = align
+
+    @staticmethod
+    def all(looks: list[First], task: Task) -> list[tuple[list[Block], list[tuple[int, int]]]]:
+        """Reads one range; returns the candidates of each look, and what could not be read."""
+        if task.is_hole:
+            return [([], [(task.start, task.end)]) for _ in looks]
+        width = max(look._dtype.itemsize for look in looks)
+        high = min(task.high, task.end + width - 1)
+        room = take_room(high - task.start)
+        try:
+            pieces, skipped = read_pieces(task.memory, task.start, high, room)
+            skipped = clipped(skipped, task.start, task.end)
+            return [(look._blocks(task, room.view, pieces), skipped) for look in looks]
+        finally:
+            leave_room(room)
+
+    def _blocks(self, task: Task, view: memoryview, pieces: list[tuple[int, int]]) -> list[Block]:
+        np, size, align = self._np, self._dtype.itemsize, self._align
+        blocks: list[Block] = []
+        for first, last in pieces:
+            start = first + -first % align
+            count = (min(last - size, task.end - 1) - start) // align + 1
+            if start >= task.end or count <= 0:
+                continue
+            places = view[start - task.start : last - task.start]
+            values = np.ndarray((count,), self._dtype, places, 0, (align,))
+            hits = np.flatnonzero(self.condition(values))
+            if len(hits):
+                blocks.append(_block(np, start, count, hits, values[hits]))
+        return blocks
+
+
+class Again:
+    """A later look at blocks of one width.
+
+    Attributes:
+        kept: Where the caller keeps the blocks that are left.
+    """
+
+    def __init__(
+        self,
+        np: Any,
+        memory: UserMemory,
+        dtype: Any,
+        condition: Callable[[Any], Any] | None,
+        change: Callable[[Any, Any], Any] | None,
+        align: int,
+        kept: list[Block],
+    ) -> None:
+        self._np = np
+        self._memory = memory
+        self._dtype = dtype
+        self._condition = condition
+        self._change = change
+        self._align = align
+        self.kept = kept
+
+    def __call__(self, block: Block) -> tuple[Block | None, list[tuple[int, int]]]:
+        """Returns the candidates that are left, and the ranges that could not be read."""
+        np = self._np
+        slots = _slots(np, block)
+        values, read = self._read(block, slots)
+        keep = read.copy()
+        if self._condition is not None:
+            keep &= self._condition(values)
+        if self._change is not None:
+            keep &= self._change(values, block.values)
+        skipped = self._runs(addresses_of(np, block, self._align)[~read])
+        if not keep.any():
+            return None, skipped
+        return _block(np, block.start, block.nr, slots[keep], values[keep]), skipped
+
+    def _runs(self, missed: Any) -> list[tuple[int, int]]:
+        """Returns the ranges of the values at these addresses; neighbours are one range."""
+        np, size = self._np, self._dtype.itemsize
+        if not len(missed):
+            return []
+        cuts = np.flatnonzero(missed[1:] - missed[:-1] > size) + 1
+        starts = missed[np.concatenate(([0], cuts))].tolist()
+        ends = missed[np.concatenate((cuts, [len(missed)])) - 1].tolist()
+        return [(start, end + size) for start, end in zip(starts, ends, strict=True)]
+
+    def _read(self, block: Block, slots: Any) -> tuple[Any, Any]:
+        """Returns the values of the candidates now, and which of them could be read."""
+        np, size = self._np, self._dtype.itemsize
+        low = block.start + int(slots[0]) * self._align
+        high = block.start + int(slots[-1]) * self._align + size
+        # Single reads through the target would allocate pages that were never touched.
+        if len(slots) * _PAGE < high - low and all(
+            extent.content is Content.DATA and extent.source is None
+            for extent in self._memory.layout(low, high)
+        ):
+            addresses = slots.astype(np.uint64) * np.uint64(self._align) + np.uint64(block.start)
+            values, read = gather(self._memory, addresses, self._dtype, "mask")
+            return values, read
+        room = take_room(high - low)
+        try:
+            pieces, _ = read_pieces(self._memory, low, high, room)
+            offsets = (slots - slots[0]).astype(np.int64) * self._align
+            # A copy, since another piece of work uses the room next.
+            data = view_of(room.address, high - low, writable=False)
+            count = high - low - size + 1
+            values = np.ndarray((count,), self._dtype, data, 0, (1,))[offsets]
+        finally:
+            leave_room(room)
+        read = np.zeros(len(slots), bool)
+        for first, last in pieces:
+            read |= (offsets >= first - low) & (offsets + size <= last - low)
+        return values, read
