@@ -1,7 +1,7 @@
-"""The pytest plugin: processes to look into, ended after each test; see docs/testing.md.
+"""The pytest plugin: starts processes for tests and ends them; see docs/testing.md.
 
-It is loaded by every run of pytest where procvm is installed. So nothing is imported here but
-pytest: the rest is where it is used.
+Every run of pytest loads it where procvm is installed. So this module imports only pytest; each
+fixture imports what it needs.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _NEEDS_PTRACE = "needs_ptrace"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--procvm-strict`` and the setting ``procvm_dump_len``."""
-    group = parser.getgroup("procvm", "tests that look into processes")
+    group = parser.getgroup("procvm", "tests that access the memory of processes")
     group.addoption(
         "--procvm-strict",
         action="store_true",
-        help="fail the tests that need ptrace, a C compiler or a newer kernel and do not have it, "
+        help="fail tests that need ptrace, a C compiler or a newer kernel where it is missing, "
         "instead of skipping them",
     )
     parser.addini(
         _DUMP_LEN,
-        "bytes of a process to show around a page fault when a test fails; 0 for none",
+        "number of bytes to show around a page fault when a test fails; 0 for none",
         default="256",
     )
 
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test that needs ptrace where there is none."""
+    """Skips a test marked ``needs_ptrace`` if ptrace is not allowed."""
     if item.get_closest_marker(_NEEDS_PTRACE) is not None:
         from procvm.testing.permission import why_no_ptrace  # noqa: PLC0415 (see above)
 
@@ -65,7 +65,7 @@ def _lacks(config: pytest.Config, reason: str) -> NoReturn:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds what there is to see of the processes to the report of a failure."""
+    """Adds sections about the processes of the test to the report of a failure."""
     report = yield
     if report.failed and call.excinfo is not None:
         report.sections += _sections(item, call.excinfo.value)
@@ -77,13 +77,15 @@ def _sections(item: pytest.Item, error: BaseException) -> list[tuple[str, str]]:
         from procvm.testing.report import sections  # noqa: PLC0415 (see above)
 
         return sections(error, int(item.config.getini(_DUMP_LEN)))
-    except Exception as failure:  # noqa: BLE001 (the report of the test comes first)
-        return [("procvm", f"(nothing to see: {type(failure).__name__}: {failure!a})"[:500])]
+    except Exception as failure:  # noqa: BLE001 (it must not hide the test's failure)
+        return [
+            ("procvm", f"(no report of processes: {type(failure).__name__}: {failure!a})"[:500])
+        ]
 
 
 @pytest.fixture
 def procvm_spawn(request: pytest.FixtureRequest) -> Generator[Spawner]:
-    """Starts processes, and ends them all after the test: see `procvm.testing.Spawner`."""
+    """Starts processes and ends them after the test; see `procvm.testing.Spawner`."""
     from procvm.testing.spawner import Spawner  # noqa: PLC0415 (see above)
 
     config = request.config
@@ -92,28 +94,28 @@ def procvm_spawn(request: pytest.FixtureRequest) -> Generator[Spawner]:
 
 
 def _cache(config: pytest.Config) -> Path | None:
-    """Returns the folder of pytest's cache for programs, or None where there is no cache."""
+    """Returns the folder for programs in pytest's cache, or None without a cache."""
     cache: pytest.Cache | None = getattr(config, "cache", None)
     if cache is None:
         return None
     try:
         return cache.mkdir("procvm")
     except OSError:
-        return None  # a project that can not be written: the user's folder serves
+        return None  # the project is not writable: the user's cache is used
 
 
 @pytest.fixture
 def procvm_playground(procvm_spawn: Spawner) -> Playgrounds:
-    """Makes children with a layout of pages: see `procvm.testing.Playgrounds`."""
+    """Makes children with pages of chosen kinds; see `procvm.testing.Playgrounds`."""
     from procvm.testing.playground import Playgrounds  # noqa: PLC0415 (see above)
 
     return Playgrounds(procvm_spawn)
 
 
-# Of the spawner, although it does not use it: what was patched is undone before a process ends.
+# Depends on procvm_spawn so that pytest undoes the patches before it ends the processes.
 @pytest.fixture
 def procvm_patch(procvm_spawn: Spawner) -> Generator[Patches]:
-    """Changes memory, and undoes it after the test: see `procvm.testing.Patches`."""
+    """Patches memory and undoes it after the test; see `procvm.testing.Patches`."""
     from procvm.testing.patches import Patches  # noqa: PLC0415 (see above)
 
     with Patches() as patches:
@@ -122,7 +124,7 @@ def procvm_patch(procvm_spawn: Spawner) -> Generator[Patches]:
 
 @pytest.fixture
 def assert_unchanged() -> Callable[..., Any]:
-    """Gives `procvm.testing.assert_unchanged`, which can be imported as well."""
+    """Returns `procvm.testing.assert_unchanged`, which can be imported as well."""
     from procvm.testing import checks  # noqa: PLC0415 (see above)
 
     return checks.assert_unchanged
@@ -130,7 +132,7 @@ def assert_unchanged() -> Callable[..., Any]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., Any]:
-    """Gives `procvm.testing.wait_until`, which can be imported as well."""
+    """Returns `procvm.testing.wait_until`, which can be imported as well."""
     from procvm.testing import checks  # noqa: PLC0415 (see above)
 
     return checks.wait_until

@@ -1,8 +1,8 @@
-"""Every way in which access can fail on this machine, or for one process.
+"""Checks every way in which access can fail, on this machine or for one process.
 
-Nothing is guessed: a verdict comes from a file that was read or a call that was made, which the
-evidence names with its value. What can not be known is said to be not known. Calls are tried on
-a child made for that; the process that is asked about is opened and read, and never stopped.
+Each verdict comes from a file or a system call, which the evidence names with its value. If a check
+has no answer, its evidence says "not known". Calls are tried on a child; the process in question
+is opened and read, but never stopped.
 """
 
 from procvm.doctor.examination import examine

@@ -1,4 +1,4 @@
-"""The system calls, tried on a child."""
+"""Tries on a child the system calls that procvm makes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from procvm.errors import AccessDeniedError, NotTracedError, ProcvmError, Unsupp
 __all__ = ["CALLS", "killing_call", "print_calls", "try_calls", "way_out"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# It says when it runs: until then its exec may not have told the kernel all of itself.
+# It writes a byte when it runs: before its exec is complete, /proc shows the parent's program.
 _CHILD = "import os; os.write(1, b'.'); os.read(0, 1)"
 
 
 @contextmanager
 def _child() -> Generator[int]:
-    """Gives the pid of a child that waits.
+    """Starts a child that waits, and yields its pid.
 
     Raises:
-        OSError: It can not be started.
+        OSError: The child cannot be started.
     """
     with subprocess.Popen(
         [sys.executable or "python3", "-I", "-S", "-c", _CHILD],
@@ -45,7 +45,7 @@ def _child() -> Generator[int]:
     ) as popen:
         try:
             if popen.stdout is not None and not popen.stdout.read(1):
-                raise ChildProcessError(f"it ended at once, with {popen.wait()}")
+                raise ChildProcessError(f"the child ended at once with status {popen.wait()}")
             yield popen.pid
         finally:
             popen.kill()
@@ -62,8 +62,8 @@ CALLS = (
 
 
 def try_calls(ours: Explanation) -> list[Finding]:
-    """Tries what procvm does with a process on a child; a finding for each of `CALLS`."""
-    # A filter may kill who makes a call: then by another process, under the same filter.
+    """Tries each of `CALLS` on a child, and returns one finding for each."""
+    # A seccomp filter may kill the caller: another process under the same filter tries the calls.
     found = _calls_elsewhere() if ours.seccomp else list(_calls_here(ours))
     order = {name: place for place, name in enumerate(CALLS)}
     return sorted(found, key=lambda finding: order[finding.check])
@@ -85,11 +85,11 @@ sys.path[:] = sys.argv[1:]
 from procvm.doctor.calls import print_calls
 print_calls()
 """
-_KILLS = "the filter kills who makes the call [SIGSYS]"
+_KILLS = "the seccomp filter kills the caller [SIGSYS]"
 
 
 def print_calls() -> None:
-    """Writes what was found, a line of JSON for each: for who tries it by another process."""
+    """Prints each finding as a line of JSON; the process of `_calls_elsewhere` runs this."""
     for finding in _calls_here(explain(os.getpid())):
         print(json.dumps(finding), flush=True)
 
@@ -101,16 +101,16 @@ def _calls_elsewhere() -> list[Finding]:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        evidence = f"not known: no process can be started to try it: {said(error)}"
+        evidence = f"not known: no process can be started to try the call: {said(error)}"
         return [Finding(name, "absent", evidence) for name in CALLS]
     found = [Finding(*json.loads(line)) for line in done.stdout.splitlines()]
     missing = [name for name in CALLS if name not in {finding.check for finding in found}]
     for place, name in enumerate(missing):
         if place == 0 and done.returncode == -signal.SIGSYS:
-            fix = f"the tool is under a seccomp filter: let it allow what {name} needs"
+            fix = f"allow {name} in the seccomp filter of the tool"
             found.append(Finding(name, "fails", _KILLS, fix))
             continue
-        why = f"the process that was to try it ended with {done.returncode}"
+        why = f"the process that tried the call ended with status {done.returncode}"
         if done.returncode > 0:
             why += f": {printable(done.stderr.strip().rpartition(chr(10))[2])}"
         found.append(Finding(name, "absent", f"not known: {why}"))
@@ -118,7 +118,7 @@ def _calls_elsewhere() -> list[Finding]:
 
 
 def killing_call(calls: list[Finding]) -> str:
-    """Returns the call that the tool's filter kills it for, or nothing."""
+    """Returns the call for which the seccomp filter kills the tool; empty if there is none."""
     return next((finding.check for finding in calls if finding.evidence == _KILLS), "")
 
 
@@ -140,7 +140,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
     except OSError as error:
         why = explain(pid).message or way_out("open", ours, _GUARDED)
         yield Finding("proc mem", "fails", f"/proc/PID/mem of a child: {said(error)}", why)
-        rest = "not known: /proc/PID/mem of a child can not be opened"
+        rest = "not known: /proc/PID/mem of a child cannot be opened"
         yield from (Finding(name, "absent", rest) for name in CALLS[1:-1] if name != "proc mem")
         return
     yield Finding("proc mem", "ok", f"/proc/PID/mem of a child: {len(token)} bytes")
@@ -148,7 +148,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
         yield Finding(
             "PROCMAP_QUERY",
             "absent",
-            "ioctl(/proc/PID/maps) is not answered: the text is read instead, which is slower",
+            "ioctl(/proc/PID/maps) is not supported: the text is read instead, which is slower",
             way_out("ioctl", ours, "Linux 6.11 or later"),
         )
     else:
@@ -162,7 +162,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
     yield from _by_number(VmCalls(Guard(pid, pidfd.number, address, token, pinned=False)), ours)
 
 
-_GUARDED = "look at what guards this process: its container, its security module"
+_GUARDED = "check the settings of the container and of the security module"
 
 
 def _by_number(calls: VmCalls, ours: Explanation) -> Iterator[Finding]:
@@ -172,10 +172,10 @@ def _by_number(calls: VmCalls, ours: Explanation) -> Iterator[Finding]:
     name = "process_vm_readv"
     arrived, code = calls.peek(guard.token_address, TOKEN_LEN)
     if code:
-        yield _refused(name, code, "reads go by /proc/PID/mem, which is slower", ours)
+        yield _refused(name, code, "reads use /proc/PID/mem, which is slower", ours)
     elif arrived != token:
-        evidence = f"{name} of a child gave other bytes than /proc/PID/mem"
-        yield Finding(name, "fails", evidence, "give open backend='mem'")
+        evidence = f"{name} of a child returned other bytes than /proc/PID/mem"
+        yield Finding(name, "fails", evidence, "open with backend='mem'")
     else:
         yield Finding(name, "ok", f"{name} of a child: {TOKEN_LEN} bytes")
     name = "process_vm_writev"
@@ -183,7 +183,7 @@ def _by_number(calls: VmCalls, ours: Explanation) -> Iterator[Finding]:
     room.view[:] = token
     done, code = calls.write(guard.token_address, room.address, len(token))
     if code:
-        yield _refused(name, code, "the tool writes to itself by /proc/self/mem", ours)
+        yield _refused(name, code, "the tool writes its own memory with /proc/self/mem", ours)
     else:
         yield Finding(name, "ok", f"{name} of a child: {done} bytes")
 
@@ -195,9 +195,9 @@ def _refused(name: str, code: int, instead: str, ours: Explanation) -> Finding:
 
 
 def way_out(call: str, ours: Explanation, otherwise: str) -> str:
-    """Returns the way out where a call is refused: a filter is named only if there is one."""
+    """Returns what to do if a call is refused; names the seccomp filter only if there is one."""
     if ours.seccomp:
-        return f"{otherwise}; or let the seccomp filter that the tool is under allow {call}"
+        return f"{otherwise}; or allow {call} in the seccomp filter of the tool"
     return otherwise
 
 
@@ -209,8 +209,8 @@ def _ptrace(pid: int, ours: Explanation) -> Finding:
     except (ProcvmError, OSError) as error:
         fix = ""
         if ours.seccomp and isinstance(error, AccessDeniedError | NotTracedError):
-            fix = "see that the seccomp filter that the tool is under allows ptrace"
+            fix = "allow ptrace in the seccomp filter of the tool"
         elif isinstance(error, AccessDeniedError) and ours.yama_scope and not ours.has_sys_ptrace:
             fix = "see yama"
         return Finding("ptrace", "fails", f"holding a child: {said(error)}", fix)
-    return Finding("ptrace", "ok", "a child was held and let go (PTRACE_SEIZE, PTRACE_INTERRUPT)")
+    return Finding("ptrace", "ok", "a child was held and resumed (PTRACE_SEIZE, PTRACE_INTERRUPT)")

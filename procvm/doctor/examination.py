@@ -1,4 +1,4 @@
-"""`examine`: the whole of it, in order."""
+"""`examine`: makes all checks in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["examine"]
 
 
 def examine(pid: int | None = None) -> list[Finding]:
-    """Looks at every way in which access can fail, on this machine and for one process.
+    """Checks every way in which access can fail, and returns the findings.
 
-    The process is opened and read, never stopped. Of all that could deny access to it one check
-    fails, the one that the kernel meets first; what it does not come to is not judged.
+    The process is opened and read, but never stopped. If access is denied, one check fails: the
+    first in the order in which the kernel checks. The later ones are not judged.
 
     Args:
-        pid: The process; without it only the machine and the tool are looked at.
+        pid: The process; None checks only the machine and the tool.
 
     Returns:
-        What was found: the machine first, then the process, in the order of the kernel's checks.
+        The findings: first the machine, then the process, in the order of the kernel's checks.
 
     Raises:
         TypeError: `pid` is not an int.

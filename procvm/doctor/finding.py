@@ -1,4 +1,4 @@
-"""`Finding`: one thing that was looked at, and what says so."""
+"""`Finding`: the result of one check, with its evidence."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Verdict: TypeAlias = Literal["ok", "warning", "fails", "absent"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: What, in a few words that stay the same: ``"ptrace"``, ``"numpy"``. What is
-            about the one process begins with ``"target"``.
+        check: The stable name of the check: ``"ptrace"``, ``"numpy"``. Names of checks of the one
+            process begin with ``"target"``.
         verdict: ``"ok"``; ``"warning"``: something works less well, or not for every process;
-            ``"fails"``: something does not work; ``"absent"``: it is not there, or it is not
-            known, and the evidence says which.
-        evidence: The file or the call that says so, with its value; printable.
+            ``"fails"``: something does not work; ``"absent"``: it does not exist, or is not
+            known; the evidence says which.
+        evidence: The file or the call that proves it, with its value; printable.
         fix: What to do; empty if there is nothing to do.
     """
 
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def said(error: BaseException) -> str:
-    """Returns what an error says, with the name of the errno if it has one."""
+    """Returns the message of an error, with the name of its errno if it has one."""
     code = getattr(error, "errno", None)
     if isinstance(error, ProcvmError):
         return f"{type(error).__name__}: {printable(error.message)}"

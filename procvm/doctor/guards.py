@@ -1,4 +1,4 @@
-"""What guards processes beside the kernel's own rules: security modules, and seccomp."""
+"""Checks the security modules and seccomp."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _DENY_PTRACE = "/sys/fs/selinux/booleans/deny_ptrace"
 
 
 def label_of(pid: int | str) -> str | None:
-    """Returns what a security module calls a process, printable, or None if none does."""
+    """Returns the security label of a process, printable, or None if it has none."""
     label = procfs.read_text(f"/proc/{pid}/attr/current")
     return printable(label.rstrip("\0\n")) if label and label.strip("\0\n") else None
 
 
 def security_modules() -> Finding:
-    """Looks which security modules there are, and what they call the tool."""
+    """Returns which security modules are active, and the label of the tool."""
     name = "security modules"
     modules, label = procfs.read_text(LSM), label_of("self")
-    listed = f"{LSM}: {printable(modules)}" if modules else f"{LSM} can not be read"
+    listed = f"{LSM}: {printable(modules)}" if modules else f"{LSM} cannot be read"
     ours = "no /proc/self/attr/current" if label is None else f"/proc/self/attr/current: {label}"
     evidence = f"{listed}; {ours}"
     if (procfs.read_text(_DENY_PTRACE) or "").startswith("1"):
@@ -35,14 +35,14 @@ def security_modules() -> Finding:
             name,
             "warning",
             f"{_ENFORCE} is 1: SELinux decides by its policy; {evidence}",
-            "if it says no, look at its log: ausearch -m avc -ts recent",
+            "if it denies access, see its log: ausearch -m avc -ts recent",
         )
     if label not in (None, "unconfined") and "apparmor" in (modules or ""):
         return Finding(
             name,
             "warning",
             f"AppArmor confines the tool; {evidence}",
-            "if it says no, look at the kernel's log, and run the tool unconfined",
+            "if it denies access, see the kernel's log, and run the tool unconfined",
         )
     if modules is None:
         return Finding(name, "absent", f"not known: {evidence}")
@@ -50,9 +50,11 @@ def security_modules() -> Finding:
 
 
 def seccomp(ours: Explanation) -> Finding:
-    """Looks whether the tool is under a seccomp filter."""
+    """Returns whether the tool is under a seccomp filter."""
     mode = ours.seccomp
     evidence = f"Seccomp {mode} in /proc/self/status"
     if mode == 0:
         return Finding("seccomp", "ok", f"{evidence}: no filter")
-    return Finding("seccomp", "ok", f"{evidence}: a filter; what it refuses is told at each call")
+    return Finding(
+        "seccomp", "ok", f"{evidence}: a filter; the check of each call says whether it is refused"
+    )

@@ -1,4 +1,4 @@
-"""The machine: /proc, descriptors, namespaces, rights, and Yama."""
+"""Checks the machine: /proc, descriptors, namespaces, capabilities, and Yama."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def proc() -> Finding:
-    """Looks whether /proc is that of this pid namespace, and may be written."""
+    """Returns whether /proc belongs to this pid namespace, and is writable."""
     try:
         Fd.open("/proc/self/status", os.O_RDONLY).close()
     except OSError as error:
@@ -53,12 +53,12 @@ def proc() -> Finding:
 
 _MORE_DESCRIPTORS = "close some, or raise the limit: ulimit -n"
 _DESCRIPTORS_NEEDED = 24
-"""More than a child, the tracer and two processes take. With less, what can not be opened would
-be taken for what is not there."""
+"""More than a child, the tracer and two processes need. With fewer, EMFILE would look like a
+missing file."""
 
 
 def descriptors() -> Finding:
-    """Looks how many files may still be opened."""
+    """Returns whether enough files can still be opened."""
     name = "descriptors"
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -71,18 +71,18 @@ def descriptors() -> Finding:
         return Finding(name, "ok", f"RLIMIT_NOFILE is {soft}; how many are open is not known")
     if soft == resource.RLIM_INFINITY:
         return Finding(name, "ok", f"RLIMIT_NOFILE is unlimited, {len(listed) - 1} are open")
-    # One of them was that of the listing.
+    # One of them is the descriptor of the listing itself.
     used = len([number for number in listed if int(number) < soft]) - 1
     evidence = f"RLIMIT_NOFILE is {soft}, {used} below it are open"
     if soft - used >= _DESCRIPTORS_NEEDED:
         return Finding(name, "ok", evidence)
-    evidence += f"; procvm.open takes 3, looking at everything {_DESCRIPTORS_NEEDED}"
+    evidence += f"; procvm.open needs 3, all checks together {_DESCRIPTORS_NEEDED}"
     verdict: Verdict = "warning" if soft - used >= 3 else "fails"
     return Finding(name, verdict, evidence, _MORE_DESCRIPTORS)
 
 
 def hidepid(ours: Explanation) -> Finding:
-    """Looks whether /proc hides the processes of others."""
+    """Returns whether /proc hides processes of other users."""
     here = [mount for mount in read_mounts() if mount.point == "/proc" and mount.kind == "proc"]
     if not here:
         return Finding(
@@ -97,18 +97,18 @@ def hidepid(ours: Explanation) -> Finding:
     if ours.has_sys_ptrace:
         return Finding("hidepid", "ok", f"{evidence}, and the tool has CAP_SYS_PTRACE")
     group = next((option[4:] for option in options if option.startswith("gid=")), "")
-    # The group does not count for the strictest kind.
+    # The kernel ignores the group for the strictest kind.
     if value not in ("4", "ptraceable") and group.isdecimal():
         if int(group) in {os.getegid(), *os.getgroups()}:
             return Finding("hidepid", "ok", f"{evidence}, and the tool is in its group {group}")
         way = f"add the user to group {group}, or remount /proc without hidepid"
     else:
         way = "remount /proc without hidepid, or run the tool with CAP_SYS_PTRACE"
-    return Finding("hidepid", "warning", f"{evidence}: processes of others are hidden", way)
+    return Finding("hidepid", "warning", f"{evidence}: processes of other users are hidden", way)
 
 
 def _first_namespace(kind: str, number: int) -> tuple[bool | None, str]:
-    """Returns whether the tool is in the first namespace of a kind, and what says so."""
+    """Returns whether the tool is in the first namespace of a kind, with the evidence."""
     path = f"/proc/self/ns/{kind}"
     try:
         link = os.readlink(path)
@@ -118,7 +118,7 @@ def _first_namespace(kind: str, number: int) -> tuple[bool | None, str]:
 
 
 def pid_namespace() -> Finding:
-    """Looks in which pid namespace the tool is."""
+    """Returns in which pid namespace the tool is."""
     # Source of the numbers: the kernel's PROC_PID_INIT_INO and PROC_USER_INIT_INO.
     first, evidence = _first_namespace("pid", 0xEFFFFFFC)
     if first is None:
@@ -126,12 +126,14 @@ def pid_namespace() -> Finding:
     if first:
         return Finding("pid namespace", "ok", f"{evidence}, the first one")
     return Finding(
-        "pid namespace", "ok", f"{evidence}, not the first one: who is outside of it has no pid"
+        "pid namespace",
+        "ok",
+        f"{evidence}, not the first one: processes outside of it have no pid here",
     )
 
 
 def user_namespace() -> Finding:
-    """Looks in which user namespace the tool is."""
+    """Returns in which user namespace the tool is."""
     first, evidence = _first_namespace("user", 0xEFFFFFFD)
     if first is None:
         return Finding("user namespace", "absent", evidence)
@@ -140,41 +142,41 @@ def user_namespace() -> Finding:
     return Finding(
         "user namespace",
         "warning",
-        f"{evidence}, not the first one: no right of the tool's reaches out of it",
-        "for a process outside of it run the tool there",
+        f"{evidence}, not the first one: the tool has no capabilities outside of it",
+        "to access a process outside of it, run the tool there",
     )
 
 
 def sys_ptrace(ours: Explanation) -> Finding:
-    """Looks whether the tool has CAP_SYS_PTRACE."""
+    """Returns whether the tool has CAP_SYS_PTRACE."""
     status = procfs.read_status("self")
     if status is None:
-        return Finding("CAP_SYS_PTRACE", "absent", "not known: /proc/self/status can not be read")
+        return Finding("CAP_SYS_PTRACE", "absent", "not known: /proc/self/status cannot be read")
     evidence = f"CapEff {status.effective:#x} in /proc/self/status"
     if ours.has_sys_ptrace:
         return Finding("CAP_SYS_PTRACE", "ok", f"{evidence} has it")
     return Finding(
         "CAP_SYS_PTRACE",
         "warning",
-        f"{evidence} lacks it: only processes of the tool's own user, and not all of those",
+        f"{evidence} lacks it: the tool can access only processes of its own user, and not all",
         "start the container with it (docker run --cap-add SYS_PTRACE), or the tool outside of it"
         if os.geteuid() == 0
-        else "for a process of somebody else run the tool as root, or with CAP_SYS_PTRACE",
+        else "to access a process of another user, run the tool as root, or with CAP_SYS_PTRACE",
     )
 
 
 def yama(ours: Explanation) -> Finding:
-    """Looks at the setting of Yama."""
+    """Returns whether Yama allows the tool to trace."""
     scope, name = ours.yama_scope, "kernel.yama.ptrace_scope"
     if scope is None:
-        return Finding("yama", "absent", f"{name}: there is no such setting here")
+        return Finding("yama", "absent", f"{name}: this kernel has no such setting")
     evidence = f"{name} is {scope}"
     if scope == 3:
         return Finding(
             "yama",
             "fails",
-            f"{evidence}: nobody may trace",
-            f"boot with {name} less than 3: it can not be lowered while the machine runs",
+            f"{evidence}: no process may trace",
+            f"boot with {name} less than 3: it cannot be lowered before a reboot",
         )
     if scope == 0 or ours.has_sys_ptrace:
         rest = "" if scope == 0 else ", and the tool has CAP_SYS_PTRACE"
@@ -182,4 +184,4 @@ def yama(ours: Explanation) -> Finding:
     way = f"run the tool with CAP_SYS_PTRACE, or: sysctl {name}=0"
     if scope == 1:
         return Finding("yama", "warning", f"{evidence}: a tool may trace its descendants", way)
-    return Finding("yama", "fails", f"{evidence}: CAP_SYS_PTRACE alone may trace", way)
+    return Finding("yama", "fails", f"{evidence}: only a tool with CAP_SYS_PTRACE may trace", way)

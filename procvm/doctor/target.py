@@ -1,4 +1,4 @@
-"""One process: who may access it, in the order of the kernel's checks."""
+"""Checks one process, in the order of the kernel's checks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class _Row(NamedTuple):
 
     Attributes:
         check: Its name.
-        causes: The causes of `Explanation` that it stands for.
-        evidence: What says so, with its value; it begins with "not known" where nothing does.
+        causes: The causes of `Explanation` for which it fails.
+        evidence: Returns the file that proves it, with its value; begins with "not known" if
+            there is none.
     """
 
     check: str
@@ -65,10 +66,10 @@ def _dumpable(found: Explanation, _: procfs.Status | None) -> str:
 def _namespace(found: Explanation, _: procfs.Status | None) -> str:
     path = f"/proc/{found.pid}/ns/user"
     if found.same_user_namespace is None:
-        return f"not known: {path} may not be looked at"
+        return f"not known: {path} may not be read"
     if found.same_user_namespace:
         return f"{path} is /proc/self/ns/user"
-    return f"{path} is not /proc/self/ns/user, or may not be looked at from there"
+    return f"{path} is not /proc/self/ns/user, or may not be read"
 
 
 def _scope(found: Explanation, _: procfs.Status | None) -> str:
@@ -83,7 +84,7 @@ def _file_mode(found: Explanation, ours: procfs.Status | None) -> str:
         owner = os.stat(path).st_uid
     except OSError as error:
         return f"not known: stat({path}): {said(error)}"
-    return f"{path} is a file of uid {owner}'s alone; the tool has {own}, and not CAP_DAC_OVERRIDE"
+    return f"only uid {owner} may open {path}; the tool has {own}, and not CAP_DAC_OVERRIDE"
 
 
 # In the order of the kernel's checks.
@@ -98,7 +99,7 @@ _ROWS = (
 
 
 def target(pid: int, calls: list[Finding], hidepid: Finding) -> Iterator[Finding]:
-    """Looks at one process."""
+    """Yields the findings for one process."""
     found = explain(pid)
     here = _existence(pid, found, hidepid)
     yield here
@@ -111,7 +112,7 @@ def target(pid: int, calls: list[Finding], hidepid: Finding) -> Iterator[Finding
         if row.check == "target yama" and not found.yama_scope:
             continue
         if row.check == "target file mode" and cause not in row.causes:
-            continue  # who may not trace it fails for that
+            continue  # without the right to trace, that is the cause
         evidence = row.evidence(found, ours)
         if decided:
             yield Finding(row.check, "absent", f"not judged: {decided} decides")
@@ -135,7 +136,7 @@ def _existence(pid: int, found: Explanation, hidepid: Finding) -> Finding:
     path = f"/proc/{pid}/status"
     status = procfs.read_status(pid)
     if found.cause == "hidden":
-        evidence = f"kill({pid}, 0) finds it, {path} does not show it"
+        evidence = f"kill({pid}, 0) finds the process, {path} does not"
         if hidepid.verdict == "warning":
             return Finding("target", "fails", evidence, found.message)
         return Finding("target", "fails", f"{evidence}; why is not known: see hidepid")
@@ -144,7 +145,7 @@ def _existence(pid: int, found: Explanation, hidepid: Finding) -> Finding:
     name = printable(status.name)
     if status.tgid != pid:
         evidence = f"Tgid {status.tgid} in {path}: {pid} is a thread of process {status.tgid}"
-        return Finding("target", "fails", evidence, f"give {status.tgid}")
+        return Finding("target", "fails", evidence, f"use {status.tgid}")
     if found.cause == "zombie":
         if procfs.has_memory(pid):
             evidence = f"State {status.state} in {path}: its leader has ended, other threads live"
@@ -160,7 +161,7 @@ def _existence(pid: int, found: Explanation, hidepid: Finding) -> Finding:
 
 
 def _access(pid: int, found: Explanation, calls: list[Finding]) -> tuple[Finding, str, str]:
-    """Opens and reads a process; returns that, the cause that denies it, and it in words."""
+    """Opens and reads a process; returns the finding, the cause of a denial, and its message."""
     name, call = "target access", f"procvm.open({pid})"
     if killing_call(calls):
         return (
@@ -189,7 +190,7 @@ def _access(pid: int, found: Explanation, calls: list[Finding]) -> tuple[Finding
 
 
 def _unexplained(found: Explanation) -> str:
-    # As `open_error` has it: of root's own process /proc does not tell whether it is dumpable.
+    # As in `open_error`: /proc does not show whether a process of root is dumpable.
     if found.dumpable is None and not found.has_sys_ptrace:
         return "not dumpable"
     return "security module"
@@ -204,7 +205,9 @@ def _module(pid: int, access: Finding, cause: str, decided: str) -> Finding:
     if cause != "security module":
         return Finding(name, "ok" if access.verdict == "ok" else "absent", shown)
     modules = procfs.read_text(LSM)
-    evidence = f"nothing else says no; {LSM}: {printable(modules or 'can not be read')}; {shown}"
+    evidence = (
+        f"no other check denies access; {LSM}: {printable(modules or 'cannot be read')}; {shown}"
+    )
     if label or ours or (modules and {*modules.split(",")} - WITHOUT_A_SAY):
         return Finding(name, "fails", evidence, access.fix)
     return Finding(name, "absent", f"not known: {evidence}")
@@ -215,15 +218,15 @@ def _tracer(found: Explanation) -> Finding:
     evidence = f"TracerPid {tid} in /proc/{found.pid}/status"
     if not tid:
         return Finding("target tracer", "ok", evidence)
-    # The field has the id of a thread.
+    # The field is the id of a thread, which may not be the leader.
     leader = procfs.thread_leader(tid) or tid
     status = procfs.read_status(leader)
     who = f"{printable(status.name)} (pid {leader})" if status else f"pid {leader}"
     return Finding(
         "target tracer",
         "warning",
-        f"{evidence}: {who} traces it; reading and writing work, holding it does not",
-        f"to hold it, have {who} detach",
+        f"{evidence}: {who} traces it; reads and writes work, holds do not",
+        f"to hold it, make {who} detach",
     )
 
 
@@ -231,7 +234,7 @@ def _frozen(pid: int) -> Finding:
     name = "target frozen"
     text = procfs.read_text(f"/proc/{pid}/cgroup")
     if text is None:
-        return Finding(name, "absent", f"not known: /proc/{pid}/cgroup can not be read")
+        return Finding(name, "absent", f"not known: /proc/{pid}/cgroup cannot be read")
     mounts = read_mounts()
     looked: list[str] = []
     for line in text.splitlines():
@@ -242,13 +245,13 @@ def _frozen(pid: int) -> Finding:
         state = _freezer_file(mounts, controllers, path)
         value = procfs.read_text(state) if state else None
         if state is None or value is None:
-            continue  # not mounted here, or the root, which can not be frozen
+            continue  # not mounted here, or the root group, which cannot be frozen
         looked.append(state)
         if controllers and value in ("FROZEN", "FREEZING"):
             return Finding(
                 name,
                 "warning",
-                f"{printable(state)} is {value}: reading and writing work, a hold would wait",
+                f"{printable(state)} is {value}: reads and writes work, a hold would wait",
                 f"to hold it, thaw it: echo THAWED > {printable(state)}",
             )
         if not controllers and "frozen 1" in value.splitlines():
@@ -263,7 +266,7 @@ def _frozen(pid: int) -> Finding:
 
 
 def _freezer_file(mounts: list[Mount], controllers: str, path: str) -> str | None:
-    """Returns the file that tells whether a group is frozen, if its hierarchy is mounted."""
+    """Returns the file with the state of a frozen group, or None if it is not mounted."""
     for mount in mounts:
         if controllers:
             fits, file = mount.kind == "cgroup" and "freezer" in mount.options, "freezer.state"
@@ -277,23 +280,25 @@ def _freezer_file(mounts: list[Mount], controllers: str, path: str) -> str | Non
 
 
 def _hold(found: Explanation, before: tuple[Finding, ...], ptrace: Finding) -> Finding:
-    """Tells whether it could be held; it is not tried, for that would stop it."""
+    """Returns whether the process could be held; does not try, since that would stop it."""
     name, (access, tracer, frozen) = "target hold", before
     if found.pid == os.getpid():
-        return Finding(name, "fails", "it is the tool itself, which can not stop itself")
+        return Finding(name, "fails", "the process is the tool itself, which cannot stop itself")
     if access.verdict == "fails":
         return Finding(name, "fails", f"see {access.check}")
     if ptrace.verdict == "fails":
         if found.yama_scope == 1 and not found.has_sys_ptrace:
-            # What a child of ours was refused, another process may have allowed to everybody.
+            # With PR_SET_PTRACER the process may allow what Yama refuses for a child.
             return Finding(name, "absent", f"not known: see {ptrace.check}, and PR_SET_PTRACER")
         return Finding(name, "fails", f"see {ptrace.check}")
     if tracer.verdict != "ok":
         return Finding(name, "fails", f"see {tracer.check}: a process has one tracer", tracer.fix)
     if "freezer.state" in frozen.evidence and frozen.verdict != "ok":
-        return Finding(name, "fails", f"see {frozen.check}: no stop comes until then", frozen.fix)
+        return Finding(
+            name, "fails", f"see {frozen.check}: a frozen thread does not stop", frozen.fix
+        )
     if procfs.read_stat(found.pid) is None:
-        return Finding(name, "fails", f"/proc/{found.pid}/stat: it has ended meanwhile")
+        return Finding(name, "fails", f"/proc/{found.pid}/stat: the process has ended")
     if ptrace.verdict != "ok":
         return Finding(name, "absent", f"not known: see {ptrace.check}")
-    return Finding(name, "ok", "nothing stands in the way; not tried, it would stop the process")
+    return Finding(name, "ok", "nothing denies it; not tried, since it would stop the process")

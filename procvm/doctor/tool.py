@@ -1,4 +1,4 @@
-"""What the tool can do to itself, and which packages it has."""
+"""Checks what the tool can do on its own memory, and which packages are installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["extras", "forced", "map_files", "pagemap_scan"]
 
 
 def forced(calls: list[Finding]) -> Finding:
-    """Tries whether page protections can be ignored, on a page of our own."""
+    """Tries a forced write to a page of the tool."""
     name, option = "forced access", "proc_mem.force_override"
     if killing_call(calls):
         return Finding(name, "absent", f"not known: {killing_call(calls)} would end the tool")
@@ -41,27 +41,27 @@ def forced(calls: list[Finding]) -> Finding:
         return Finding(
             name,
             "warning",
-            f"a write to a read-only page of our own: {said(error)}; "
+            f"a write to a read-only page of the tool: {said(error)}; "
             + (
                 f"{printable(given)} in /proc/cmdline" if given else f"no {option} in /proc/cmdline"
             ),
             f"boot with {option}=always, if forced() is needed",
         )
     except AccessDeniedError as error:
-        return Finding(name, "warning", f"a write to a read-only page of our own: {said(error)}")
+        return Finding(name, "warning", f"a write to a read-only page of the tool: {said(error)}")
     except ProcvmError as error:
         return Finding(name, "absent", f"not known: {said(error)}")
     if held.view[0] != 1:
-        return Finding(name, "fails", "a write to a read-only page of our own had no effect")
-    return Finding(name, "ok", "a read-only page of our own was written by /proc/self/mem")
+        return Finding(name, "fails", "a write to a read-only page of the tool had no effect")
+    return Finding(name, "ok", "a read-only page of the tool was written with /proc/self/mem")
 
 
 def pagemap_scan(ours: Explanation) -> Finding:
-    """Tries whether the kernel tells which pages were touched, on a page of our own."""
+    """Tries PAGEMAP_SCAN on a page of the tool."""
     name = "PAGEMAP_SCAN"
     page = mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     held = pin(page, writable=True)
-    # A page that was read alone: the scan tells it from one that was written, nothing else does.
+    # The page was read, not written: only the scan distinguishes the two.
     seen = held.view[0]
     try:
         pagemap = Fd.open("/proc/self/pagemap", os.O_RDONLY)
@@ -70,20 +70,20 @@ def pagemap_scan(ours: Explanation) -> Finding:
         return Finding(
             name,
             "warning",
-            f"/proc/self/pagemap: {said(error)}; untouched memory is searched like any other",
+            f"/proc/self/pagemap: {said(error)}; untouched memory is searched too",
         )
     if seen or runs:
         return Finding(
             name,
             "absent",
-            "ioctl(/proc/self/pagemap) is not answered: its entries are read, which is slower",
+            "ioctl(/proc/self/pagemap) is not supported: procvm reads its entries, which is slower",
             way_out("ioctl", ours, "Linux 6.7 or later"),
         )
     return Finding(name, "ok", "ioctl(/proc/self/pagemap)")
 
 
 def map_files() -> Finding:
-    """Tries whether the objects behind mappings can be reached."""
+    """Tries to open the object of a mapping."""
     name, folder = "map_files", "/proc/self/map_files"
     try:
         link = f"{folder}/{os.listdir(folder)[0]}"
@@ -92,7 +92,7 @@ def map_files() -> Finding:
         return Finding(
             name,
             "warning",
-            f"{folder}: {said(error)}; an atomic on shared memory works only where the target "
+            f"{folder}: {said(error)}; an atomic on shared memory works only if the target "
             "has the object open as well",
             "run the tool with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
             if error.errno == errno.EPERM
@@ -114,7 +114,7 @@ _EXTRAS = (
 
 
 def extras() -> Iterator[Finding]:
-    """Looks which packages are installed that procvm can do without."""
+    """Yields which of the optional packages are installed."""
     for name, purpose, extra in _EXTRAS:
         try:
             version = importlib.metadata.version(name)

@@ -1,6 +1,6 @@
-"""For tests that look into processes: what the fixtures of the pytest plugin are made of.
+"""Children and checks for tests that access processes; the pytest plugin is built on them.
 
-It needs no pytest, and can be used by any test, and in fixtures of a larger scope::
+This package does not need pytest. Use it in any test, and in fixtures with a larger scope::
 
     @pytest.fixture(scope="module")
     def server():
@@ -14,7 +14,8 @@ from procvm.testing.checks import assert_unchanged, wait_until
 from procvm.testing.compiler import CompilerError, compile_c
 from procvm.testing.patches import Patches
 from procvm.testing.playground import Page, Playground, Playgrounds, pattern
-from procvm.testing.spawner import Spawned, Spawner
+from procvm.testing.spawned import Spawned
+from procvm.testing.spawner import Spawner
 
 __all__ = [
     "CompilerError",

@@ -1,4 +1,4 @@
-"""What a test says of a process's memory: it stays as it is, or it becomes so."""
+"""Checks of memory for tests: it stays unchanged, or a value becomes as expected."""
 
 from __future__ import annotations
 
@@ -31,29 +31,30 @@ _MOST_BYTES = 64
 
 
 def assert_unchanged(process: Process, region: Any) -> AbstractContextManager[None]:
-    """Fails if memory is not what it was when the ``with`` statement is left.
+    """Returns a context manager that fails if memory has changed at its end.
 
     Args:
-        process: Whose memory.
+        process: The process whose memory is compared.
         region: One range or several, as `VmSpace.search` takes them: a mapping, or a pair of
-            a start and an end. All of it has to be readable, before and after.
+            a start and an end (not included). All of it must be readable.
 
     Raises:
-        AssertionError: Bytes differ, or can not be read any more; the message shows them, as
-            they were and as they are.
-        PageFaultError: A byte of it can not be read, to begin with.
+        AssertionError: Bytes differ, or cannot be read any more; the message shows the old and
+            the new bytes.
+        PageFaultError: A byte of the region cannot be read at the start.
     """
     return _Unchanged(process, region)
 
 
 @final
 class _Unchanged:
-    # Not a generator: a report would then end in contextlib, and not in the test.
+    # With a generator, the traceback of a failure would end in contextlib instead of the test.
     def __init__(self, process: Process, region: Any) -> None:
         self._process = process
         self._ranges = process.vm.ranges(_several(region), "r")
 
     def __enter__(self) -> None:
+        __tracebackhide__ = True
         _require_readable(self._process, self._ranges)
         self._watched = self._process.unchanged(self._ranges).__enter__()
 
@@ -71,13 +72,13 @@ class _Unchanged:
             raise AssertionError("\n".join(_told(self._process, self._watched.runs)))
         if self._watched.gone:
             raise AssertionError(
-                f"memory of process {self._process.pid} changed: {self._watched.gone[0][0]:#x} can "
-                "not be read any more"
+                f"memory of process {self._process.pid} changed: {self._watched.gone[0][0]:#x} "
+                "cannot be read any more"
             )
 
 
 def _several(region: Any) -> Iterable[Any]:
-    """Returns a region as ranges; a pair of ints is one of them, and so is a mapping."""
+    """Returns a region as a list of ranges; a pair of ints or a mapping is one range."""
     if isinstance(region, range) or (hasattr(region, "start") and hasattr(region, "end")):
         return [region]
     several = list(region)
@@ -87,7 +88,8 @@ def _several(region: Any) -> Iterable[Any]:
 
 
 def _require_readable(process: Process, ranges: list[tuple[int, int]]) -> None:
-    """Reads all that was ever touched: what was not is readable, and would be by then."""
+    """Raises PageFaultError if a byte cannot be read; untouched pages are not read."""
+    __tracebackhide__ = True
     memory = process.vm.memory
     room = Scratch(_LOOK_LEN)
     for part in parts(memory, ranges, _LOOK_LEN):
@@ -142,18 +144,18 @@ def wait_until(
     predicate: Callable[[Any], object],
     timeout: float | None = 5.0,
 ) -> Any:
-    """Reads a value again and again until it is as it should be; returns it.
+    """Reads a value repeatedly until a predicate is true for it, and returns the value.
 
     Args:
-        process: Whose memory.
-        address: Of the value.
+        process: The process whose memory is read.
+        address: The address of the value.
         pod: Its type.
-        predicate: Is given the value, and says whether it is.
+        predicate: Called with the value; returns whether it is as expected.
         timeout: Seconds until the test fails; None for no limit.
 
     Raises:
-        AssertionError: It was not in time; the message says what the value was last.
-        PageFaultError: It can not be read.
+        AssertionError: The predicate was not true in time; the message has the last value.
+        PageFaultError: The value cannot be read.
         ProcessExitedError: The process has ended.
     """
     __tracebackhide__ = True
@@ -169,16 +171,16 @@ def wait_until(
             return value
         if late:
             raise AssertionError(
-                f"the {pod_of(pod).name} at {address:#x} of process {process.pid} was not as it "
-                f"should be within {timeout} s; it was read {_counted(looks, 'time')}, and is "
-                f"{_shown(value)}"
+                f"the {pod_of(pod).name} at {address:#x} of process {process.pid} did not "
+                f"satisfy the predicate within {timeout} s; it was read {_counted(looks, 'time')}, "
+                f"and is {_shown(value)}"
             )
         time.sleep(nap)
         nap = min(2 * nap, _LONGEST_NAP)
 
 
 def _shown(value: Any) -> str:
-    """Returns a value in short; by repr, which is printable whatever is in it."""
+    """Returns a short, printable text of a value."""
     if isinstance(value, int):
         return f"{value} ({value:#x})"
     if isinstance(value, float):

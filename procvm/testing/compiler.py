@@ -1,4 +1,4 @@
-"""`compile_c`: a program made of C source, once for each source, compiler and set of flags."""
+"""`compile_c`: compiles C source once for each source, compiler and set of flags."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _FLAGS = ("-g", "-O1", "-pthread")
 
 
 class CompilerError(Exception):
-    """The compiler refused a C source; the message is what it said."""
+    """The compiler refused a C source; the message is the output of the compiler."""
 
 
 def user_cache() -> Path:
-    """Returns the folder of the user's where programs are kept outside of pytest."""
+    """Returns the folder in the user's cache where programs are kept outside of pytest."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
     return folder / "procvm" / "programs"
@@ -39,24 +39,24 @@ def user_cache() -> Path:
 def compile_c(
     source: str, *, cflags: Sequence[str] = (), cache: Path | None = None, name: str = "program"
 ) -> Path:
-    """Returns the path of a program made of C source, compiled if it is not kept already.
+    """Compiles C source, unless the cache has the program already, and returns its path.
 
-    It is compiled by ``$CC``, or by cc, gcc or clang, with ``-g -O1 -pthread``. The source is kept
-    beside it, so that a debugger shows it. Several processes may do this at once: a program
-    is there as a whole or not at all.
+    The compiler is ``$CC``, or cc, gcc or clang, with ``-g -O1 -pthread``. The source is kept
+    next to the program for debuggers. Several processes may call this at the same time: a
+    program appears under its name only when it is complete.
 
     Args:
-        source: The text.
-        cflags: More arguments of the compiler; libraries too (``-lm``).
-        cache: The folder where programs are kept; without it one of the user's. A folder
-            that cannot be written, or that another user can write to, is not used: then
-            they are kept in the user's, or for this run.
-        name: What the program's name begins with, for whoever looks at processes.
+        source: The C source.
+        cflags: More arguments of the compiler, also libraries (``-lm``).
+        cache: The folder where programs are kept; by default one in the user's cache. If the
+            folder cannot be written, or another user can write to it, the user's cache is used,
+            and if that is not possible, a temporary folder of this run.
+        name: The start of the program's name, as lists of processes show it.
 
     Raises:
-        CompilerError: It does not compile.
+        CompilerError: The source does not compile.
         UnsupportedError: There is no compiler.
-        OSError: The folder can not be written.
+        OSError: The folder cannot be written.
     """
     command, version = _compiler(os.environ.get("CC", ""), os.environ.get("PATH", os.defpath))
     what = json.dumps([command, version, platform.machine(), _FLAGS, list(cflags), source])
@@ -68,7 +68,7 @@ def compile_c(
 
 
 def _private_folder(cache: Path | None) -> Path:
-    """Returns a folder for programs that no other user can put one into."""
+    """Returns a folder for programs to which no other user can write."""
     for folder in [user_cache()] if cache is None else [cache, user_cache()]:
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _of_this_run() -> Path:
     folder, owner = tempfile.mkdtemp(prefix="procvm-"), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # not in a child that was forked
+        if os.getpid() == owner:  # a forked child must not remove it
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -91,7 +91,7 @@ def _of_this_run() -> Path:
 
 @functools.cache
 def _compiler(chosen: str, path: str) -> tuple[list[str], str]:
-    """Returns the command of the compiler, and what it says of itself."""
+    """Returns the command of the compiler, and its version text."""
     command = shlex.split(chosen)
     for name in [] if command else ["cc", "gcc", "clang"]:
         found = shutil.which(name, path=path)
@@ -117,7 +117,7 @@ def _compile(command: list[str], source: str, cflags: Sequence[str], program: Pa
         folder = Path(scratch)
         draft = folder / "draft.c"
         draft.write_text(source, "utf-8", "surrogateescape")
-        # By its last name: that is what the compiler writes into the program.
+        # Renamed before compiling: the compiler writes this name into the debug information.
         os.replace(draft, text)
         made = folder / "program"
         run = subprocess.run(
@@ -138,5 +138,5 @@ def _compile(command: list[str], source: str, cflags: Sequence[str], program: Pa
                     ]
                 )
             )
-        os.chmod(made, 0o700)  # with a umask of 002 it would not be taken for our own
+        os.chmod(made, 0o700)  # with a umask of 002 `is_own_program` would refuse it
         os.replace(made, program)

@@ -1,10 +1,9 @@
-"""`Keeper`: what ends the children of a test process that has no time to do it itself.
+"""`Keeper`: a helper process that ends the children of a test process that is killed.
 
-A test process may be killed, or call ``os._exit`` as pytest-timeout does, and then runs none of
-its teardown. PR_SET_PDEATHSIG would not do: it obeys the end of the *thread* that
-forked, it has to be asked for by the child itself, and grandchildren do not have it. So
-a small process waits for the end of the test process, by its pidfd, and has the pidfds of
-its children.
+A test process may be killed, or call ``os._exit`` as pytest-timeout does, and then it does not run
+its teardown. PR_SET_PDEATHSIG does not help: it reacts to the end of the *thread* that forked,
+the child itself must set it, and grandchildren do not inherit it. So a small process has the
+pidfds of the children, and waits on the pidfd of the test process.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["Keeper", "keeper"]
 
 
 class Keeper:
-    """The test process's end of its keeper."""
+    """The connection of the test process to its keeper process."""
 
     def __init__(self) -> None:
         if not sys.executable:
@@ -62,7 +61,7 @@ class Keeper:
 
     @contextmanager
     def birth(self) -> Generator[None]:
-        """Has whatever this thread starts meanwhile ended with the test process.
+        """Makes the keeper watch the children that this thread starts during the ``with``.
 
         Raises:
             OSError: The keeper has been killed.
@@ -75,7 +74,7 @@ class Keeper:
             self._line.send(b"!%d" % tid)
 
     def keep(self, pid: int, pidfd: int) -> None:
-        """Has a process ended with the test process; `pidfd` stays open until it is dropped.
+        """Makes the keeper end a process with this one; `pidfd` must stay open until `drop`.
 
         Raises:
             OSError: The keeper has been killed.
@@ -84,7 +83,7 @@ class Keeper:
         self.kept[pid] = pidfd
 
     def drop(self, pid: int) -> None:
-        """Has it left alone: it has ended.
+        """Makes the keeper forget a process that has ended.
 
         Raises:
             OSError: The keeper has been killed.
@@ -93,13 +92,13 @@ class Keeper:
         self._line.send(b"-%d" % pid)
 
     def alive(self) -> bool:
-        """Returns whether it is there."""
+        """Returns whether the keeper process is running."""
         poll = select.poll()
-        poll.register(self._line, 0)  # the end of the other side is told unasked
+        poll.register(self._line, 0)  # POLLHUP is reported even if no event is requested
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Ends it; it ends whomever it still keeps."""
+        """Ends the keeper, which first ends the processes that it still watches."""
         self._line.close()
 
 
@@ -114,13 +113,13 @@ def _at_exit() -> None:
 
 
 def keeper() -> Keeper:
-    """Returns the keeper of this process, started if there is none.
+    """Returns the keeper of this process, and starts it at the first call.
 
-    It stays until the process ends: several runs of pytest in one process share it. Another
-    one takes over from one that was killed.
+    It stays until the process ends; several runs of pytest in one process share it. If it was
+    killed, a new one takes over its processes.
 
     Raises:
-        UnsupportedError: It can not be started.
+        UnsupportedError: The keeper cannot be started.
     """
     global _running  # noqa: PLW0603 (one serves all of the process)
     with _lock:
@@ -133,7 +132,7 @@ def keeper() -> Keeper:
             _running = Keeper()
         except (OSError, subprocess.SubprocessError) as error:
             raise UnsupportedError(
-                f"the process that ends what a killed test leaves does not start: {error}"
+                f"the helper process that ends what a killed test leaves does not start: {error}"
             ) from error
         if before is not None and before.owner == os.getpid():
             for pid, pidfd in before.kept.items():

@@ -1,8 +1,7 @@
-"""The keeper's process: it ends what a test process leaves behind, however that ended.
+"""The keeper process: ends the children of a test process after it has ended in any way.
 
-It is run by its path, by a Python without `site`, and imports nothing of procvm: a few
-milliseconds. The rule by which a process and all that it left are ended is here too, since
-the test process uses the same one.
+A Python without `site` runs this file by its path. It imports nothing of procvm, so that it starts
+in a few milliseconds. `end_all` is here because the test process uses it too.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 __all__ = ["end_all"]
 
 _PROCESS_GROUP = 1 << 2
-"""PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9): the group is the one that was meant, not its number."""
+"""PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9): signals the group of a pidfd, not of a reusable pid."""
 
 _PATIENCE = 5.0
 _NAP = 0.001
@@ -26,17 +25,17 @@ _STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # counted from what follows the
 
 
 def end_all(processes: dict[int, int]) -> None:
-    """Kills processes, each the leader of a session, and all that still belongs to them.
+    """Kills session leaders, the other processes of their sessions, and their descendants.
 
-    That is every process of such a session, and every descendant that can still be told
-    to be one. Nothing is reaped.
+    A descendant whose parents have ended and that left the session is not found. The function
+    does not reap.
 
     Args:
-        processes: Their pids, each with its pidfd.
+        processes: The pid of each leader, with its pidfd.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        # As long as a leader is not reaped its number is its own, and so is its session's.
+        # A pid is not reused before its process is reaped, and neither is the session's ID.
         leaders = {pid for pid, pidfd in processes.items() if _send(pidfd, 0)}
         others = _descendants(leaders)
         for pidfd in processes.values():
@@ -50,7 +49,7 @@ def end_all(processes: dict[int, int]) -> None:
 
 
 def _send(pidfd: int, signo: int, flags: int = 0) -> bool:
-    """Sends a signal; returns False if nobody is left to take it, or the kernel is too old."""
+    """Sends a signal; returns False if the process was reaped, or the kernel is too old."""
     try:
         signal.pidfd_send_signal(pidfd, signo, None, flags)
     except OSError:
@@ -59,7 +58,7 @@ def _send(pidfd: int, signo: int, flags: int = 0) -> bool:
 
 
 def _kill(pid: int, started: bytes) -> None:
-    """Kills a process if the number is still that of the one that `started` then."""
+    """Kills a process if its start time is still `started`, so that the pid was not reused."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -73,7 +72,7 @@ def _kill(pid: int, started: bytes) -> None:
 
 
 def _descendants(leaders: set[int]) -> dict[int, bytes]:
-    """Returns who lives of the leaders' sessions and descendants: pids with their start times."""
+    """Returns live processes of the sessions and descendants of `leaders`: pid to start time."""
     if not leaders:
         return {}
     stats: dict[int, list[bytes]] = {}
@@ -98,7 +97,7 @@ def _descendants(leaders: set[int]) -> dict[int, bytes]:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Returns the fields of /proc/PID/stat that follow the name; None if it is gone."""
+    """Returns the fields of /proc/PID/stat after the name; None if the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()
@@ -107,7 +106,7 @@ def _stat(pid: int) -> list[bytes] | None:
 
 
 class Kept:
-    """The processes that end with the test process: the pidfd of each, by its pid."""
+    """The processes to end with the test process: pid to pidfd."""
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
@@ -115,10 +114,10 @@ class Kept:
         self.births: dict[int, dict[int, int]] = {}
 
     def told(self, message: bytes, fds: list[int]) -> None:
-        """Takes a message.
+        """Handles a message.
 
-        ``+PID``, with a pidfd, and ``-PID``: a process to keep, and no more. ``?TID`` and ``!TID``:
-        a thread is about to start one, and has done so, or failed.
+        ``+PID``, with a pidfd: watch the process. ``-PID``: forget it. ``?TID``: this thread is
+        about to start a process. ``!TID``: it has started it, or failed.
         """
         what, number = message[:1], int(message[1:])
         if what == b"+":
@@ -134,9 +133,9 @@ class Kept:
                 os.close(pidfd)
 
     def look(self) -> None:
-        """Takes what threads have forked that are about to start a process.
+        """Finds children of threads that are about to start a process.
 
-        They tell it themselves in the end; this is for those that do not come to that.
+        The test process reports a child with ``+PID``. If it is killed before, this has it.
         """
         for tid, born in self.births.items():
             try:
@@ -151,7 +150,7 @@ class Kept:
                     continue
 
     def end(self) -> None:
-        """Ends all."""
+        """Ends all watched processes."""
         everyone = dict(self.processes)
         for born in self.births.values():
             everyone.update(born)
@@ -159,19 +158,19 @@ class Kept:
 
 
 def keep(line: socket.socket, owner: int, owner_pidfd: int) -> None:
-    """Keeps what the line tells, until the owner ends or closes it; then ends who is left."""
+    """Handles messages until the owner ends or closes the line; then ends what is left."""
     kept = Kept(owner)
     poll = select.poll()
     poll.register(line, select.POLLIN)
-    # Not the line alone: a child that the test process forked has a copy of its other end.
+    # The line alone is not enough: a forked child of the test process has a copy of its other end.
     poll.register(owner_pidfd, select.POLLIN)
     over = False
     while not over:
         if kept.births:
-            time.sleep(_LOOK)  # poll itself counts whole milliseconds
+            time.sleep(_LOOK)  # the timeout of poll is in whole milliseconds
             kept.look()
         ready = dict(poll.poll(0 if kept.births else None))
-        # What was said before the end counts as well.
+        # Messages sent before the end are still in the queue.
         while not over and line.fileno() in dict(poll.poll(0)):
             message, fds, _, _ = socket.recv_fds(line, 64, 4)
             over = not message
@@ -182,8 +181,8 @@ def keep(line: socket.socket, owner: int, owner_pidfd: int) -> None:
 
 
 def main(line: int, owner: int, owner_pidfd: int) -> None:
-    """Becomes the keeper: a process that belongs to nobody, and that no key ends."""
-    # A grandchild, so that the test process has no child but its own.
+    """Runs the keeper: an orphan in its own session, which no key of the terminal ends."""
+    # A grandchild: otherwise `os.wait` of the test process would see the keeper.
     if os.fork():
         os._exit(0)
     os.setsid()

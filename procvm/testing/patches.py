@@ -1,4 +1,4 @@
-"""`Patches`: changes of memory that are undone after a test."""
+"""`Patches`: patches that are undone after a test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Patches"]
 
 @final
 class Patches(Closing):
-    """Changes memory of processes until it is closed: a context manager, and a function to call.
+    """Patches memory when it is called, and undoes all patches at the end of its ``with``.
 
-    See `Process.patch`, of which it makes many. What was patched last is undone first.
+    Each patch is one of `Process.patch`. The last patch is undone first.
     """
 
     def __init__(self) -> None:
@@ -25,29 +25,31 @@ class Patches(Closing):
     def __call__(
         self, process: Process, address: int, data: Buffer, *, expect: Buffer | None = None
     ) -> Patch:
-        """Writes bytes now, whatever the pages allow; returns what is in place.
+        """Writes bytes now, ignoring page permissions, and returns the patch.
 
         Args:
-            process: Whose memory.
-            address: Where to write.
-            data: What to write.
-            expect: What has to be there before, as many bytes; without it anything.
+            process: The process whose memory is written.
+            address: The address of the first byte.
+            data: The bytes to write.
+            expect: The bytes that must be there before, as many as `data`; None accepts any.
 
         Raises:
-            MismatchError: Something else is there; nothing was written.
-            PageFaultError: It can not be written.
+            MismatchError: Other bytes are there; nothing was written.
+            PageFaultError: The memory is not mapped, or cannot be written; nothing was written.
         """
         patch = process.patch(address, data, expect=expect)
-        self._made.append(patch)  # first: it is undone if Ctrl-C comes just then
+        self._made.append(
+            patch
+        )  # first: otherwise a Ctrl-C during the write would leave it in place
         patch.__enter__()
         return patch
 
     def close(self) -> None:
-        """Undoes all of it. What a process that has ended had in its memory is gone anyway.
+        """Undoes all patches; those of processes that have ended are dropped.
 
         Raises:
-            ClosedError: A process was closed that still lives: its memory stays patched.
-            PageFaultError: Something is not mapped any more; all else is undone.
+            ClosedError: A process was closed and still runs: its memory stays patched.
+            PageFaultError: A place is not mapped any more; all others are undone.
         """
         failures: list[Exception] = []
         while self._made:

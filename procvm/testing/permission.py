@@ -15,9 +15,10 @@ __all__ = ["why_no_ptrace"]
 
 @functools.cache
 def why_no_ptrace() -> str:
-    """Returns what stands in the way of tracing a child; empty if nothing does.
+    """Returns why a child cannot be traced; empty if it can.
 
-    It is tried. If that fails the reason is the doctor's, who says what to do as well.
+    The function traces a child. If that fails, it returns the finding of `procvm.doctor`, which
+    also says what to do.
     """
     try:
         # Held at its first instruction, and ended there.

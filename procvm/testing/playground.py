@@ -1,4 +1,4 @@
-"""`Playground`: a child whose pages a test lays out, and which tells what it sees itself."""
+"""`Playground`: a child with pages of chosen kinds, which reads and writes them itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from procvm.errors import (
     UnsupportedError,
     WaitTimeoutError,
 )
-from procvm.testing.spawner import Spawned, Spawner
+from procvm.testing.spawned import Spawned
+from procvm.testing.spawner import Spawner
 
 __all__ = ["Page", "Playground", "Playgrounds", "pattern"]
 
@@ -35,8 +36,7 @@ _PATIENCE = 10.0
 def pattern(address: int, n: int) -> bytes:
     """Returns the `n` bytes that new pages of a playground hold at `address`; none is 0.
 
-    They differ from byte to byte and from page to page, so that what was read from the
-    wrong place is seen to be wrong.
+    They differ between bytes and between pages, so that a read from the wrong place is noticed.
     """
     return bytes(1 + (a * 7 + (a >> 12) * 13) % 255 for a in range(address, address + n))
 
@@ -45,8 +45,8 @@ class Page(NamedTuple):
     """A page of a playground.
 
     Attributes:
-        kind: What was asked for: ``"rw"``, ``"none"``.
-        start: Its first byte; that of a hole is where it would be.
+        kind: The kind as in the layout: ``"rw"``, ``"none"``.
+        start: The address of its first byte, also for a hole.
     """
 
     kind: str
@@ -54,33 +54,32 @@ class Page(NamedTuple):
 
     @property
     def end(self) -> int:
-        """One past its last byte."""
+        """The address after its last byte."""
         return self.start + PAGE_SIZE
 
 
 @final
 class Playground:
-    """A child with a layout of pages, which reads and writes them itself when it is asked to.
+    """A child with a layout of pages, which reads and writes them on request.
 
-    Its answers come from its own loads and stores, not from procvm: what it sees is what a
-    tool ought to see.
+    Its answers come from its own loads and stores, not from procvm. A tool should see the same.
 
     Attributes:
         process: The child.
-        pages: Its pages, side by side, with nothing mapped before the first and after the last.
-        counters: The addresses of the words that its threads count up.
+        pages: Its adjacent pages; nothing is mapped before the first and after the last.
+        counters: The addresses of the words that its threads increment.
     """
 
     def __init__(
         self, spawn: Spawner, layout: str = "rw", *, counters: int = 0, traced: bool = True
     ) -> None:
-        """Starts one.
+        """Starts a child and maps its pages.
 
         Args:
-            spawn: Starts the child, and ends it.
-            layout: As `Playgrounds` takes it.
-            counters: Threads that count a word of their own up, for ever.
-            traced: Whether it is a `Tracee`.
+            spawn: The spawner that starts and ends the child.
+            layout: The kinds of pages, as for `Playgrounds`.
+            counters: The number of threads that each increment a word for ever.
+            traced: Whether the child is a `Tracee`.
         """
         self.process: Tracee | Spawned = spawn(_SOURCE, traced=traced)
         self._spawn = spawn
@@ -89,7 +88,7 @@ class Playground:
         self.pages = self.map(layout)
         self.counters: tuple[int, ...] = ()
         if counters:
-            # Each on a page of its own: they do not slow each other down.
+            # One page for each: words in one cache line would slow the threads down.
             self.counters = tuple(page.start for page in self.map(f"rw*{counters}"))
             for address in self.counters:
                 self.poke(address, bytes(8))
@@ -105,10 +104,10 @@ class Playground:
 
     @property
     def tracee(self) -> Tracee:
-        """The child, as what can be held.
+        """The child as a `Tracee`.
 
         Raises:
-            NotTracedError: It was made with ``traced=False``.
+            NotTracedError: The playground was made with ``traced=False``.
         """
         if not isinstance(self.process, Tracee):
             raise NotTracedError(
@@ -127,7 +126,7 @@ class Playground:
         return self.pages[0].start
 
     def __getitem__(self, which: int | str) -> int:
-        """Returns the address of a page: of the n-th, or of the first one of a kind."""
+        """Returns the address of the n-th page (from 0), or of the first page of a kind."""
         if isinstance(which, int):
             return self.pages[which].start
         for page in self.pages:
@@ -136,7 +135,7 @@ class Playground:
         raise KeyError(which)
 
     def map(self, layout: str) -> tuple[Page, ...]:
-        """Maps more pages somewhere else, side by side; see `Playgrounds` for the kinds."""
+        """Maps more adjacent pages elsewhere, and returns them; see `Playgrounds` for the kinds."""
         kinds = _kinds(layout)
         try:
             base = int(self._ask(f"layout {' '.join(kinds)}"), 16)
@@ -151,9 +150,9 @@ class Playground:
         return tuple(Page(kind, base + k * PAGE_SIZE) for k, kind in enumerate(kinds))
 
     def protect(self, address: int, n: int, perms: str) -> None:
-        """Changes what pages allow, to letters of ``rwx`` or to ``none``; what they hold stays."""
+        """Sets the permissions of pages to letters of ``rwx`` or to ``none``; their bytes stay."""
         if not re.fullmatch("r?w?x?|none", perms) or not perms:
-            raise ValueError(f"{perms!r} is no permission; give letters of rwx, or none")
+            raise ValueError(f"{perms!r} is not a permission; give letters of rwx, or none")
         self._ask(f"protect {as_address(address):x} {as_len(n)} {perms}")
 
     def unmap(self, address: int, n: int) -> None:
@@ -161,12 +160,12 @@ class Playground:
         self._ask(f"unmap {as_address(address):x} {as_len(n)}")
 
     def peek(self, address: int, n: int, *, forced: bool = False) -> bytes:
-        """Returns the bytes that the child's own loads give.
+        """Returns the bytes that the child reads with its own loads.
 
         Args:
-            address: Where.
-            n: Bytes.
-            forced: Whether the child looks by /proc/self/mem, whatever the pages allow.
+            address: The address of the first byte.
+            n: The number of bytes.
+            forced: Whether the child reads /proc/self/mem, which ignores permissions.
 
         Raises:
             PageFaultError: The child faults there.
@@ -182,12 +181,12 @@ class Playground:
         return found
 
     def poke(self, address: int, data: bytes, *, forced: bool = False) -> None:
-        """Has the child store bytes itself.
+        """Makes the child write bytes with its own stores.
 
         Args:
-            address: Where.
-            data: What.
-            forced: Whether the child writes by /proc/self/mem, whatever the pages allow.
+            address: The address of the first byte.
+            data: The bytes.
+            forced: Whether the child writes /proc/self/mem, which ignores permissions.
 
         Raises:
             PageFaultError: The child faults there; the bytes before it are stored.
@@ -202,14 +201,14 @@ class Playground:
 
     def _fault(self, address: int, done: int, verb: str) -> PageFaultError:
         return PageFaultError(
-            f"process {self.pid} itself can not {verb} {address + done:#x}",
+            f"process {self.pid} itself cannot {verb} {address + done:#x}",
             address=address + done,
             pid=self.pid,
             copied_len=done,
         )
 
     def contents(self, address: int) -> bytes:
-        """Returns what the file of a ``file`` page holds, whatever was written to the page.
+        """Returns the bytes of the file of a ``file`` page, without writes to the private page.
 
         Raises:
             OSError: The page at `address` is not of that kind.
@@ -217,7 +216,7 @@ class Playground:
         return bytes.fromhex(self._ask(f"contents {as_address(address):x}"))
 
     def count(self, address: int) -> None:
-        """Starts a thread of the child that counts the 8-byte word at `address` up for ever."""
+        """Starts a thread of the child that increments the 8-byte word at `address` for ever."""
         self._ask(f"count {as_address(address):x}")
 
     def _ask(self, line: str) -> str:
@@ -228,7 +227,7 @@ class Playground:
             process.stdin.flush()
             answer = self._line()
             while self._owed > 1:
-                # That was for somebody who did not wait for it.
+                # The answer to an earlier request whose caller was interrupted.
                 self._owed -= 1
                 answer = self._line()
             self._owed = 0
@@ -238,12 +237,12 @@ class Playground:
             raise ProcessExitedError(f"the playground {self.pid} has ended", pid=self.pid)
         if answer.startswith("error"):
             code = int(answer.split()[1])
-            raise OSError(code, f"the playground can not {line[:60]}: {os.strerror(code)}")
+            raise OSError(code, f"the playground cannot {line[:60]}: {os.strerror(code)}")
         return answer.removesuffix("\n")
 
     def _line(self) -> str:
-        # It answers at once: what takes long stands still. Not by readline, which may
-        # take two lines at a time, and then there is nothing to wait for.
+        # The child answers at once, so a late answer means that it is stopped. With readline, two
+        # lines could be buffered, and poll would wait for a line that has been read.
         poll = select.poll()
         poll.register(self.process.stdout, select.POLLIN)
         deadline = time.monotonic() + _PATIENCE
@@ -271,21 +270,21 @@ class Playground:
 
 @final
 class Playgrounds:
-    """Makes playgrounds, whose children a spawner ends: a function to call."""
+    """Makes a playground when it is called; a spawner ends the child."""
 
     def __init__(self, spawn: Spawner) -> None:
         self._spawn = spawn
 
     def __call__(self, layout: str = "rw", *, counters: int = 0, traced: bool = True) -> Playground:
-        """Starts a child and lays its pages out.
+        """Starts a child, maps its pages, and returns the playground.
 
         Args:
-            layout: Kinds of pages, with spaces between them: any of ``r``, ``w`` and ``x`` together
-                (private, anonymous), ``none`` (no permission), ``hole`` (nothing there), ``wo``
+            layout: Kinds of pages, separated by spaces: a combination of ``r``, ``w`` and ``x``
+                (private, anonymous), ``none`` (no permission), ``hole`` (not mapped), ``wo``
                 (the same as ``w``), ``shared`` (rw), ``file`` (private, rw, of a file), ``guard``
-                (rw in the listing, and no access), and ``rw*3`` for three of a kind.
-            counters: Threads that count a word of their own up, for ever.
-            traced: Whether it is a `Tracee`.
+                (rw in /proc/PID/maps, but no access), and ``rw*3`` for three of a kind.
+            counters: The number of threads that each increment a word for ever.
+            traced: Whether the child is a `Tracee`.
         """
         return Playground(self._spawn, layout, counters=counters, traced=traced)
 
@@ -295,8 +294,8 @@ def _kinds(layout: str) -> list[str]:
     for word in layout.split():
         found = _KIND.fullmatch(word)
         if found is None or not found[1]:
-            raise ValueError(f"{word!r} is no kind of page; there are {_KINDS}")
+            raise ValueError(f"{word!r} is not a kind of page; the kinds are {_KINDS}")
         kinds += [found[1]] * int(found[2] or 1)
     if not kinds:
-        raise ValueError(f"a layout needs at least one page; there are {_KINDS}")
+        raise ValueError(f"a layout needs at least one page; the kinds are {_KINDS}")
     return kinds

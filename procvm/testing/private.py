@@ -1,4 +1,4 @@
-"""Whether another user could have put a file where this one looks for its own."""
+"""Checks that no other user can replace a folder or a program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def is_private(folder: Path) -> bool:
         for name in parts[1:]:
             if not _is_safe_above(os.fstat(above.number)):
                 return False
-            # Each from the one above it, and no link: what was looked at is what is used.
+            # Opened relative to the parent, without links: otherwise a folder could be swapped
+            # after its check.
             flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
             inner = Fd.open_at(above.number, name, flags)
             above.close()
@@ -47,7 +48,8 @@ def _is_safe_above(status: os.stat_result) -> bool:
 def is_own_program(path: Path) -> bool:
     """Returns whether a path is a program of this user that no other user can change.
 
-    A symbolic link is not, nor is a file with a second name, which may be another program.
+    A symbolic link is refused, and so is a file with a second hard link, which another user may
+    have made.
     """
     try:
         with Fd.open(os.fspath(path), os.O_PATH | os.O_NOFOLLOW) as file:

@@ -1,4 +1,4 @@
-"""What the report of a failed test says of its processes: the maps around a fault, and bytes."""
+"""The sections that a failed test's report gets: mappings and bytes around a fault, processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from procvm._live.process import open as open_process
 from procvm._space.maps import Maps
 from procvm.errors import ClosedError, PageFaultError
 from procvm.testing.hexdump import hexdump_readable
-from procvm.testing.spawner import Spawned, open_spawners
+from procvm.testing.spawned import Spawned
+from procvm.testing.spawner import open_spawners
 
 __all__ = ["sections"]
 
@@ -39,11 +40,11 @@ _STATES = {
 
 
 def sections(error: BaseException, dump_len: int) -> list[tuple[str, str]]:
-    """Returns (title, text) of what there is to say: printable, bounded, and never an exception.
+    """Returns the title and the printable text of each section; does not raise.
 
     Args:
-        error: What made the test fail.
-        dump_len: Bytes to show around a fault; 0 for none.
+        error: The exception that made the test fail.
+        dump_len: The number of bytes to show around a fault; 0 for none.
     """
     errors = _chain(error)
     faults = [one for one in errors if isinstance(one, PageFaultError)]
@@ -62,18 +63,18 @@ def sections(error: BaseException, dump_len: int) -> list[tuple[str, str]]:
 
 
 def _text(lines: Iterator[str]) -> str:
-    """Returns the lines as far as they come: whatever the target does, there is a report."""
+    """Returns the lines up to the first exception, which becomes the last line."""
     found: list[str] = []
     try:
         for line in lines:
             found.append(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "...")
-    except Exception as error:  # noqa: BLE001 (as above)
+    except Exception as error:  # noqa: BLE001 (a failing report must not hide the test's failure)
         found.append(f"({type(error).__name__}: {printable(str(error))[:_LONGEST_LINE]})")
     return "\n".join(found)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Returns an exception, and all that it came from or that it holds."""
+    """Returns an exception with its causes, contexts and members of groups."""
     found: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left and len(found) < _MOST_ERRORS:
@@ -90,8 +91,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _processes(errors: list[BaseException]) -> dict[int, Process]:
     """Returns the open processes that a test knows, by their pids.
 
-    Not simply whoever has the pid now: that may be another process, whose memory is
-    nobody's business.
+    A process with the same pid may be another one by now, whose memory must not be shown.
     """
     found: dict[int, Process] = {}
     for error in errors:
@@ -122,19 +122,19 @@ def _fault(fault: PageFaultError, process: Process | None, dump_len: int) -> Ite
         yield "this is the test process itself"
     elif process is None:
         yield (
-            "(not looked at: no fixture made the process, and no variable of the test has it "
-            "open any more)"
+            "(no memory is shown: no fixture started the process, and no variable of the test "
+            "has it open)"
         )
         return
-    # By /proc/PID/mem: that does not wait for a page that may never come.
+    # With /proc/PID/mem: a read by process_vm_readv may wait for a userfaultfd handler for ever.
     with open_process(fault.pid, backend="mem") as look:
-        # Asked afterwards, so that `look` is of the same program if this answers.
+        # Asked after the open: an answer proves that `look` has the same program.
         maps = look.maps() if process is None else process.maps()
         yield from _around(maps, address)
         if dump_len:
             start, end = _window(address, dump_len, look.vm.end)
             yield f"what can be read from {start:#x} to {end:#x}:"
-            yield from hexdump_readable(look.vm.read_bytes, start, end)
+            yield from hexdump_readable(look.vm.read_bytes, start, end, lambda at: _name(maps, at))
 
 
 def _around(maps: Maps, address: int) -> Iterator[str]:
@@ -144,10 +144,17 @@ def _around(maps: Maps, address: int) -> Iterator[str]:
     first, last = max(at - _NEIGHBOURS, 0), at + _NEIGHBOURS + inside
     for k, vma in enumerate(maps[first:last], first):
         if k == at and not inside:
-            yield f"> {address:#010x}  nothing is mapped here"
+            yield f"> {address:#010x}  not mapped"
         yield f"{'>' if inside and k == at else ' '} {vma}"
     if at >= len(maps):
-        yield f"> {address:#010x}  nothing is mapped here"
+        yield f"> {address:#010x}  not mapped"
+
+
+def _name(maps: Maps, address: int) -> str:
+    for vma in maps:
+        if vma.start <= address < vma.end:
+            return printable(f"{vma.perms} {vma.kind}")
+    return "not mapped"
 
 
 def _window(address: int, dump_len: int, limit: int) -> tuple[int, int]:
@@ -167,7 +174,7 @@ def _all_states() -> Iterator[str]:
 
 def _state(process: Tracee | Spawned) -> str:
     status = process.poll()
-    # Not reaped yet, so the number is its own.
+    # The process is not reaped yet, so its pid was not reused.
     stat = procfs.read_stat(process.pid) if status is None else None
     if stat is not None:
         state = _STATES.get(stat[2], printable(stat[2]))

@@ -89,12 +89,12 @@ def test_the_message_of_much_that_changed_is_short(playground: Playground) -> No
 
 
 def test_memory_that_goes_away_has_changed(make: Playgrounds) -> None:
-    """A page that is unmapped, or can not be read any more, does not pass for unchanged."""
+    """A page that is unmapped, or cannot be read any more, does not pass for unchanged."""
     for change in ("none", "hole"):
         playground = make("rw*2")
         page = playground.pages[1]
         with (  # noqa: PT012 (as above)
-            pytest.raises(AssertionError, match=f"{page.start:#x} can not be read any more"),
+            pytest.raises(AssertionError, match=f"{page.start:#x} cannot be read any more"),
             assert_unchanged(playground.process, playground.pages),
         ):
             if change == "hole":
@@ -150,7 +150,7 @@ def test_wait_until_says_what_was_there_last(playground: Playground) -> None:
     with pytest.raises(AssertionError) as caught:
         wait_until(process, base, procvm.u64, lambda value: value == 78, 0.05)
     assert time.monotonic() - begun >= 0.05
-    assert f"the u64 at {base:#x} of process {process.pid} was not" in str(caught.value)
+    assert f"the u64 at {base:#x} of process {process.pid} did not" in str(caught.value)
     assert str(caught.value).endswith("and is 77 (0x4d)")
     playground.poke(base, bytes(Point(5, 1.5)))
     with pytest.raises(AssertionError, match=r"and is x=5, y=1\.5$"):

@@ -36,7 +36,7 @@ def test_the_example_passes(run: pytest.Pytester) -> None:
     ("wrong", "failing"),
     [
         (("tail - queue->head == CAPACITY", "tail - queue->head > CAPACITY"), "full"),
-        (("queue->slots[queue->tail % CAPACITY] =", "queue->slots[queue->tail % 9] ="), "behind"),
+        (("queue->slots[queue->tail % CAPACITY] =", "queue->slots[queue->tail % 9] ="), "after"),
         (("uint32_t head, tail;", "uint32_t head, tail, more;"), "slots"),
         (("queue->tail - queue->head == CAPACITY", "queue->tail >= queue->head + 8"), "wrap"),
     ],

@@ -77,11 +77,11 @@ def test_the_child_and_procvm_see_the_same(playground: Playground, kind: str) ->
 def test_an_access_stops_at_the_first_bad_byte(playground: Playground) -> None:
     """What the child's own loads and stores reach before a fault is told exactly."""
     end = playground["none"]
-    with pytest.raises(procvm.PageFaultError, match="itself can not read") as caught:
+    with pytest.raises(procvm.PageFaultError, match="itself cannot read") as caught:
         playground.peek(end - 5, 10)
     assert (caught.value.address, caught.value.copied_len) == (end, 5)
     wo = playground["wo"]
-    with pytest.raises(procvm.PageFaultError, match="itself can not write") as caught:
+    with pytest.raises(procvm.PageFaultError, match="itself cannot write") as caught:
         playground.poke(playground["r"] - 3, b"abcdef")
     assert (caught.value.address, caught.value.copied_len) == (playground["r"], 3)
     assert playground.vm.read_bytes(playground["r"] - 4, 3)[1:] == b"ab"
@@ -140,7 +140,7 @@ def test_pages_change(make: Playgrounds) -> None:
     assert playground.vm.read_bytes(page.start, 8) == pattern(page.start, 8)
     playground.unmap(page.start, PAGE_SIZE)
     assert playground.process.find_vma(page.start) is None
-    with pytest.raises(ValueError, match="'rwz' is no permission"):
+    with pytest.raises(ValueError, match="'rwz' is not a permission"):
         playground.protect(page.start, PAGE_SIZE, "rwz")
 
 
