@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from procvm import (
     u64,
     usize,
 )
-from procvm._base.pods import pod_of
+from procvm._base.pods import PODS, atomic_pod, once_pod, pod_of
+from procvm._terminal.kinds import KIND_NAMES, kind_of
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
 UNSIGNED = {
@@ -198,6 +199,32 @@ def test_which_pods_promise_what() -> None:
     assert atomic == {"u32", "i32", "u64", "i64", "usize", "isize"}
     assert isinstance(f32, Pod)
     assert isinstance(f64, Pod)
+
+
+def test_pods_table_has_every_public_pod() -> None:
+    """The table that the command's types and completion come from has each, by its name."""
+    public = {
+        name: value for name in procvm.__all__ if isinstance(value := getattr(procvm, name), Pod)
+    }
+    assert public == PODS
+    assert [pod.name for pod in PODS.values()] == list(PODS)
+    for kind in ("u8", "f64"):
+        assert kind_of(kind).name == kind
+    assert set(PODS) < set(KIND_NAMES)
+
+
+def test_pod_that_promises_too_little_is_refused_with_those_that_do() -> None:
+    """The message lists the pods that the call takes."""
+    wrong: Any = f32
+    refusals: list[tuple[Callable[[Any], object], Any, Iterable[str]]] = [
+        (once_pod, wrong, INTEGERS),
+        (atomic_pod, wrong, ("u32", "u64", "usize", "i32", "i64", "isize")),
+        (pod_of, wrong.name, PODS),
+    ]
+    for call, argument, names in refusals:
+        with pytest.raises(TypeError) as caught:
+            call(argument)
+        assert all(name in str(caught.value) for name in names)
 
 
 # ctypes types

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _ctypes import _SimpleCData  # pyright: ignore[reportPrivateUsage]  # c_int has no other base
 
 __all__ = [
+    "PODS",
     "C",
     "Pod",
     "PodAtomic",
@@ -204,6 +205,11 @@ isize: PodOnceAtomic[int] = PodOnceAtomic("isize", ctypes.c_ssize_t, "n")
 f32: Pod[float] = Pod("f32", ctypes.c_float, "f")
 f64: Pod[float] = Pod("f64", ctypes.c_double, "d")
 
+PODS: dict[str, Pod[Any]] = {
+    name: pod for name, pod in tuple(globals().items()) if isinstance(pod, Pod)
+}
+"""The pods defined above, by name. The types of the command and its completion come from it."""
+
 
 @functools.lru_cache(maxsize=1024)
 def _pod_of_ctype(ctype: Any) -> Pod[Any]:
@@ -229,22 +235,27 @@ def pod_of(kind: PodLike[T]) -> Pod[T]:
             pod = _pod_of_ctype(cast(Any, kind))
         return pod
     raise TypeError(
-        f"{kind!r} is not a plain-old-data type: give u8 to f64, "
-        "or a ctypes structure, union or array"
+        f"{kind!r} is not a plain-old-data type: give {_names(Pod)}, or a ctypes structure, "
+        "union or array"
     )
+
+
+def _names(promise: type[Pod[Any]]) -> str:
+    *names, last = [name for name, pod in PODS.items() if isinstance(pod, promise)]
+    return f"{', '.join(names)} or {last}"
 
 
 def once_pod(kind: PodOnce[T]) -> PodOnce[T]:
     """Returns `kind`, checked at run time to be a `PodOnce`."""
     if not isinstance(cast(object, kind), PodOnce):
-        raise TypeError(f"{kind!r} can not be moved by one load or store; use u8 to u64, i8 to i64")
+        raise TypeError(f"{kind!r} cannot be moved by one load or store; use {_names(PodOnce)}")
     return kind
 
 
 def atomic_pod(kind: PodAtomic[T]) -> PodAtomic[T]:
     """Returns `kind`, checked at run time to be a `PodAtomic`."""
     if not isinstance(cast(object, kind), PodAtomic):
-        raise TypeError(f"{kind!r} has no atomics; use u32, i32, u64, i64, usize or isize")
+        raise TypeError(f"{kind!r} has no atomics; use {_names(PodAtomic)}")
     return kind
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from procvm._local.buffers import Scratch
+from procvm._local.pool import Pool
 
 __all__ = [
     "QUERY",
@@ -128,10 +129,7 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
     Raises:
         OSError: As `vma_at`.
     """
-    try:
-        query, room = _questions.pop()
-    except IndexError:
-        query, room = bytearray(_QUERY_LEN), Scratch(_NAME_LEN)
+    query, room = _questions.take()
     flags = _OR_NEXT if or_next else 0
     _ENTRY.pack_into(query, 0, _QUERY_LEN, flags, address, *_UNKNOWN, _NAME_LEN, 0, room.address, 0)
     try:
@@ -144,7 +142,7 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
         return _entry_in_text(maps_fd, address, error, or_next=or_next)
     _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
     text = bytes(room.view[: size - 1]) if size else b""
-    _questions.append((query, room))
+    _questions.leave((query, room))
     return VmaEntry(start, end, flags & _PERMS_MASK, offset, (major, minor), inode, text)
 
 
@@ -172,8 +170,7 @@ def entries_between(maps_fd: int, start: int, end: int) -> Iterator[VmaEntry]:
         at = entry.end
 
 
-# Questions that are not being asked just now, by any thread or signal handler.
-_questions: list[tuple[bytearray, Scratch]] = []
+_questions = Pool(8, lambda: (bytearray(_QUERY_LEN), Scratch(_NAME_LEN)))
 _UNKNOWN = (0,) * 8
 
 

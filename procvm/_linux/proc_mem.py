@@ -22,6 +22,7 @@ from procvm._linux.libc import TRANSIENT, call, libc
 from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import VmaRange, vma_at
 from procvm._local.buffers import pin
+from procvm._local.pool import Pool
 from procvm.errors import ClosedError, Hint, VmError
 
 __all__ = ["ProcMem"]
@@ -74,35 +75,33 @@ class ProcMem(Closing):
         writable: Whether mem could be opened for writing.
     """
 
-    __slots__ = ("_idle", "_pid", "maps", "mem", "writable")
+    __slots__ = ("_pid", "_pieces", "maps", "mem", "writable")
 
     def __init__(self, mem: Fd, maps: Fd, *, pid: int, writable: bool) -> None:
         self.mem = mem
         self.maps = maps
         self.writable = writable
         self._pid = pid
-        # A piece leaves the list while it is used. Otherwise another thread, or a signal handler
-        # of the same thread, would overwrite what it holds.
-        self._idle: list[_Piece] = []
+        self._pieces = Pool(8, _Piece)
 
     def prepare(self) -> None:
         """Makes the memfd that `read` needs, so that a later read opens no descriptor."""
-        self._idle.append(_Piece())
+        self._pieces.leave(_Piece())
 
     def read(self, address: int, own_address: int, n: int, need: int) -> Moved:
         """Reads up to `n` bytes from mappings whose permissions include `need` (see `Perms`)."""
         # The bytes stay in a piece until the mapping was looked up a second time: the target may
         # have taken the permission away before the read.
         try:
-            room = self._idle.pop() if self._idle else _Piece()
+            room = self._pieces.take()
         except OSError as error:
             return 0, Outcome.FAILED, error.errno or errno.ENOMEM
         try:
             return self._walk(libc().pread, address, own_address, n, need, room)
         finally:
-            self._idle.append(room)
+            self._pieces.leave(room)
             if self.mem.closed:
-                self._idle.clear()
+                self._pieces.clear()
 
     def write(self, address: int, own_address: int, n: int, need: int) -> Moved:
         """Writes up to `n` bytes to mappings whose permissions include `need` (see `Perms`)."""
@@ -208,7 +207,7 @@ class ProcMem(Closing):
         """Closes both descriptors as soon as no access uses them."""
         self.mem.close()
         self.maps.close()
-        self._idle.clear()
+        self._pieces.clear()
 
 
 def _ending(code: int) -> tuple[Outcome, int]:

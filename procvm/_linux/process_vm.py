@@ -29,6 +29,7 @@ from typing import TypeVar
 from procvm._base.pods import Pod
 from procvm._linux.libc import MAX_RW_COUNT, call, libc
 from procvm._local.buffers import Scratch, address_of, fill_zeros, writable_cell
+from procvm._local.pool import Pool
 
 __all__ = ["IOV_MAX", "NR_RANGES", "TOKEN_LEN", "Guard", "VmCalls"]
 
@@ -164,8 +165,8 @@ class VmCalls:
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        # Out of the list while it is used: by one thread, or by a signal handler of it.
-        self._idle: list[Once] = []
+        # As many as threads may read at once: making one costs several reads.
+        self._prepared = Pool(64, lambda: _prepare_once(guard))
 
     def read(self, address: int, own_address: int, n: int) -> int:
         """Reads once and checks where the bytes came from.
@@ -175,12 +176,12 @@ class VmCalls:
             the call failed after them, -1 that nothing of it may be believed
             (the image knows how to find out why).
         """
-        idle = self._idle
-        once = idle.pop() if idle else _prepare_once(self.guard)
+        prepared = self._prepared
+        once = prepared.take()
         try:
             return once(address, own_address, n)
         finally:
-            idle.append(once)
+            prepared.leave(once)
 
     def _read_unchecked(self, pid: int, address: int, own_address: int, n: int) -> tuple[int, int]:
         remote = array("Q", (address, n))

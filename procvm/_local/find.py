@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from procvm._base.c_library import Function, c_function
 from procvm._base.optional import numpy_or_none
 from procvm._local.buffers import address_of_bytes
+from procvm._local.pool import Pool
 
 __all__ = ["Pattern", "find_all", "pattern_of"]
 
@@ -105,16 +106,13 @@ def _by_words(np: Any, view: memoryview, address: int, pattern: Pattern) -> arra
 
 
 _FEW = 1000
-# Marks for as many words as a piece of work has; one is out of the list while it is used.
-_idle: list[bytearray] = []
+# Marks for as many words as a piece of work has.
+_marks: Pool[bytearray] = Pool(8, bytearray)
 
 
 def _equal(np: Any, words: Any, word: Any) -> Any:
     """Returns the numbers of the words that are equal to one."""
-    try:
-        marks = _idle.pop()
-    except IndexError:
-        marks = bytearray()
+    marks = _marks.take()
     n = len(words)
     if len(marks) < n:
         marks = bytearray(n)
@@ -128,12 +126,8 @@ def _equal(np: Any, words: Any, word: Any) -> Any:
         at = marks.find(1, at + 1, n)
     found = np.array(hits, np.int64) if at < 0 else np.flatnonzero(is_equal)
     del is_equal
-    if len(_idle) < _MOST_IDLE:
-        _idle.append(marks)
+    _marks.leave(marks)
     return found
-
-
-_MOST_IDLE = 8
 
 
 def _with_the_rest(data: Any, starts: Any, pattern: Pattern, known: range) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from procvm._local.buffers import Scratch
 from procvm._local.buffers import copy as copy_own
+from procvm._local.pool import Pool
 from procvm._mm.memory import Memory
 from procvm.errors import InvalidArgsError, ProcvmError
 
@@ -17,9 +18,8 @@ _BOUNCE_LEN = 1 << 18
 _MOST_AT_ONCE = 1 << 27
 
 
-# Buffers for copies between two memories not ours. One is out of the list while
-# it is used: a signal handler that copies, or another thread, takes another.
-_idle: list[Scratch] = []
+# Buffers for copies between two remote memories.
+_bounces = Pool(4, lambda: Scratch(_BOUNCE_LEN))
 
 
 def copy(dst: Memory, dst_address: int, src: Memory, src_address: int, n: int) -> None:
@@ -57,11 +57,11 @@ def _copy_by_bounce(dst: Memory, dst_address: int, src: Memory, src_address: int
     if overlap and n > _BOUNCE_LEN:
         _copy_in_steps(Scratch(n), n, dst, dst_address, src, src_address, n)
         return
-    bounce = _idle.pop() if _idle else Scratch(_BOUNCE_LEN)
+    bounce = _bounces.take()
     try:
         _copy_in_steps(bounce, _BOUNCE_LEN, dst, dst_address, src, src_address, n)
     finally:
-        _idle.append(bounce)
+        _bounces.leave(bounce)
 
 
 def _copy_in_steps(

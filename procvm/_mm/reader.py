@@ -20,6 +20,7 @@ from procvm._base.pods import (
     require_aligned,
 )
 from procvm._local.buffers import Buffer, Scratch, new_bytes
+from procvm._local.pool import Pool
 from procvm._mm.cursor import Cursor, require_writer
 from procvm._mm.local import OwnMemory
 from procvm.errors import InvalidArgsError
@@ -39,8 +40,7 @@ class _UserSpace(Protocol):
 
 
 _FEW = 1 << 13
-# Out of the list while it is used: by one thread, or by a signal handler of it.
-_idle: list[Scratch] = []
+_rooms = Pool(8, lambda: Scratch(_FEW))
 
 
 def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
@@ -51,12 +51,12 @@ def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
     """
     if 0 < n <= _FEW:
         # A small copy costs less than asking the interpreter for an object to fill.
-        room = _idle.pop() if _idle else Scratch(_FEW)
+        room = _rooms.take()
         try:
             fill(room.address)
             return bytes(room.view[:n])
         finally:
-            _idle.append(room)
+            _rooms.leave(room)
     try:
         # More than the machine can count would reach the interpreter as a negative size.
         data, address = new_bytes(min(n, sys.maxsize))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from procvm._base.address import as_len
 from procvm._local.buffers import Scratch, fill_zeros
+from procvm._local.pool import Pool
 from procvm._mm.extent import Content
 from procvm._mm.memory import UserMemory
 from procvm._space.patterns import Needle
@@ -46,8 +47,7 @@ _MOST_THREADS = 8
 _NEAR = 1 << 16
 _LONG_HOLE = 1 << 24
 
-# Out of the list while it is used.
-_idle: list[Scratch] = []
+_rooms = Pool(_MOST_THREADS, lambda: Scratch(0))
 
 
 class Task(NamedTuple):
@@ -123,17 +123,13 @@ def _add_matches(
 
 def take_room(n: int) -> Scratch:
     """Returns room for `n` bytes, to be given back to `leave_room`."""
-    try:
-        room = _idle.pop()
-    except IndexError:
-        return Scratch(n)
+    room = _rooms.take()
     return room if len(room.view) >= n else Scratch(n)
 
 
 def leave_room(room: Scratch) -> None:
     """Keeps room for the next one who needs some."""
-    if len(_idle) < _MOST_THREADS:
-        _idle.append(room)
+    _rooms.leave(room)
 
 
 def read_pieces(

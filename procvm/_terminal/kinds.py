@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from procvm._base.pods import PODS
 from procvm._terminal.kind import Kind
-from procvm._terminal.scalars import PODS, Bytes, Number, Pointer, Text
+from procvm._terminal.scalars import Bytes, Number, Pointer, Text
 from procvm._terminal.structures import STRUCT, structure_of
 
 __all__ = ["KIND_NAMES", "kind_of"]
@@ -26,6 +27,5 @@ def kind_of(name: str) -> Kind:
         if kind.name == name:
             return kind()
     raise ValueError(
-        f"{name!r} is no type; give u8 to u64, i8 to i64, usize, isize, f32, f64, ptr, cstr, "
-        "bytes, or struct:x=u32,y=f64"
+        f"{name!r} is not a type; give one of {', '.join(KIND_NAMES[:-1])}, or struct:x=u32,y=f64"
     )

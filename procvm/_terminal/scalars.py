@@ -10,30 +10,13 @@ from typing import Any
 import click
 
 import procvm
-from procvm._base.pods import Pod
+from procvm._base.pods import PODS, Pod
 from procvm._base.text import printable
 from procvm._terminal.kind import Kind
 from procvm.errors import InvalidArgsError, PageFaultError
 
-__all__ = ["PODS", "Bytes", "Number", "Pointer", "Text", "number_as_json", "pod_in"]
+__all__ = ["Bytes", "Number", "Pointer", "Text", "number_as_json", "pod_in"]
 
-PODS: dict[str, Pod[Any]] = {
-    pod.name: pod
-    for pod in (
-        procvm.u8,
-        procvm.u16,
-        procvm.u32,
-        procvm.u64,
-        procvm.usize,
-        procvm.i8,
-        procvm.i16,
-        procvm.i32,
-        procvm.i64,
-        procvm.isize,
-        procvm.f32,
-        procvm.f64,
-    )
-}
 _IN_32_BITS = {"usize": procvm.u32, "isize": procvm.i32, "ptr": procvm.u32}
 
 

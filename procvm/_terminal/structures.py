@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import procvm
+from procvm._base.pods import PODS
 from procvm._base.text import printable
 from procvm._terminal.kind import Kind
-from procvm._terminal.scalars import PODS, Number, Pointer, number_as_json, pod_in
+from procvm._terminal.scalars import Number, Pointer, number_as_json, pod_in
 
 __all__ = ["STRUCT", "Packed", "Structure", "structure_of"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from procvm._terminal.kinds import KIND_NAMES
 from procvm.cli.kind_param import KindParam
 from procvm.cli.output import InterruptedByUserError, Output, OutputError
 from procvm.cli.param import Param
@@ -104,8 +105,8 @@ def kind_option(default: str | None, *, required: bool = False) -> Callable[[Fun
         required=required,
         show_default=default is not None,
         **settings,
-        help="u8 to u64, i8 to i64, usize, isize, f32, f64, ptr, cstr, bytes, "
-        "or struct:x=u32,y=f64,name=char[8], or struct:<IHd as the struct module writes it.",
+        help=f"{', '.join(KIND_NAMES[:-1])}, or struct:x=u32,y=f64,name=char[8], "
+        "or struct:<IHd as the struct module writes it.",
     )
 
 
