@@ -93,7 +93,14 @@ def test_tracer_loads_nothing_of_the_tools_side() -> None:
     loaded = at_run_time(
         "import procvm._hold.server.server, sys; print(*(m for m in sys.modules if 'procvm' in m))"
     ).split()
-    rooms = ("procvm._mm", "procvm._space", "procvm._saved", "procvm._symbols", "procvm.cli")
+    rooms = (
+        "procvm._live",
+        "procvm._mm",
+        "procvm._space",
+        "procvm._saved",
+        "procvm._symbols",
+        "procvm.cli",
+    )
     assert not [name for name in loaded if name.startswith(rooms)]
     assert "procvm._hold.tracee" not in loaded
 

@@ -12,7 +12,8 @@ from procvm._hold.client import Channel, open_channel
 from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
 from procvm._hold.standstill import Standstill, atomic_cut_short
-from procvm._live.atomics import Atomic, atomic_fault, require_no_peer, under_hold
+from procvm._linux.peers import require_no_peer
+from procvm._live.atomics import Atomic, atomic_fault, under_hold
 from procvm._live.image import Image
 from procvm._mm.memory import UserMemory
 from procvm.errors import (

@@ -10,8 +10,9 @@ from procvm._base.address import PAGE_SIZE
 from procvm._base.perms import READ, SHARED
 from procvm._hold.server.protocol import Reliance
 from procvm._linux.pagemap import is_copied
+from procvm._linux.peers import require_no_peer
 from procvm._linux.proc_maps import VmaEntry, entry_at
-from procvm._live.atomics import Atomic, require_no_peer
+from procvm._live.atomics import Atomic
 from procvm._live.image import Image
 from procvm._live.page_cache import Page, PageCache
 from procvm.errors import Hint, NotStoppedError, NotTracedError, ProcvmError, SharedMemoryError

@@ -11,7 +11,7 @@ from procvm._hold.server.proof import Program
 from procvm._hold.server.protocol import Op
 from procvm._hold.server.requests import Gone
 from procvm._hold.server.tasks import TaskState
-from procvm._live.atomics import require_no_peer
+from procvm._linux.peers import require_no_peer
 
 __all__ = ["OPERATIONS"]
 
