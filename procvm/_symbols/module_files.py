@@ -10,18 +10,26 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from procvm._base.address import page_end
 from procvm._base.perms import Perms
-from procvm._base.text import printable
 from procvm._space.file import VmFile
 from procvm._space.maps import Kind, Vma
 from procvm._symbols.elf_dynamic import DT_DEBUG, Dynamic, Reloc, relocations_listed
-from procvm._symbols.elf_headers import PT_LOAD, PT_NOTE, Elf, Segment, build_id_in, build_id_of
+from procvm._symbols.elf_headers import PT_LOAD, PT_NOTE, Elf, build_id_in, build_id_of
 from procvm._symbols.elf_symbols import SymbolTable, debug_symbols_of, symbols_in_memory, symbols_of
 from procvm._symbols.layout import LoadedFile, instances_of
 from procvm._symbols.mapped_file import MappedFile, key_of
+from procvm._symbols.module_headers import (
+    MAGIC,
+    Headers,
+    called,
+    dynamic_of_file,
+    elf_of,
+    headers_of,
+    word_at,
+)
 from procvm.errors import MalformedError, PageFaultError, UnsupportedError, VmError
 
 if TYPE_CHECKING:
@@ -32,7 +40,6 @@ __all__ = ["UNREADABLE", "ModuleReader", "NamedReloc"]
 UNREADABLE = (MalformedError, UnsupportedError, VmError)
 """What reading a target's ELF file may raise for the state of that file."""
 
-_MAGIC = b"\x7fELF"
 _NR_TABLES = 256
 _NR_RELOCS = 1 << 16
 _NO_SYMBOLS = SymbolTable([])
@@ -47,14 +54,6 @@ class NamedReloc(NamedTuple):
     reloc: Reloc
     name: bytes
     word: int
-
-
-class _Headers(NamedTuple):
-    """The program headers of a file, its first bytes, and the file they are known to be of."""
-
-    segments: list[Segment]
-    head: bytes
-    file: MappedFile | None
 
 
 @final
@@ -136,7 +135,7 @@ class ModuleReader:
                     module.path, module.key = found.file.path, found.file.key
                 yield module
 
-    def _headers(self, vmas: list[Vma]) -> _Headers | None:
+    def _headers(self, vmas: list[Vma]) -> Headers | None:
         first = vmas[0]
         if first.kind is Kind.VDSO:
             return self._headers_in_memory(vmas)
@@ -150,17 +149,17 @@ class ModuleReader:
         if file is not None:
             with file.stream as stream:
                 if file.exact or may_hang or self._subject.is_kept:
-                    return _headers_of(stream, file, first)
+                    return headers_of(stream, file, first)
         return None if may_hang or self._subject.is_kept else self._headers_in_memory(vmas)
 
-    def _headers_in_memory(self, vmas: list[Vma]) -> _Headers | None:
+    def _headers_in_memory(self, vmas: list[Vma]) -> Headers | None:
         for vma in vmas:
             if vma.offset and vma.kind is not Kind.VDSO:
                 continue
             try:
-                if self._from_memory(vma.start, len(_MAGIC)) == _MAGIC:
+                if self._from_memory(vma.start, len(MAGIC)) == MAGIC:
                     elf = self._image(vma, vma.end)
-                    return _Headers(elf.segments(), elf.header, None)
+                    return Headers(elf.segments(), elf.header, None)
             except UNREADABLE:
                 continue
         return None
@@ -178,7 +177,7 @@ class ModuleReader:
 
     def _image(self, vma: Vma, end: int) -> Elf:
         """Returns the file's headers as they are in memory."""
-        return Elf(VmFile(self._subject.vm.forced().memory, vma.start, end), _called(vma))
+        return Elf(VmFile(self._subject.vm.forced().memory, vma.start, end), called(vma))
 
     # The file of a module
 
@@ -196,18 +195,18 @@ class ModuleReader:
             return
         file = self._subject.mapped_file(vma)
         if file is None:
-            module.why = f"the file {_called(vma)} cannot be read"
+            module.why = f"the file {called(vma)} cannot be read"
             yield None
             return
         with file.stream as stream:
-            elf = Elf(stream, _called(vma))
+            elf = Elf(stream, called(vma))
             module.why = self._why_not(module, elf, file)
             yield None if module.why else (elf, file)
 
     def _why_not(self, module: LoadedFile, elf: Elf, file: MappedFile) -> str:
         """Returns why a file is not the one that is loaded; nothing if it is."""
         vma = module.first
-        other = f"the file {_called(vma)} is not the one that is loaded"
+        other = f"the file {called(vma)} is not the one that is loaded"
         if elf.segments() != module.segments:
             return f"{other}: it was built anew or replaced"
         # A clean page of a mapping always shows what the file holds now.
@@ -223,7 +222,7 @@ class ModuleReader:
             return f"{other}: it was built anew or replaced"
         try:
             tags = self._dynamic_in_memory(module)
-            if tags.rows and not tags.is_of_one_build_with(_dynamic_of(elf, module.segments)):
+            if tags.rows and not tags.is_of_one_build_with(dynamic_of_file(elf, module.segments)):
                 return f"{other}: their dynamic sections differ"
         except VmError:
             pass
@@ -265,7 +264,7 @@ class ModuleReader:
         def read(address: int, n: int) -> bytes:
             return self.read(address, n, module)
 
-        return Dynamic(_elf_of(module), module.segments, module.bias, read)
+        return Dynamic(elf_of(module), module.segments, module.bias, read)
 
     def debug_address(self, module: LoadedFile) -> int:
         """Returns the value of DT_DEBUG, which the dynamic linker sets; 0 if there is none."""
@@ -284,7 +283,7 @@ class ModuleReader:
         """
         with self.file_of(module) as found:
             if found is not None:
-                yield _dynamic_of(found[0], module.segments), found[0]
+                yield dynamic_of_file(found[0], module.segments), found[0]
             else:
                 yield self._dynamic_in_memory(module), None
 
@@ -319,7 +318,7 @@ class ModuleReader:
                     relocs = iter(())
                 for one in islice(relocs, _NR_RELOCS):
                     of = dynamic.symbol_name(one.symbol) if one.symbol else b""
-                    found.append(NamedReloc(one, of, _word(elf, module, one.offset)))
+                    found.append(NamedReloc(one, of, word_at(elf, module, one.offset)))
         except UNREADABLE:
             pass
         return found
@@ -368,58 +367,7 @@ class ModuleReader:
             table = None
             if module.first.kind is Kind.VDSO:
                 table = symbols_of(self._image(module.first, module.first.end))
-            table = table or symbols_in_memory(_elf_of(module), module.segments, module.bias, read)
+            table = table or symbols_in_memory(elf_of(module), module.segments, module.bias, read)
         except VmError:
             table = None  # it was not kept
         return table or _NO_SYMBOLS
-
-
-def _headers_of(stream: BinaryIO, file: MappedFile, vma: Vma) -> _Headers | None:
-    try:
-        if stream.read(len(_MAGIC)) != _MAGIC:
-            return None
-        elf = Elf(stream, _called(vma))
-        return _Headers(elf.segments(), elf.header, file)
-    except (MalformedError, UnsupportedError, OSError):
-        return None
-
-
-class _Head:
-    """The header of an ELF file as a file of its own."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Moves to an offset, or to the end."""
-        self._at = offset if whence == 0 else len(self._data)
-        return self._at
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Returns what is there."""
-        return self._data[self._at : self._at + size]
-
-
-def _elf_of(module: LoadedFile) -> Elf:
-    """Returns the header of a module, which nothing else needs to be read for."""
-    return Elf(_Head(module.header), _called(module.first))
-
-
-def _dynamic_of(elf: Elf, segments: list[Segment]) -> Dynamic:
-    return Dynamic(elf, segments, 0, lambda vaddr, n: elf.at(segments, vaddr, n))
-
-
-def _word(elf: Elf | None, module: LoadedFile, vaddr: int) -> int:
-    """Returns the word that the file has at an address; 0 where it has none."""
-    if elf is None:
-        return 0
-    try:
-        return int.from_bytes(elf.at(module.segments, vaddr, elf.bits // 8), "little")
-    except MalformedError:
-        return 0
-
-
-def _called(vma: Vma) -> str:
-    """Returns what errors call the file of a mapping."""
-    return printable(vma.name)
