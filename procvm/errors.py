@@ -177,15 +177,15 @@ class AddressOverflowError(VmError, OverflowError):
 
 
 class PageFaultError(VmError, OSError):
-    """A page of the range can not be accessed the way that was asked for.
+    """A page of the range cannot be read or written as requested.
 
     Attributes:
         address: First byte that could not be accessed.
         copied_len: Bytes before it that did arrive or were written.
-        errno: What the kernel answered: EFAULT, or EIO from /proc/PID/mem.
-        pid: Whose address space it is; the tool's own pid when the tool's own
-            buffer faulted (a mapped file truncated under it).
-        index: Which of many addresses it was, in a gather or a scatter; else None.
+        errno: EFAULT, or EIO from /proc/PID/mem.
+        pid: The process whose memory faulted: the target, or the tool if its own buffer
+            did (a mapping of a file that was truncated).
+        index: The index of the address in a gather or a scatter; else None.
 
     Source:
         OSTD ``Error::PageFault``; process_vm_readv(2), EFAULT.
@@ -214,10 +214,10 @@ class PageFaultError(VmError, OSError):
 
 
 class AccessDeniedError(VmError, PermissionError):
-    """Something that is allowed to say no said no; the message names it.
+    """The kernel or a security policy denied the access; the message says which.
 
     Attributes:
-        pid: The process it was about, or None (a range outside user space).
+        pid: The process, or None for a range outside user space.
         errno: EPERM, EACCES, or EFAULT for a range outside user space.
     """
 
@@ -240,7 +240,7 @@ class AccessDeniedError(VmError, PermissionError):
 
 
 class MismatchError(VmError):
-    """The target has other bytes than those that were expected; nothing is changed.
+    """The target does not have the expected bytes; nothing was changed.
 
     Attributes:
         address: First byte that differs.
@@ -256,11 +256,11 @@ class MismatchError(VmError):
 
 
 class ProcessError(ProcvmError):
-    """A condition of the target process.
+    """The target process is not in a state that allows the operation.
 
     Attributes:
-        pid: The process it is about.
-        copied_len: Bytes of the access under way that did take effect.
+        pid: The target.
+        copied_len: Bytes of the access that did take effect.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "pid")
@@ -273,7 +273,7 @@ class ProcessError(ProcvmError):
 
 
 class _ProcessOSError(ProcessError, OSError):
-    """A process error that is also the OSError which Python users expect."""
+    """A process error that is an OSError as well."""
 
     _errno: ClassVar[int]
 
@@ -288,7 +288,7 @@ class _ProcessOSError(ProcessError, OSError):
 
 
 class NoSuchProcessError(_ProcessOSError, ProcessLookupError):
-    """No process has this pid (or it is the id of a thread)."""
+    """No process has this pid or name; or the pid is the id of a thread."""
 
     _errno = _errno.ESRCH
 
@@ -338,14 +338,14 @@ class ProcessExitedError(ProcessError):
 
 
 class ProcessExecedError(ProcessError):
-    """The process runs another program now; the memory that was opened is gone.
+    """The process has executed another program; the memory that was opened is gone.
 
     Open the pid again to reach the new program.
     """
 
 
 class AlreadyTracedError(ProcessError):
-    """Another tracer holds the process; reading and writing still work.
+    """Another process traces the target; reading and writing still work.
 
     Attributes:
         tracer_pid: The pid of that tracer.
@@ -367,36 +367,36 @@ class AlreadyTracedError(ProcessError):
 
 
 class NotTracedError(ProcessError):
-    """The operation needs a `Tracee`, or the tracer process ended, and every hold with it."""
+    """The operation needs a `Tracee`; or the tracer process ended, which ended every hold."""
 
 
 class NotStoppedError(ProcessError):
-    """The operation needs the target stopped, and it runs or ran on meanwhile."""
+    """The operation needs a stopped target, but the target runs, or ran meanwhile."""
 
 
 class StopTimeoutError(_ProcessOSError, TimeoutError):
-    """The target did not stop in time and runs on, or a step took too long and it is held."""
+    """The target did not stop in time and runs on; or a step took too long and it is held."""
 
     _errno = _errno.ETIMEDOUT
 
 
 class WaitTimeoutError(_ProcessOSError, TimeoutError):
-    """The process had not ended when the time of a ``wait`` was over."""
+    """The process did not end within the timeout of a ``wait``."""
 
     _errno = _errno.ETIMEDOUT
 
 
 class SharedMemoryError(ProcvmError):
-    """An atomic on memory that other processes also write, which run on."""
+    """An atomic on memory that other processes, which are not stopped, can write too."""
 
 
 class NoSuchSymbolError(ProcvmError, KeyError):
-    """No file that the process has loaded gives the symbol an address.
+    """No file that the process has loaded defines the symbol.
 
     Attributes:
-        name: The symbol that was asked for.
-        reason: Why it may have none, in a sentence: it is thread-local, or a file's
-            names cannot be known. Empty where nothing but its absence is known.
+        name: The requested symbol.
+        reason: Why the symbol may have no address: it is thread-local, or the names of a
+            file cannot be read. Empty if the symbol is simply absent.
         near: Names that are spelled alike, the nearest first.
     """
 
@@ -419,10 +419,10 @@ class NoSuchSymbolError(ProcvmError, KeyError):
 
 
 class Candidate(NamedTuple):
-    """One of several things that a name may mean.
+    """One of several symbols that a name may mean.
 
     Attributes:
-        name: A name that means this one alone; `symbol` and the commands take it.
+        name: A name that means this symbol alone; `symbol` and the commands take it.
         address: Its address.
     """
 
@@ -431,11 +431,11 @@ class Candidate(NamedTuple):
 
 
 class AmbiguousSymbolError(ProcvmError, LookupError):
-    """A name has several addresses, and nothing says which one is meant.
+    """Several symbols have the requested name.
 
     Attributes:
         name: The symbol that was asked for.
-        candidates: All that it may mean, each with a name of its own.
+        candidates: The symbols, each with a name that means it alone.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ("copied_len", "name", "candidates")
@@ -455,12 +455,12 @@ class AmbiguousSymbolError(ProcvmError, LookupError):
 
 
 class MalformedError(ProcvmError, ValueError):
-    """A file is not what it has to be: a core, or an ELF file that a process maps."""
+    """A core file, or an ELF file that a process maps, is malformed."""
 
 
 class UnsupportedError(ProcvmError, NotImplementedError):
-    """This kernel, machine or installation lacks what the call needs."""
+    """This kernel, machine or installation does not support the operation."""
 
 
 class ClosedError(ProcvmError, ValueError):
-    """The object was closed (or belongs to the process that forked us)."""
+    """The object was closed, or it belongs to the parent that forked this process."""

@@ -168,7 +168,7 @@ def _look(process: Mapped, base: int) -> None:
     size = sum(vma.size for vma in maps if vma.perms & Perms.READ)
     print(f"{len(maps)} mappings, {len(writable)} of them writable, {size >> 10} KiB readable")
     print(f"its structure is in   {process.find_vma(base)}")
-    print(f"the page behind it is {process.find_vma(base + page)}")
+    print(f"the page after it is {process.find_vma(base + page)}")
 
     _title("2. Typed reads, and a C structure")
     print(f"vm.read_val({base:#x}, u64)      -> {vm.read_val(base, u64)}")
@@ -183,7 +183,7 @@ def _look(process: Mapped, base: int) -> None:
         reader.read_fallible(procvm.VmWriter.from_buffer(buffer))
     except procvm.PageFaultError as fault:
         print(f"address {fault.address:#x}, copied_len {fault.copied_len}: 24 of 64 arrived,")
-        print(f"and the reader stands after them, with {reader.remain()} bytes left")
+        print(f"and the reader is after them, with {reader.remain()} bytes left")
 
 
 def _show_the_past(process: procvm.Process, base: int) -> None:
@@ -235,7 +235,7 @@ def _show_atomics() -> None:
                 old = tracee.vm.read_val(counter, u64)
                 _, stored = tracee.vm.atomic_compare_exchange(counter, u64, old, old + 1)
                 if not stored:
-                    # Under a hold nobody comes first.
+                    # In a hold no thread of the target can write first.
                     with tracee.stopped() as held:
                         old = held.vm.atomic_load(counter, u64)
                         _, stored = held.vm.atomic_compare_exchange(counter, u64, old, old + 1)

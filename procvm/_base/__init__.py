@@ -1,1 +1,1 @@
-"""What every room stands on: addresses, value types, descriptors, text."""
+"""Addresses, value types, descriptors and text: the packages above all use these."""

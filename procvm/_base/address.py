@@ -1,7 +1,7 @@
 """Addresses, lengths, timeouts and the page size: checked in Python before any call.
 
-ctypes would silently cut an address to the low 64 bits and pass a bare int as
-32, so nothing reaches it that has not been through here.
+ctypes cuts an address to its low 64 bits without an error, and passes a bare int as 32 bits.
+So every address and length is checked here before it reaches ctypes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def as_int(value: object, what: str) -> int:
     Raises:
         TypeError: Not an integer (bool is refused; numpy integers are fine).
     """
-    # bool is an int to Python, and an address of True is a mistake every time.
+    # bool is a subclass of int, but True as an address is always a mistake.
     if isinstance(value, bool):
         raise TypeError(f"{what} must be an int, not bool")
     try:

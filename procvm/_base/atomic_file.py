@@ -53,13 +53,13 @@ def new_file(path: Any) -> Generator[int]:
         fd = file.number
         os.fchmod(fd, _MODE)  # whatever the umask took away
         yield fd
-        # A name of its own first: a link can not take the place of a file, a rename can.
+        # A name of its own first: a link cannot take the place of a file, a rename can.
         if not named:
-            named = True  # first, since Ctrl-C may come behind the link
+            named = True  # first, since Ctrl-C may come after the link
             try:
                 os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=parent, dst_dir_fd=parent)
             except FileExistsError:
-                named = False  # somebody else's
+                named = False  # another process made it
                 raise
         os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         named = False

@@ -1,4 +1,4 @@
-"""The markers that say, in the types, what memory a cursor stands in.
+"""The markers that tell type checkers whether a cursor's memory can fault.
 
 They are never instantiated. They are unrelated classes on purpose: were
 `Infallible` a subclass of `Fallible`, or were they protocols, both checkers
@@ -28,7 +28,7 @@ class Fallible(_Marker):
 
 @final
 class Infallible(_Marker):
-    """Memory of the tool's own process, whose access can not fault.
+    """Memory of the tool's own process, whose access cannot fault.
 
     Source:
         OSTD ``Infallible``.

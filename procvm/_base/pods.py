@@ -75,10 +75,10 @@ def _check_plain(ctype: type[Any], path: str) -> None:
 
 
 class Pod(Generic[T]):
-    """A type whose every bit pattern is a value and that holds no pointer of ours.
+    """A type of value: every bit pattern is valid, and it holds no pointer of this process.
 
     Attributes:
-        name: The name a person calls it by.
+        name: The name of the type: ``u32``, or that of the ctypes class.
         ctype: The ctypes type with the same layout.
         size: Bytes of a value.
         align: Alignment of a value in bytes.
@@ -106,7 +106,7 @@ class Pod(Generic[T]):
         return f"<{type(self).__name__} {self.name}>"
 
     def from_bytes(self, data: bytes | bytearray | memoryview, offset: int = 0) -> T:
-        """Returns the value that stands at `offset` of `data`, copied."""
+        """Returns the value at `offset` of `data`, copied."""
         if self.packer is not None:
             return cast(T, self.packer.unpack_from(data, offset)[0])
         return cast(T, self.ctype.from_buffer_copy(data, offset))
@@ -119,7 +119,7 @@ class Pod(Generic[T]):
             TypeError: Not a value of this pod.
         """
         if self.packer is None:
-            # A subclass with fields of its own would spill over what comes behind.
+            # A subclass with fields of its own would overwrite the bytes after the value.
             if not isinstance(value, self.ctype) or ctypes.sizeof(cast(Any, value)) != self.size:
                 raise TypeError(f"{self.name} takes a {self.name}, not {type(value).__name__}")
             return bytes(cast(Any, value))
@@ -128,7 +128,7 @@ class Pod(Generic[T]):
         except (struct.error, OverflowError):
             raise self._misfit(value) from None
         if self.code == "f" and data in _INFINITIES and not math.isinf(cast(float, value)):
-            # The native mode, which moves a number whole, does not look.
+            # The native mode packs a number that is too large as infinity.
             raise self._misfit(value)
         return data
 
@@ -138,14 +138,14 @@ class Pod(Generic[T]):
         return TypeError(f"{self.name} takes a number, not {type(value).__name__}")
 
     def slice_from_bytes(self, data: bytes, n: int) -> list[T]:
-        """Returns the `n` values that stand one after the other in `data`."""
+        """Returns the `n` consecutive values in `data`."""
         if self.code:
             view = cast(Any, memoryview(data))
             return cast("list[T]", view.cast(self.code).tolist())
         return [self.from_bytes(data, k * self.size) for k in range(n)]
 
     def slice_to_bytes(self, values: list[T]) -> bytes:
-        """Returns the bytes of `values`, one after the other.
+        """Returns the bytes of `values`, joined.
 
         Raises:
             OverflowError: A number that does not fit; the message names which.
@@ -155,7 +155,7 @@ class Pod(Generic[T]):
             try:
                 return struct.pack(f"@{len(values)}{self.code}", *values)
             except (struct.error, OverflowError):
-                pass  # the loop below finds which one it was
+                pass  # the loop below finds the number that does not fit
         return b"".join([self.to_bytes(value) for value in values])
 
 
@@ -217,7 +217,7 @@ def _pod_of_ctype(ctype: Any) -> Pod[Any]:
 
 
 def pod_of(kind: PodLike[T]) -> Pod[T]:
-    """Returns the pod that `kind` is or stands for.
+    """Returns `kind` if it is a pod, or the pod of a ctypes type.
 
     Raises:
         TypeError: Neither a pod nor a ctypes type of plain data; or a ctypes

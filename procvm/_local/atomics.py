@@ -1,7 +1,7 @@
 """Compare-and-exchange on our own memory, by the processor.
 
 libatomic does it where it is installed. It is not on slim systems, so on
-x86-64 and aarch64 a few bytes of machine code in a read-execute page stand in;
+x86-64 and aarch64 a few bytes of machine code in a read-execute page replace it;
 elsewhere the error names the package.
 """
 

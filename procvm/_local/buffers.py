@@ -1,6 +1,6 @@
 """Buffers of our own process: their addresses, and copies between them.
 
-One of the "unsafe" rooms: every function that takes an address trusts it.
+Unsafe: a function that takes an address does not check it.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Scratch:
 
 
 def view_of(address: int, n: int, *, writable: bool) -> memoryview:
-    """Returns a view of `n` own bytes at `address`; whoever asks keeps them alive."""
+    """Returns a view of `n` own bytes at `address`; the caller keeps them alive."""
     # A view of nothing still needs a pointer that is not NULL.
     flags = _PyBUF_WRITE if writable else _PyBUF_READ
     # SAFETY: the caller vouches for the range and keeps it alive.
@@ -167,13 +167,13 @@ def view_of(address: int, n: int, *, writable: bool) -> memoryview:
 
 
 def new_bytes(n: int) -> tuple[bytes, int]:
-    """Returns a new bytes object of `n` bytes not filled yet, and where they stand.
+    """Returns a new bytes object of `n` bytes not filled yet, and their address.
 
-    It must be filled before anybody else sees it. For n = 0 the object is the
+    The caller must fill it before other code sees it. For n = 0 the object is the
     shared empty one, and there is nothing to fill.
 
     Raises:
-        MemoryError: There is no room for it.
+        MemoryError: It cannot be allocated.
     """
     # SAFETY: with a NULL source the interpreter makes an object of its own size.
     data = cast(bytes, _bytes_of_size(None, n))

@@ -48,12 +48,12 @@ def pattern_of(values: bytes, masks: bytes) -> Pattern:
 
 
 def _rarity(data: bytes) -> int:
-    """Returns how many bytes are neither 00 nor FF, which stand everywhere in memory."""
+    """Returns how many bytes are neither 00 nor FF, which are the most frequent in memory."""
     return sum(byte not in (0, 0xFF) for byte in data)
 
 
 def find_all(view: memoryview, address: int, pattern: Pattern) -> array[int]:
-    """Returns the offsets in `view`, which stands at `address`, of a pattern; overlapping ones too.
+    """Returns the offsets of a pattern in `view`, overlapping ones too; the view is at `address`.
 
     Source:
         Where numpy is not installed: memmem(3).
@@ -85,7 +85,7 @@ def _by_words(np: Any, view: memoryview, address: int, pattern: Pattern) -> arra
             at = max(aligned, key=lambda at: _rarity(pattern.values[at : at + 2]), default=best)
             if _rarity(pattern.values[at : at + 2]) < worth:
                 at = best
-            # Where a pattern begins that is `parity` bytes off, its word stands here.
+            # A pattern that begins `parity` bytes off has its word here.
             shift = (at - first + parity - address) % 2
             words = np.frombuffer(view, np.uint16, (len(view) - shift) // 2, shift)
             word = int.from_bytes(pattern.values[at : at + 2], sys.byteorder)
@@ -131,7 +131,7 @@ def _equal(np: Any, words: Any, word: Any) -> Any:
 
 
 def _with_the_rest(data: Any, starts: Any, pattern: Pattern, known: range) -> Any:
-    """Returns the places at which every other byte of the pattern stands too."""
+    """Returns the places that match every other byte of the pattern as well."""
     rest = [at for at in range(len(pattern.masks)) if at not in known and pattern.masks[at]]
     for at in sorted(rest, key=lambda at: pattern.values[at] in (0, 0xFF)):
         if not len(starts):

@@ -83,7 +83,7 @@ class Cursor(Generic[F]):
         after = self._cursor + as_len(n)
         if after > self._end:
             raise ValueError(
-                f"can not skip {n} bytes at {self._cursor:#x}: {self._end - self._cursor} are left"
+                f"cannot skip {n} bytes at {self._cursor:#x}: {self._end - self._cursor} are left"
             )
         self._cursor = after
         return self
@@ -108,7 +108,7 @@ class Cursor(Generic[F]):
         return self._end - self._cursor
 
     def copy_to(self, writer: Cursor[Any]) -> int:
-        """Copies what both sides have room for, whatever memory they stand in.
+        """Copies as many bytes as both cursors have left, between any two memories.
 
         `read`, `read_fallible` and their twins are this, each for the memory
         its name promises.

@@ -1,7 +1,7 @@
 """What an object of memory can do: `VmIo`, `VmIoFill`, `VmIoOnce`.
 
 Whoever has `reader()` and `writer()` inherits `HasVmReaderWriter` and gets all
-three; whoever has only `read` and `write` inherits `VmIo` and gets the rest of it.
+three; one that has only `read` and `write` inherits `VmIo` and gets the rest of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class VmIo(ABC):
         Raises:
             InvalidArgsError: The range does not fit; nothing was touched.
             AddressOverflowError: `offset + writer.avail()` passes 2^64.
-            PageFaultError: `copied_len` bytes did arrive, `writer` stands
+            PageFaultError: `copied_len` bytes did arrive, `writer` is
                 after them.
         """
 
@@ -51,7 +51,7 @@ class VmIo(ABC):
         Raises:
             InvalidArgsError: The range does not fit; nothing was touched.
             AddressOverflowError: `offset + reader.remain()` passes 2^64.
-            PageFaultError: `copied_len` bytes were written, `reader` stands
+            PageFaultError: `copied_len` bytes were written, `reader` is
                 after them.
         """
 
@@ -62,8 +62,8 @@ class VmIo(ABC):
             PageFaultError: `copied_len` bytes could be read; they are dropped
                 (use `read_into` to keep them).
         """
-        # `read` may be anybody's. So the bytes are zeroed first, as what it leaves
-        # out must not be bytes of ours, and copied after, as it may keep the writer.
+        # A subclass defines `read`. Without zeroing, bytes that it leaves out would show our
+        # freed memory; without the copy, a writer that it keeps could change the result.
         offset, n = check_range(offset, n, "offset")
         try:
             data = bytearray(n)
@@ -89,7 +89,7 @@ class VmIo(ABC):
         self.read(offset, writer)
         if writer.cursor() != end:
             raise VmError(
-                f"{type(self).__name__}.read returned with {end - writer.cursor()} bytes missing"
+                f"the {type(self).__name__} left out {end - writer.cursor()} bytes of a read"
             )
 
     def write_bytes(self, offset: int, data: Buffer) -> None:
@@ -102,7 +102,7 @@ class VmIo(ABC):
         reader = VmReader.from_buffer(data)
         self.write(offset, reader)
         if reader.has_remain():
-            raise VmError(f"{type(self).__name__}.write returned with {reader.remain()} bytes left")
+            raise VmError(f"the {type(self).__name__} left out {reader.remain()} bytes of a write")
 
     @overload
     def read_val(self, offset: int, pod: Pod[T]) -> T: ...
@@ -136,7 +136,7 @@ class VmIo(ABC):
     @overload
     def read_slice(self, offset: int, pod: type[C], n: int) -> list[C]: ...
     def read_slice(self, offset: int, pod: PodLike[Any], n: int) -> list[Any]:
-        """Returns the `n` values that stand one after the other at `offset`.
+        """Returns `n` consecutive values at `offset`.
 
         Raises:
             PageFaultError: `copied_len` bytes could be read; they are dropped.
@@ -150,7 +150,7 @@ class VmIo(ABC):
     @overload
     def write_slice(self, offset: int, pod: type[C], values: Iterable[C]) -> None: ...
     def write_slice(self, offset: int, pod: PodLike[Any], values: Iterable[Any]) -> None:
-        """Writes values one after the other at `offset`.
+        """Writes consecutive values at `offset`.
 
         Raises:
             PageFaultError: `copied_len` bytes were written.
@@ -171,7 +171,7 @@ class VmIoFill(ABC):
         """Writes `n` zeros from `offset` on; unlike `VmIo`, short is possible.
 
         Raises:
-            InvalidArgsError: The object ended first; `copied_len` zeros were
+            InvalidArgsError: The range leaves the object; `copied_len` zeros were
                 written.
             PageFaultError: `copied_len` zeros were written.
         """
@@ -189,8 +189,8 @@ class VmIoOnce(ABC):
         """Loads one value.
 
         Raises:
-            InvalidArgsError: It does not fit.
-            ValueError: The place is not aligned for the value.
+            InvalidArgsError: The value leaves the object.
+            ValueError: `offset` is not aligned for the value.
         """
 
     @abstractmethod
@@ -198,8 +198,8 @@ class VmIoOnce(ABC):
         """Stores one value.
 
         Raises:
-            InvalidArgsError: It does not fit.
-            ValueError: The place is not aligned for the value.
+            InvalidArgsError: The value leaves the object.
+            ValueError: `offset` is not aligned for the value.
             OverflowError: The number does not fit the pod; nothing was written.
         """
 

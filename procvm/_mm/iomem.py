@@ -154,8 +154,8 @@ class IoMem(HasVmReaderWriter, Closing):
 
         Raises:
             InvalidArgsError: `n` is 0, or a regular file ends before the range
-                does (an access behind its end would kill the tool).
-            OSError: The file can not be opened or mapped.
+                does (an access after its end would kill the tool).
+            OSError: The file cannot be opened or mapped.
         """
         offset, n = check_range(offset, n, "offset")
         if n == 0:
@@ -172,7 +172,7 @@ class IoMem(HasVmReaderWriter, Closing):
                 pages = mmap.mmap(fd, delta + n, mmap.MAP_SHARED, offset=offset - delta)
             except (ValueError, OverflowError) as error:
                 raise InvalidArgsError(
-                    f"{n} bytes at offset {offset:#x} can not be mapped: {error}"
+                    f"{n} bytes at offset {offset:#x} cannot be mapped: {error}"
                 ) from None
             return cls(pages, delta, n)
 

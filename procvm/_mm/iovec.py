@@ -135,7 +135,7 @@ class VmReaderArray(_CursorArray[F]):
 
         Raises:
             PageFaultError: `copied_len` bytes of the stream did arrive, and
-                every cursor stands after its part of them.
+                every cursor is after its part of them.
         """
         if isinstance(writer, VmWriterArray):
             return _copy_stream(self._cursors, list(writer))
@@ -170,7 +170,7 @@ class VmWriterArray(_CursorArray[F]):
 
         Raises:
             PageFaultError: `copied_len` bytes of the stream were written, and
-                every cursor stands after its part of them.
+                every cursor is after its part of them.
         """
         if isinstance(reader, VmReaderArray):
             return _copy_stream(list(reader), self._cursors)

@@ -79,7 +79,7 @@ class Memory(ABC):
         _one_by_one(self.read, ranges, own_address)
 
     def readv_packed(self, words: memoryview, count: int, own_address: int) -> int:
-        """Reads as `readv` does, up to the first fault, which is no error here.
+        """Reads as `readv` does, up to the first fault, which raises no error here.
 
         Args:
             words: Unsigned words of 64 bits: two of room, which may be

@@ -47,7 +47,7 @@ def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
     """Returns `n` bytes that `fill` put at the address it was given; many without a copy.
 
     Raises:
-        InvalidArgsError: There is no memory for them.
+        InvalidArgsError: This process cannot allocate them.
     """
     if 0 < n <= _FEW:
         # A small copy costs less than asking the interpreter for an object to fill.
@@ -236,7 +236,7 @@ class VmReader(Cursor[F]):
         Raises:
             InvalidArgsError: Less is left than the value's size.
             ValueError: The cursor is not aligned for the value.
-            TypeError: Fallible memory, or a type that one load can not move.
+            TypeError: Fallible memory, or a type that one load cannot move.
 
         Source:
             OSTD ``VmReader::read_once``.
@@ -293,7 +293,7 @@ class VmReader(Cursor[F]):
     @overload
     def read_slice(self, pod: type[C], n: int) -> list[C]: ...
     def read_slice(self, pod: PodLike[Any], n: int) -> list[Any]:
-        """Reads `n` values that stand one after the other.
+        """Reads `n` consecutive values.
 
         Raises:
             InvalidArgsError: Less is left than `n` values take.

@@ -28,7 +28,7 @@ class Segment(HasVmReaderWriter, Closing):
     """Contiguous, page-aligned, untyped memory of the tool's own process.
 
     A shared one is a memfd: a child that inherits `fd` can map the same pages,
-    and atomics on it are atomic against that child. It can not be shrunk, so
+    and atomics on it are atomic against that child. It cannot be shrunk, so
     no process that has it can make the tool's accesses fault. The pages live
     until the segment and every cursor over it are gone.
 

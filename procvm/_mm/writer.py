@@ -213,7 +213,7 @@ class VmWriter(Cursor[F]):
             InvalidArgsError: Less is left than the value's size.
             ValueError: The cursor is not aligned for the value.
             OverflowError: The number does not fit the pod; nothing was written.
-            TypeError: Fallible memory, or a type that one store can not move.
+            TypeError: Fallible memory, or a type that one store cannot move.
 
         Source:
             OSTD ``VmWriter::write_once``.
@@ -233,7 +233,7 @@ class VmWriter(Cursor[F]):
 
         Raises:
             PageFaultError: `copied_len` zeros were written and the cursor
-                stands after them.
+                is after them.
 
         Source:
             OSTD ``VmWriter::fill_zeros``.
@@ -254,7 +254,7 @@ class VmWriter(Cursor[F]):
     ) -> tuple[T, bool]:
         """Stores `new` if `old` is there, as one atomic step; no cursor moves.
 
-        `reader` stands at the same place and shows that reading is allowed too.
+        `reader` is at the same address and shows that reading is allowed too.
         On own memory (`to_fallible`) it is one instruction of the processor,
         atomic against every process that maps the memory.
 
@@ -263,7 +263,7 @@ class VmWriter(Cursor[F]):
 
         Raises:
             InvalidArgsError: Less is left on a side than the value's size.
-            ValueError: The two stand at different places, or not aligned.
+            ValueError: The two cursors are at different addresses, or not aligned.
             PageFaultError: The value could not be read and written.
             NotTracedError: A target opened without tracing.
             UnsupportedError: This machine has no atomics for own memory.
@@ -281,7 +281,7 @@ class VmWriter(Cursor[F]):
         if reader.cursor() != self._cursor or reader._memory.domain is not self._memory.domain:
             raise ValueError(
                 f"the reader at {reader.cursor():#x} and the writer at {self._cursor:#x} "
-                "do not stand at the same place"
+                "are not at the same address"
             )
         require_aligned(self._cursor, pod)
         return self._memory.atomic_compare_exchange(self._cursor, pod, old, new)
