@@ -812,3 +812,140 @@ def test_without_numpy_a_scan_names_the_package() -> None:
     argv = [sys.executable, "-c", code]
     told = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert told == "a scan needs numpy: pip install 'procvm[numpy]'\n" * 3
+
+
+# A look that is undone, numbers as they are shown, all widths, files
+
+
+def test_refine_leaves_the_older_scan_for_undo() -> None:
+    """A wrong look is undone by going on with the scan before it."""
+    memory = Bytes(struct.pack("@4i", 1, 2, 3, 4))
+    scan = scan_of(memory, i32, [(BASE, BASE + 16)])
+    memory.data[:] = struct.pack("@4i", 1, 9, 9, 4)
+    wrong = scan.refine("unchanged")
+    right = scan.refine("changed")
+    assert [at - BASE for at in wrong] == [0, 12]
+    assert [at - BASE for at in right] == [4, 8]
+    assert len(scan) == 4
+    assert scan.values().tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("about", "holds"),
+    [
+        (1.35, lambda text: text(2) == "1.35"),
+        ("1.350", lambda text: text(3) == "1.350"),
+        (2, lambda text: text(0) == "2"),
+        (-0.5, lambda text: text(1) == "-0.5"),
+    ],
+)
+def test_scan_about_a_number_finds_the_values_that_print_so(
+    about: Any, holds: Callable[[Callable[[int], str]], bool]
+) -> None:
+    """Exactly the values whose text, with as many digits, is the number; ties to even too."""
+    made = random.Random(3)
+    values = [1.345, 1.355, 1.3549999, 1.3500001, 1.5, 2.5, 2.49, -0.55, -0.45, -0.5, 1.35]
+    values += [made.uniform(1.34, 1.36) for _ in range(200)] + [math.nan, math.inf, -math.inf]
+    for pod, code in ((f64, "d"), (f32, "f")):
+        data = struct.pack(f"@{len(values)}{code}", *values)
+        kept = struct.unpack(f"@{len(values)}{code}", data)
+        size = pod.size
+        scan = scan_of(Bytes(data), pod, [(BASE, BASE + len(data))], about=about)
+        expected = [
+            k
+            for k, value in enumerate(kept)
+            if holds(lambda digits, v=value: f"{v:.{digits}f}")  # type: ignore[misc]
+        ]
+        assert [(at - BASE) // size for at in scan] == expected
+
+
+def test_scan_about_for_integers_is_the_number() -> None:
+    memory = Bytes(struct.pack("@4i", 99, 100, 101, -100))
+    ranges = [(BASE, BASE + 16)]
+    assert list(scan_of(memory, i32, ranges, about=100)) == [BASE + 4]
+    assert list(scan_of(memory, i32, ranges, about="100")) == [BASE + 4]
+    assert list(scan_of(memory, i32, ranges, about=100.5)) == []
+    assert list(scan_of(memory, i32, ranges).refine(about=-100)) == [BASE + 12]
+    for wrong, error in (
+        ("x", ValueError),
+        (math.inf, ValueError),
+        (True, TypeError),
+        ([], TypeError),
+    ):
+        with pytest.raises(error):
+            scan_of(memory, i32, ranges, about=wrong)
+
+
+def test_scan_of_a_number_finds_every_width() -> None:
+    """100 as i8, i16, i32, i64, f32 and f64, each told by its kind."""
+    data = bytearray(b"\xee" * 64)
+    struct.pack_into("<b", data, 1, 100)
+    struct.pack_into("<h", data, 4, 100)
+    struct.pack_into("<i", data, 8, 100)
+    struct.pack_into("<q", data, 16, 100)
+    struct.pack_into("<f", data, 24, 100)
+    struct.pack_into("<d", data, 32, 100)
+    memory = Bytes(bytes(data))
+    scan = scan_of(memory, "number", [(BASE, BASE + 64)], value=100)
+    found = {(place.address - BASE, getattr(place.kind, "name", "")) for place in scan.places()}
+    wanted = {(1, "i8"), (4, "i16"), (8, "i32"), (16, "i64"), (24, "f32"), (32, "f64")}
+    assert wanted <= found
+    assert set(scan.values().tolist()) == {100}
+    assert list(scan) == sorted(scan) == scan.addresses().tolist()
+    assert len(list(scan)) == len(scan) == len(scan.values())
+    struct.pack_into("<d", memory.data, 32, 250.5)
+    struct.pack_into("<b", memory.data, 1, -56)  # 200 as u8
+    left = scan.refine("changed")
+    assert [(place.address - BASE, place.value) for place in left.places()] == [
+        (1, -56),
+        (32, 250.5),
+    ]
+    assert [(place.address - BASE, place.value) for place in left.refine(value=200).places()] == [
+        (1, 200)
+    ]
+    assert [place.value for place in left.refine(value=250.5).places()] == [250.5]
+    assert [place.value for place in left.refine(about=250.5).places()] == [250.5]
+    assert len(left.refine(value=200).refine(value=-56)) == 0
+
+
+def test_scan_that_was_saved_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Candidates, values and skipped ranges are kept; the file is private."""
+    made = random.Random(8)
+    memory = Bytes(made.randbytes(3 * PAGE), bad=[1])
+    vm = VmSpace(memory)
+    for number, kind in enumerate((i32, ">u2", "number")):
+        for arguments in ({}, {"value": (0, 1000)}):
+            scan = scan_of(memory, kind, [(BASE, BASE + 3 * PAGE)], **arguments)
+            path = tmp_path / f"scan{number}"
+            scan.save(path)
+            assert path.stat().st_mode & 0o777 == 0o600
+            again = Scan.load(path, vm)
+            assert list(again) == list(scan)
+            assert str(again.values().tolist()) == str(scan.values().tolist())  # nan too
+            assert again.skipped == scan.skipped
+            assert list(again.refine("unchanged")) == list(scan.refine("unchanged"))
+
+
+def test_scan_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    """MalformedError for any cut and for another file; MismatchError for another process."""
+    memory = Bytes(bytes(range(256)) * 16)
+    path = tmp_path / "scan"
+    scan_of(memory, u16, [(BASE, BASE + PAGE)], value=(0, 4000)).save(path)
+    data = path.read_bytes()
+    for bad in (b"", b"x" * 100, data[: len(data) // 2], data[:-30], b"PK\3\4" + bytes(50)):
+        path.write_bytes(bad)
+        with pytest.raises(procvm.MalformedError, match="is not a saved scan"):
+            Scan.load(path, VmSpace(memory))
+    with pytest.raises(FileNotFoundError):
+        Scan.load(tmp_path / "none", VmSpace(memory))
+
+    class Other(Bytes):
+        @property
+        def pid(self) -> int:
+            return 77
+
+    path.write_bytes(data)
+    other = VmSpace(Other(bytes(memory.data)))
+    with pytest.raises(procvm.MismatchError, match="process 77"):
+        Scan.load(path, other)
+    assert len(Scan.load(path, other, same_pid=False)) == len(Scan.load(path, VmSpace(memory)))
