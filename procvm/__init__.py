@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from procvm._hold.tracee import Tracee
     from procvm._linux.access import Explanation, explain
     from procvm._live.accesses import Access, AccessTrace
-    from procvm._live.patch import Patch, Unchanged
+    from procvm._live.patch import Patch
     from procvm._live.process import Process
     from procvm._live.process import open as open  # noqa: A004 (users of files know it)
     from procvm._mm.io import HasVmReaderWriter, VmIo, VmIoFill, VmIoOnce
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from procvm._saved.diff import Run
     from procvm._saved.facts import Thread
     from procvm._saved.snapshot import Snapshot
+    from procvm._saved.unchanged import Unchanged
     from procvm._space.maps import Kind, Maps, Vma
     from procvm._space.patterns import Hit
     from procvm._space.scan import Scan
@@ -194,7 +195,7 @@ _HOMES = {
     "procvm._hold.tracee": "Tracee",
     "procvm._linux.access": "Explanation explain",
     "procvm._live.accesses": "Access AccessTrace",
-    "procvm._live.patch": "Patch Unchanged",
+    "procvm._live.patch": "Patch",
     "procvm._live.process": "Process open",
     "procvm._mm.io": "HasVmReaderWriter VmIo VmIoFill VmIoOnce",
     "procvm._mm.iomem": "IoMem",
@@ -206,6 +207,7 @@ _HOMES = {
     "procvm._saved.diff": "Run",
     "procvm._saved.facts": "Thread",
     "procvm._saved.snapshot": "Snapshot",
+    "procvm._saved.unchanged": "Unchanged",
     "procvm._space.maps": "Kind Maps Vma",
     "procvm._space.patterns": "Hit",
     "procvm._space.scan": "Scan",

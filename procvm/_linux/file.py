@@ -1,4 +1,4 @@
-"""Files: the parts that hold data, and reads to local memory."""
+"""Files: the runs of data in them, and reads to the tool's own memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["data_runs", "read_file"]
 def data_runs(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yields the runs of data between two offsets of a file, in order.
 
-    All of it is one run where the file system does not tell, or the file ends before `end`
-    (so that the read says so).
+    The whole range is one run where the file system does not tell, and where the file ends before
+    `end`: the read then finds that out.
 
     Source:
         SEEK_DATA and SEEK_HOLE of lseek(2): on tmpfs these are the pages that exist.
@@ -36,15 +36,15 @@ def data_runs(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
             at = min(os.lseek(fd, data, os.SEEK_HOLE), end)
         except OSError:
             at = end
-        # The file may have become shorter between the two calls.
+        # The file may have been truncated between the two calls.
         at = max(at, data + 1)
         yield data, at
 
 
 def read_file(fd: int, offset: int, own_address: int, n: int) -> tuple[int, int]:
-    """Reads bytes of a file to our own memory; returns how many, and the errno if not all.
+    """Reads bytes of a file to the tool's memory; returns the count, and the errno if it is short.
 
-    A mapping of the file would end the tool by SIGBUS when the file is made shorter.
+    A read through a mapping of the file would end the tool by SIGBUS if the file is truncated.
     """
     got = 0
     while got < n:

@@ -1,8 +1,6 @@
-"""The one CDLL, the few functions of it that we call, and the gate from errno to our errors.
+"""The C functions that move memory, and the one place that turns an errno into an error.
 
-The functions are called without prototypes on prebuilt tuples: with
-`argtypes` a small read takes twice as long. So every argument that is wider
-than a C int is wrapped (`c_void_p`, `c_size_t`, `byref`) by who builds the tuple.
+See `procvm._base.c_library` for the types of the arguments.
 """
 
 from __future__ import annotations
@@ -37,23 +35,23 @@ __all__ = [
 ]
 
 MAX_RW_COUNT = 0x7FFFF000
-"""Bytes that one call moves at most. Source: the kernel's ``MAX_RW_COUNT``."""
+"""The most bytes that one system call moves. Source: the kernel's ``MAX_RW_COUNT``."""
 
 FAULTS = frozenset({_errno.EFAULT, _errno.EIO})
-"""What a page fault looks like, from process_vm_* and from /proc/PID/mem."""
+"""The errnos of a page fault: EFAULT from process_vm_readv, EIO from /proc/PID/mem."""
 
 REFUSALS = frozenset({_errno.EPERM, _errno.EACCES, _errno.ENOSYS})
-"""What a system call answers that a policy or an old kernel does not let us use."""
+"""The errnos of a system call that a security policy denies or an old kernel lacks."""
 
 TRANSIENT = frozenset({_errno.EINTR, _errno.EAGAIN})
-"""What is worth asking again."""
+"""The errnos after which the same call may succeed."""
 
 
 class Libc(NamedTuple):
     """The C functions that procvm calls, each with its 64-bit result.
 
-    `readv_quiet` is process_vm_readv without the exchange of errno that costs
-    a tenth of a microsecond a call: who sees it fail asks again with `readv`.
+    `readv_quiet` is process_vm_readv without errno, which takes a tenth of a microsecond per
+    call. If it fails, the caller calls `readv` to get the errno.
     """
 
     readv: Function
@@ -65,7 +63,7 @@ class Libc(NamedTuple):
 
 @functools.cache
 def libc() -> Libc:
-    """Returns the C library's functions; the first call loads them."""
+    """Returns the C functions; the first call looks them up."""
     loud = functools.partial(c_function, result=ctypes.c_ssize_t, keeps_errno=True)
     try:
         return Libc(
@@ -81,7 +79,7 @@ def libc() -> Libc:
 
 def call(function: Function, *args: Any) -> tuple[int, int]:
     """Calls a C function; returns (result, 0) or (-1, errno)."""
-    # SAFETY: whoever calls keeps what the arguments point to alive.
+    # SAFETY: the caller keeps the memory that the arguments point to alive.
     result = function(*args)
     return (result, 0) if result >= 0 else (-1, ctypes.get_errno())
 
@@ -91,7 +89,7 @@ _KCMP_VM = 1
 
 
 def same_memory(pid: int, other: int) -> bool:
-    """Returns whether two processes run in one address space; False where nobody tells.
+    """Returns whether two tasks run in the same address space; False where it is not known.
 
     Source:
         kcmp(2), KCMP_VM.
@@ -107,22 +105,22 @@ def _kcmp() -> Callable[[int, int], int] | None:
         return None
     function = system_call()
     call_number, kind, none = ctypes.c_long(number), ctypes.c_long(_KCMP_VM), ctypes.c_ulong(0)
-    # SAFETY: numbers only; the kernel takes both pids as a C int, so that they need no wrapper,
-    # which would take as long as the call.
+    # SAFETY: numbers only. The kernel takes both pids as a C int, so they need no wrapper; one
+    # would take as long as the call.
     return lambda pid, other: function(call_number, pid, other, kind, none, none)
 
 
 def errno_error(
     code: int, what: str, *, pid: int, address: int | None = None, copied_len: int = 0
 ) -> ProcvmError:
-    """Returns the error of ours for an errno: the one gate, total over all of them.
+    """Returns the error for an errno; every errno has one.
 
     Args:
         code: The errno.
         what: The call that failed, in words.
-        pid: The process it was about.
-        address: First byte that was not moved, if it was an access.
-        copied_len: Bytes before it that were.
+        pid: The process that the call was about.
+        address: The first address that was not accessed, if the call was an access.
+        copied_len: The bytes that were moved before it.
     """
     name = _errno.errorcode.get(code, str(code))
     text = f"{what}: {os.strerror(code)} [{name}]"

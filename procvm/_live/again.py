@@ -1,4 +1,4 @@
-"""Opens in another process of this machine what one of them had open."""
+"""Opens a pickled program again, in another process of the same machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MOST_KEPT = 16
 
 
 class Pickled(NamedTuple):
-    """A program in a process, as a pickle carries it.
+    """The identity of a program in a process, as a pickle carries it.
 
     Attributes:
         identity: The process.
-        token: What stands at AT_RANDOM, which an exec changes.
-        by_calls: Whether reads go by process_vm_readv.
+        token: The 16 bytes at AT_RANDOM, which an exec changes.
+        by_calls: Whether reads use process_vm_readv.
     """
 
     identity: Identity
@@ -32,21 +32,22 @@ class Pickled(NamedTuple):
     by_calls: bool
 
 
-# The last ones, so that a worker opens a target once and not for each piece of work.
+# The most recent ones, so that a worker opens a target once and not for each task.
 _opened: dict[Pickled, Image] = {}
 
 
 def open_again(pickled: Pickled) -> Image:
-    """Opens the program in the process that was pickled, and no other.
+    """Opens the program that was pickled, and no other.
 
     Raises:
-        ProcessExitedError: The process has ended, whatever has its pid now.
-        ProcessExecedError: It runs another program.
-        AccessDeniedError: Something does not allow it; the message names it.
-        UnsupportedError: It was pickled in another pid namespace.
+        ProcessExitedError: The process has ended, even if another process has its pid now.
+        ProcessExecedError: The process runs another program.
+        AccessDeniedError: The kernel or a security policy denies the access; the message says
+            which.
+        UnsupportedError: The program was pickled in another pid namespace.
     """
     image = _opened.get(pickled)
-    # Closed by the fork that made this process.
+    # A fork closes the images of the parent in the child.
     if image is None or image.closed:
         image = _open(pickled)
         for other, kept in list(_opened.items()):
@@ -65,7 +66,7 @@ def _open(pickled: Pickled) -> Image:
     except NoSuchProcessError:
         raise ProcessExitedError(f"process {pid} has ended", pid=pid) from None
     try:
-        # Once more, now that the descriptors are open: it may have ended in between.
+        # A second time, since the process may have ended before the descriptors were opened.
         require_same(identity)
         image.prove()
         if image.token != pickled.token:

@@ -1,4 +1,4 @@
-"""What a range of a live process holds, found out without allocating a page in it."""
+"""Finds out what a range of a live process holds, without allocating a page in it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from procvm.errors import PageFaultError
 __all__ = ["FileSource", "layout_of"]
 
 _LONG = 1 << 16
-"""Shorter runs of zeros between others are read: they share their page table with what is there."""
+"""Shorter runs of zeros are read as data: they use the same page table as the data beside them."""
 
 
 def layout_of(image: Image, start: int, end: int, need: int) -> Iterator[Extent]:
     """Yields what a range of a process holds; see `UserMemory.layout`.
 
-    * Private memory: the pages that the target has. The rest is zeros, or what the file holds.
-    * Shared memory and files: what the object holds, read from the object itself.
-    * An object of memory that cannot be opened (no capability, no path, no descriptor): the
-      pages that the target has. The rest is a hole: it may hold what another process wrote.
+    * Private memory: the pages of the target are data. The rest is zeros, or the bytes of the
+      mapped file.
+    * Shared memory and files: the bytes of the object, read from the object itself.
+    * Shared memory whose object cannot be opened (no capability, no path, no descriptor): the
+      pages of the target are data. The rest is a hole, since another process may have written it.
 
     Args:
         image: The program.
-        start: First address.
-        end: One past the last.
-        need: What a mapping has to allow, as numbers of `Perms`.
+        start: The first address.
+        end: The address after the last.
+        need: The permissions that a mapping must have, as numbers of `Perms`.
     """
     return joined(_extents(image, start, end, need))
 
@@ -57,7 +58,7 @@ def _extents(image: Image, start: int, end: int, need: int) -> Iterator[Extent]:
                 yield extent
                 at = extent.end
     except OSError:
-        # The process has ended, or the kernel refuses: the read says which.
+        # The process has ended, or the kernel refuses. A read of the rest raises the error.
         yield Extent(at, end, Content.DATA)
         return
     if at < end:
@@ -66,7 +67,7 @@ def _extents(image: Image, start: int, end: int, need: int) -> Iterator[Extent]:
 
 @final
 class _Pages:
-    """Where the bytes of the mappings of one process are, for one walk."""
+    """Finds where the bytes of one process's mappings are, for one walk."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -90,7 +91,7 @@ class _Pages:
         elif self._pagemap is None:
             yield Extent(at, end, Content.DATA)
         else:
-            # Copies of a private mapping, and guard pages of either, which fault.
+            # The copied pages of a private mapping. Guard pages are among them, and fault.
             for first, last in touched(self._pagemap.number, at, end):
                 yield from self._object(vma, file, at, first)
                 at = max(at, first)
@@ -102,7 +103,7 @@ class _Pages:
     def _own(
         self, at: int, end: int, rest: Content, *, files: bool = False, least: int = _LONG
     ) -> Iterator[Extent]:
-        """Yields the pages that the target has, and of the others what they are."""
+        """Yields the pages that the target has as data, and the others as `rest`."""
         if self._pagemap is None:
             yield Extent(at, end, Content.DATA if rest is Content.ZEROS else rest)
             return
@@ -116,7 +117,7 @@ class _Pages:
 
     def _without_object(self, vma: VmaEntry, at: int, end: int) -> Iterator[Extent]:
         if not self._objects.is_in_memory(vma):
-            # Cache of a disk's file, which the kernel drops when memory is short.
+            # The page cache of a file on a disk. The kernel can drop it when memory is short.
             yield Extent(at, end, Content.DATA)
         elif vma.name.startswith(b"/anon_hugepage") and not vma.flags & SHARED:
             yield from self._own(at, end, Content.ZEROS, least=1)
@@ -129,11 +130,11 @@ class _Pages:
             return
         shift = vma.offset - vma.start
         size = os.fstat(file.number).st_size
-        behind = min(-(-size // PAGE_SIZE) * PAGE_SIZE - shift, end)
+        file_end = min(-(-size // PAGE_SIZE) * PAGE_SIZE - shift, end)
         source = FileSource(file, shift, vma.name, self._image.pid)
         whole = max(min(size // PAGE_SIZE * PAGE_SIZE - shift, end), at)
         for first, last in data_runs(file.number, at + shift, whole + shift):
-            # Whole pages, as the mapping has them; a file system counts in smaller blocks.
+            # Rounded to whole pages, since a file system may count in smaller blocks.
             low = max((first - shift) // PAGE_SIZE * PAGE_SIZE, at)
             high = min(-(-(last - shift) // PAGE_SIZE) * PAGE_SIZE, whole)
             if low > at:
@@ -144,17 +145,17 @@ class _Pages:
         if at < whole:
             yield Extent(at, whole, Content.ZEROS)
             at = whole
-        if at < behind:
-            # The page that the file ends in. Bytes after its end are in memory alone.
+        if at < file_end:
+            # The last page of the file. The bytes after the end of the file are in memory only.
             some = any(True for _ in data_runs(file.number, at + shift, size))
-            yield Extent(at, behind, Content.DATA if some else Content.ZEROS)
-            at = behind
+            yield Extent(at, file_end, Content.DATA if some else Content.ZEROS)
+            at = file_end
         if at < end:
             yield Extent(at, end, Content.HOLE)
 
 
 def _is_special(vma: VmaEntry) -> bool:
-    """Returns whether the kernel fills the pages of a nameless mapping, such as [vdso]."""
+    """Returns whether the kernel fills the pages of a mapping without a file, such as [vdso]."""
     return vma.name.startswith(b"[") and not vma.name.startswith((b"[heap]", b"[stack", b"[anon:"))
 
 
@@ -163,9 +164,9 @@ class FileSource(NamedTuple):
 
     Attributes:
         file: The file.
-        shift: What is added to an address to get the offset in the file.
-        name: What the mapping is called.
-        pid: The process that has it mapped.
+        shift: The number to add to an address for the offset in the file.
+        name: The name of the mapping.
+        pid: The process that has mapped the file.
     """
 
     file: Fd
@@ -177,13 +178,13 @@ class FileSource(NamedTuple):
         """Copies `n` bytes of the file.
 
         Raises:
-            PageFaultError: The file was made shorter, or cannot be read.
+            PageFaultError: The file was truncated, or cannot be read.
         """
         got, code = read_file(self.file.number, address + self.shift, own_address, n)
         if got < n:
             raise PageFaultError(
-                f"the file that process {self.pid} has mapped at {address + got:#x} cannot be "
-                f"read there: {os.strerror(code)}",
+                f"cannot read the file that process {self.pid} has mapped at "
+                f"{address + got:#x}: {os.strerror(code)}",
                 address=address + got,
                 pid=self.pid,
                 copied_len=got,

@@ -1,4 +1,4 @@
-"""What /proc tells of a process beside its memory."""
+"""Reads the facts about a process that are not in its memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["read_facts"]
 
 
 def read_facts(pid: int, machine: int) -> Facts | None:
-    """Returns what /proc tells of a process, or None if it does not."""
+    """Returns the facts about a process, or None if /proc does not show it."""
     stat = procfs.read_stat(pid)
     status = procfs.read_status(pid)
     if stat is None or status is None:
@@ -36,7 +36,7 @@ def read_facts(pid: int, machine: int) -> Facts | None:
 
 
 def _of_any_thread(pid: int, name: str, most: int = -1) -> bytes:
-    """Returns a file of a thread that has memory: the leader may have ended."""
+    """Returns a file of a thread that has memory, since the leader may have ended before it."""
     for tid in (pid, *procfs.thread_ids(pid)):
         data = procfs.read_bytes(f"/proc/{pid}/task/{tid}/{name}", most)
         if data or procfs.task_has_memory(tid):

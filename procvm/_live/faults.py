@@ -1,4 +1,4 @@
-"""What a failed access to a live process means: here a fault becomes a PageFaultError."""
+"""Turns a failed access to a live process into its error: a fault becomes a PageFaultError."""
 
 from __future__ import annotations
 

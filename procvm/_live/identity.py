@@ -1,4 +1,4 @@
-"""Which process a handle means, in terms that another process of this machine can check."""
+"""Identifies a process in terms that another process of the same machine can check."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _A_MOMENT = 0.002
 
 
 class Identity(NamedTuple):
-    """What tells one process from every other one that this machine runs.
+    """Tells one process from all others of this machine.
 
     Attributes:
-        pid: Its pid, in the pid namespace of the tool.
+        pid: The pid, in the pid namespace of the tool.
         boot: The kernel's boot_id.
         namespace: The inode of the tool's pid namespace.
-        inode: The inode of its pidfd, which no other process gets before the next
-            boot; 0 before Linux 6.9, where all pidfds have the same one.
-        start: When it started, in clock ticks after the boot.
+        inode: The inode of the pidfd, which no other process gets before the next boot; 0 before
+            Linux 6.9, where all pidfds have the same inode.
+        start: The start time, in clock ticks after the boot; -1 if it is not known.
     """
 
     pid: int
@@ -39,9 +39,9 @@ class Identity(NamedTuple):
 def identity_of(pid: int, pidfd: int) -> Identity | None:
     """Returns the identity of the process of a pidfd, or None if /proc does not tell it.
 
-    The caller has to check *afterwards* that the process has not ended: then the start
-    time is its own. It waits until the clock tick of the start is over, so that a process
-    which gets the pid later has a later start time.
+    The start time is read by pid, so the caller has to check *afterwards* that the process has
+    not ended. The function waits until the clock tick of the start is over, so that a process
+    that gets the pid later has a later start time.
     """
     inode = _inode_of(pidfd)
     start = _start_of(pid)
@@ -54,23 +54,23 @@ def identity_of(pid: int, pidfd: int) -> Identity | None:
 
 
 def require_same(known: Identity) -> None:
-    """Raises unless the process that has the pid now is the one that was known.
+    """Raises unless the process that has the pid now is the identified one.
 
     Raises:
-        ProcessExitedError: It has ended, whatever has its pid now.
-        UnsupportedError: The pid is that of another pid namespace.
+        ProcessExitedError: The process has ended, even if another process has its pid now.
+        UnsupportedError: The pid belongs to another pid namespace.
     """
     pid = known.pid
     boot, namespace = _here()
     if known.boot != boot:
         raise ProcessExitedError(
-            f"process {pid} was opened on another machine, or before this one was started again",
+            f"process {pid} was opened on another machine, or before the last boot of this one",
             pid=pid,
         )
     if known.namespace != namespace:
         raise UnsupportedError(
-            f"process {pid} was opened in another pid namespace, where the pid means another "
-            "process; send the handle to a process of the same pid namespace"
+            f"cannot open process {pid} again: it was opened in another pid namespace, where the "
+            "pid means another process; unpickle it in a process of the same pid namespace"
         )
     try:
         with Fd.of(os.pidfd_open, pid) as pidfd:
@@ -92,7 +92,7 @@ def _here() -> tuple[str, int]:
 
 
 def _inode_of(pidfd: int) -> int:
-    """Returns the inode of a pidfd; 0 where it is an anonymous inode, which all share."""
+    """Returns the inode of a pidfd; 0 where it is the anonymous inode that all share."""
     status = os.fstat(pidfd)
     with Fd.of(os.eventfd, 0, os.EFD_CLOEXEC) as anonymous:
         return 0 if status.st_dev == os.fstat(anonymous.number).st_dev else status.st_ino
@@ -104,7 +104,7 @@ def _start_of(pid: int) -> int | None:
 
 
 def _now() -> int:
-    """Returns the clock tick that the kernel would give a process that starts now."""
+    """Returns the start time that a process gets if it starts now, in clock ticks."""
     ticks = os.sysconf("SC_CLK_TCK")
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * ticks // 1_000_000_000
 
@@ -114,11 +114,11 @@ _MOST_CHILDREN = 32
 
 
 def is_shared(pid: int) -> bool:
-    """Returns whether another process runs in the address space, as far as can be told.
+    """Returns whether another process probably runs in the same address space.
 
-    The parent, the children of the leader and the nearest pids are asked: all processes
-    of a large machine would take milliseconds. Where the kernel does not answer, it
-    counts as shared.
+    It asks about the parent, at most 32 children of the leader, and the 64 nearest pids. To ask
+    about all processes of a large machine would take milliseconds. The answer is True where the
+    kernel does not tell.
     """
     task = procfs.task_with_memory(pid)
     if not same_memory(task, task):

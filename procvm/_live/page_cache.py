@@ -1,4 +1,4 @@
-"""`PageCache`: pages of a target that stands still."""
+"""`PageCache`: copies of pages of a target that is held."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Page", "PageCache"]
 
 
 class Page(NamedTuple):
-    """A page that was read.
+    """A copy of a page.
 
     Attributes:
-        data: Its bytes.
-        own_address: Where they stand in our own memory.
+        data: The bytes.
+        own_address: Their address in the tool's memory.
     """
 
     data: bytes
@@ -24,25 +24,24 @@ class Page(NamedTuple):
 
 
 class PageCache:
-    """Whole pages that were read, the oldest forgotten first.
+    """Copies of whole pages; the oldest is dropped first.
 
-    Several threads may use one: each step on its dictionaries is a single one
-    of the interpreter's. A page is forgotten before what it holds is written,
-    and nothing is added until that is done; so the steps of forgetting need not
-    be one.
+    Several threads may use one cache without a lock: each step on a dictionary is one operation
+    of the interpreter. A page is dropped before it is written, and none is added until the write
+    is done. So it does no harm that dropping takes several steps.
 
     Attributes:
-        pages: By number (address / page size).
-        generation: Another object whenever something was forgotten.
-        limit: Pages that may be kept.
-        lasts: Returns whether the target still stands still.
+        pages: The copies by page number (address / page size).
+        generation: An object that is replaced whenever a page is dropped.
+        limit: The most pages to keep.
+        lasts: Returns whether the target is still held.
     """
 
     def __init__(self, lasts: Callable[[], bool]) -> None:
-        """Makes an empty one.
+        """Makes an empty cache.
 
         Args:
-            lasts: Returns whether the target still stands still.
+            lasts: Returns whether the target is still held.
         """
         self.lasts = lasts
         self.pages: dict[int, Page] = {}
@@ -50,22 +49,22 @@ class PageCache:
         self.limit = 0
         self._changing: set[object] = set()
         self._views: dict[str, dict[int, memoryview]] = {}
-        # All that a page is in: replaced whole when there is one more.
+        # Every dictionary that has pages; replaced as a whole when there is one more.
         self._dicts: tuple[dict[int, Any], ...] = (self.pages,)
 
     def views(self, code: str) -> dict[int, memoryview]:
-        """Returns the kept pages as numbers of one format, those that `view` made so far."""
+        """Returns the pages that `view` has made so far as numbers of one format."""
         found = self._views.setdefault(code, {})
         self._dicts = (self.pages, *self._views.values())
         return found
 
     def add(self, number: int, data: bytes, generation: object) -> Page | None:
-        """Keeps a page, unless something changed while it was read.
+        """Adds a page; returns None if a page was dropped or written while it was read.
 
         Args:
-            number: Its number.
-            data: All of its bytes.
-            generation: What `generation` was before they were read.
+            number: The page number.
+            data: All bytes of the page.
+            generation: The value of `generation` before they were read.
         """
         pages = self.pages
         page = Page(data, address_of_bytes(data))
@@ -73,18 +72,19 @@ class PageCache:
             try:
                 oldest = next(iter(pages))
             except StopIteration:
-                return None  # nothing may be kept
+                return None  # the limit is 0
             except RuntimeError:
-                continue  # another thread kept or forgot one just now
+                continue  # another thread added or dropped a page just now
             self._forget(oldest)
-        # No call stands between the look and the keeping: nothing else runs there.
+        # The interpreter switches threads at calls only, and none lies between the check and
+        # the assignment.
         if self.generation is generation and not self._changing:
             pages[number] = page
             return page
         return None
 
     def view(self, code: str, number: int) -> memoryview | None:
-        """Returns a kept page as numbers of one format, or None if it is not kept."""
+        """Returns a page as numbers of one format, or None if it is not in the cache."""
         generation = self.generation
         page = self.pages.get(number)
         if page is None:
@@ -101,10 +101,10 @@ class PageCache:
             kept.pop(number, None)
 
     def begin_change(self, address: int = 0, n: int = 0) -> object:
-        """Says that a range is about to be written, all memory without one.
+        """Drops the pages of a range that is about to be written; all pages if `n` is 0.
 
         Returns:
-            What `end_change` takes; nothing new is kept until then.
+            The argument for `end_change`. No page is added until that was called.
         """
         self.generation = change = object()
         self._changing.add(change)
@@ -118,12 +118,12 @@ class PageCache:
         return change
 
     def end_change(self, change: object) -> None:
-        """It was written, or was not."""
+        """Allows new pages again, after the write that `begin_change` announced."""
         self.generation = object()
         self._changing.discard(change)
 
     def drop(self, address: int, n: int) -> None:
-        """Forgets the pages of a range."""
+        """Drops the pages of a range."""
         self.generation = object()
         first, last = address // PAGE_SIZE, (address + n - 1) // PAGE_SIZE
         if last - first > len(self.pages):
@@ -133,7 +133,7 @@ class PageCache:
             self._forget(number)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops all pages."""
         self.generation = object()
         for kept in self._dicts:
             kept.clear()

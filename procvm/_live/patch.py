@@ -1,19 +1,18 @@
-"""Changes that are undone, and memory that is to stay as it is."""
+"""`Patch`: a temporary change of a process's memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
+from typing import NamedTuple, Self, final
 
 from procvm._base.address import check_range, page_end
 from procvm._base.closing import Closing
 from procvm._base.fd import Fd
 from procvm._local.buffers import Buffer, view_of
 from procvm._mm.local import OwnMemory
-from procvm._saved.diff import Run, without
+from procvm._saved.diff import Run
 from procvm._space.space import VmSpace
 from procvm.errors import (
     Hint,
@@ -26,10 +25,7 @@ from procvm.errors import (
     ProcvmError,
 )
 
-if TYPE_CHECKING:
-    from procvm._live.process import Process
-
-__all__ = ["Patch", "Unchanged"]
+__all__ = ["Patch"]
 
 
 class _Site(NamedTuple):
@@ -40,28 +36,28 @@ class _Site(NamedTuple):
 
 @final
 class Patch(Closing):
-    r"""Bytes of a process that are others for as long as the ``with`` lasts.
+    r"""Temporarily replaces bytes of a process and restores them on exit.
 
     ::
 
         with process.patch(0x401000, b"\x90\x90", expect=b"\x74\x0a") as patch:
             ...
 
-    At its begin every site is compared with what it has to be, and nothing is
-    written if one differs. Then all are written and read back; should one fail,
-    those before it are undone. At the end, after an exception too, each site gets
-    the bytes that it had, whatever it has by then. A `Tracee` is held for each of
-    the two, so that its threads see all sites change at once; other processes run.
-    What has ended or runs another program by the end needs no undoing.
+    At the start each site is compared with the bytes that are expected there, and nothing is
+    written if one differs. Then all sites are written and read back; if one fails, those before
+    it are undone. At the end, also after an exception, each site gets its old bytes back, even if
+    the target has changed them since. A `Tracee` is held at the start and at the end, so that its
+    threads see all sites change at once; other processes that share the memory run on. A process
+    that has ended or runs another program by the end needs no undoing.
 
-    A patch that is dropped while it is in place is not undone, since the garbage collector
-    would write to the target at a moment that nobody chose: it gives a ResourceWarning.
-    Where there was no ``with`` to end it, `close` does, and so does `Process.close`.
+    A patch that is dropped while it is in place is not undone: the garbage collector would write
+    to the target at an arbitrary moment. It gives a ResourceWarning. Without a ``with``, `close`
+    ends the patch, and so does `Process.close`.
 
     Attributes:
-        old: What was there, by address, while it is in place.
-        overwritten: After the end: where the target itself had changed what was
-            patched, as runs of (address, what was patched, what it had become).
+        old: The old bytes of each site by its address, while the patch is in place.
+        overwritten: After the end: where the target itself had changed patched bytes, as runs
+            of (address, the patched bytes, the bytes found at the end).
     """
 
     def __init__(
@@ -74,7 +70,7 @@ class Patch(Closing):
         self._in_place = False
         self._owner = 0
         self._warning: Fd | None = None
-        # Those of which the beginning at least is in place.
+        # The sites of which at least the first byte may be written, in order.
         self._written: list[_Site] = []
         self.old: dict[int, bytes] = {}
         self.overwritten: list[Run] = []
@@ -87,14 +83,14 @@ class Patch(Closing):
         """Adds a site; returns the same patch.
 
         Args:
-            address: Where to write.
-            data: What to write.
-            expect: What has to be there before, as many bytes; without it anything.
+            address: The address of the first byte.
+            data: The bytes to write.
+            expect: The bytes that must be there before, as many as `data` has; None for any.
 
         Raises:
-            InvalidArgsError: `expect` is of another length, or the site overlaps
+            InvalidArgsError: `expect` has another length than `data`, or the site overlaps
                 another one.
-            ValueError: The patch is in place.
+            ValueError: The patch is in place already.
         """
         if self._in_place:
             raise ValueError("the patch is in place: add sites before the with statement")
@@ -112,11 +108,13 @@ class Patch(Closing):
         return self
 
     def __enter__(self) -> Self:
-        """Puts it in place.
+        """Writes all sites.
 
         Raises:
-            MismatchError: A site has other bytes than expected; nothing was written.
-            PageFaultError: A site can not be read or written; nothing is changed.
+            MismatchError: A site has other bytes than expected, and nothing was written; or the
+                target overwrote a site at once, and all were undone.
+            PageFaultError: A site cannot be read or written; all were undone.
+            NotStoppedError: The hold of a `Tracee` ended before all were written; all were undone.
         """
         if self._in_place:
             raise ValueError("the patch is in place already")
@@ -135,7 +133,8 @@ class Patch(Closing):
                         self._written.append(site)
                         self._put(site.address, site.data)
                 except BaseException as error:
-                    # While it is still held; what was not written is the target's.
+                    # Here, since the target may still be held. Sites that were not written are
+                    # left alone.
                     self._undo_after(error)
                     raise
             return self  # noqa: TRY300 (Ctrl-C just before it undoes it as well)
@@ -145,7 +144,7 @@ class Patch(Closing):
             raise
 
     def _hold_over(self, lasts: Callable[[], bool] | None, what: str) -> NotStoppedError | None:
-        """Returns the error of a target that was held to begin with and is not any more."""
+        """Returns the error for a hold that has ended since `lasts` was taken, or None."""
         if lasts is None or lasts():
             return None
         pid = self._vm.memory.pid
@@ -156,7 +155,7 @@ class Patch(Closing):
         )
 
     def _warn_if_dropped(self) -> None:
-        # Not by __del__, where a Ctrl-C is swallowed.
+        # By a descriptor and not by __del__, where the interpreter swallows a Ctrl-C.
         with suppress(OSError):  # no descriptor is left for a warning
             self._warning = Fd.of_file(os.eventfd, 0, os.EFD_CLOEXEC)
             where = ", ".join(f"{site.address:#x}" for site in self._sites)
@@ -167,20 +166,20 @@ class Patch(Closing):
             self._warning.close()
 
     def _undo_after(self, error: BaseException) -> None:
-        """Undoes what was begun; a failure of that is told beside the error that led to it."""
+        """Undoes the sites that were written; adds a failure of that to `error` as a note."""
         try:
             self._undo_all()
         except ProcvmError as again:
-            self._end_warning()  # the note tells of it
-            error.add_note(f"and not all could be put back: {again}")
+            self._end_warning()  # the note says the same
+            error.add_note(f"and not all sites could be undone: {again}")
 
     def _checked(self, site: _Site) -> bytes:
         found = self._vm.read_bytes(site.address, len(site.data))
         if site.expect is not None and found != site.expect:
             k = _first_difference(found, site.expect)
             raise MismatchError(
-                f"the byte at {site.address + k:#x} is not the one that was expected, of "
-                f"{len(site.data)} at {site.address:#x}; nothing was written",
+                f"cannot patch process {self._pid} at {site.address:#x}: the byte at "
+                f"{site.address + k:#x} is not the expected one; nothing was written",
                 address=site.address + k,
             )
         return found
@@ -191,26 +190,28 @@ class Patch(Closing):
         if found != data:
             k = _first_difference(found, data)
             raise MismatchError(
-                f"the byte at {address + k:#x} did not keep what was written: the target writes "
-                "it as well; hold it, or patch what it does not write",
+                f"cannot patch process {self._pid} at {address:#x}: the byte at {address + k:#x} "
+                "was overwritten by the target right after the patch; stop the target first",
                 address=address + k,
             )
 
     def close(self) -> None:
-        """Undoes it, as the end of the ``with`` does. Twice is fine.
+        """Undoes the patch, as the end of the ``with`` does. A second call does nothing.
 
         Raises:
             PageFaultError: A site is not mapped any more; the others were undone.
+            NotStoppedError: The hold of a `Tracee` ended before all were undone, which was done
+                nonetheless.
         """
         interrupted = False
         while True:
             try:
                 self._undo_all()
             except KeyboardInterrupt:
-                interrupted = True  # all of it is done all the same, from the beginning
+                interrupted = True  # undone again from the beginning, and raised after that
                 continue
             except BaseException:
-                self._end_warning()  # the error tells of it
+                self._end_warning()  # the error says the same
                 raise
             break
         if interrupted:
@@ -219,33 +220,33 @@ class Patch(Closing):
     def _undo_all(self) -> None:
         if self._owner != os.getpid():
             self._end_warning()
-            return  # a child that the tool forked has no part in it
+            return  # in a forked child: the patch belongs to the parent
         if not self._in_place:
             return
         failed: ProcvmError | None = None
         try:
             with self._hold():
                 lasts = self._vm.memory.lasting()
-                # Undone to the end, whether or not the hold lasts.
+                # To the end even if the hold is over: a site left patched is worse.
                 while self._written:
                     failed = self._undo(self._written[-1]) or failed
                     self._written.pop()
                 failed = failed or self._hold_over(lasts, "undone")
         except (ProcessExitedError, ProcessExecedError):
-            self._written.clear()  # with the memory went the patch
+            self._written.clear()  # the patched memory does not exist any more
             self.overwritten = []
-        # First, so that a Ctrl-C between the two leaves no warning of what was undone.
+        # First: a Ctrl-C between the two lines would leave a warning of an undone patch.
         self._end_warning()
         self._in_place, self.old = False, {}
         if failed is not None:
             try:
                 raise failed
             finally:
-                # The error and its frame would keep each other until the collector runs.
+                # Else the error and this frame would refer to each other.
                 failed = None
 
     def _undo(self, site: _Site) -> ProcvmError | None:
-        """Puts back what is still there of a site, page by page; returns what failed first."""
+        """Restores the mapped pages of a site; returns the first error, or None."""
         old = self.old[site.address]
         failed: ProcvmError | None = None
         overwritten: list[Run] = []
@@ -256,7 +257,7 @@ class Patch(Closing):
             wanted, patched = old[place : place + n], site.data[place : place + n]
             try:
                 found = self._vm.read_bytes(at, n)
-                # What is as it was before was put back already, before Ctrl-C.
+                # Bytes that are the old ones were restored before a Ctrl-C.
                 if found not in (patched, wanted):
                     overwritten.append(Run(at, patched, found))
                 self._vm.write_bytes(at, wanted)
@@ -279,43 +280,3 @@ def _bytes(data: Buffer) -> bytes:
     source = OwnMemory.of_buffer(data, writable=False)
     # SAFETY: `source` keeps the buffer until the copy is made.
     return bytes(view_of(source.address, source.n, writable=False))
-
-
-@final
-class Unchanged:
-    """Ranges that were looked at before and after.
-
-    Attributes:
-        runs: After the ``with``: what is other than it was, in order.
-        gone: What could be read before and can not be now, as (start, end).
-        new: What can be read now and could not be before, as (start, end).
-    """
-
-    def __init__(self, process: Process, ranges: Iterable[Any]) -> None:
-        self._process = process
-        self._ranges = list(ranges)
-        self.runs: list[Run] = []
-        self.gone: list[tuple[int, int]] = []
-        self.new: list[tuple[int, int]] = []
-
-    def __enter__(self) -> Self:
-        self.runs, self.gone, self.new = [], [], []
-        self._before = self._process.snapshot(self._ranges)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._before as before:
-            try:
-                with self._process.snapshot(self._ranges) as after:
-                    self.runs = before.diff(after)
-                    was, now = before.kept_ranges(), after.kept_ranges()
-                    self.gone, self.new = list(without(was, now)), list(without(now, was))
-            except ProcvmError:
-                # What went wrong in the with statement says more.
-                if error is None:
-                    raise

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Literal, NoReturn, cast
 
-from procvm._base.address import PAGE_SIZE, as_address, as_timeout
+from procvm._base.address import as_timeout
 from procvm._base.atomic_file import new_file
 from procvm._base.closing import Closing
 from procvm._base.pods import PodLike, pod_of
 from procvm._linux import pidfd as _pidfd
-from procvm._linux import procfs
-from procvm._linux.pagemap import is_own
 from procvm._linux.pidfd import ended
-from procvm._linux.procfs import AT_ENTRY, has_memory, parse_auxv
+from procvm._linux.procfs import has_memory
 from procvm._live.accesses import AccessTrace, trace
 from procvm._live.atomics import Holder
 from procvm._live.image import Image
+from procvm._live.loaded_files import LoadedFiles
 from procvm._live.memory import Holding, ProcessMemory
 from procvm._live.naming import open_target
-from procvm._live.patch import Patch, Unchanged
+from procvm._live.patch import Patch
 from procvm._live.threads import threads_of
 from procvm._local.buffers import Buffer
-from procvm._saved.facts import Facts, Thread, names_of_program
+from procvm._saved.facts import Facts, Thread
 from procvm._saved.snapshot import Snapshot, take_snapshot, write_core
-from procvm._space.maps import Maps, Vma, vma_of
+from procvm._saved.unchanged import Unchanged
 from procvm._space.ranges import ranges_of
-from procvm._space.space import VmSpace
-from procvm._symbols.mapped import Mapped
-from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
 from procvm.errors import NoSuchProcessError, NotStoppedError, ProcvmError, WaitTimeoutError
 
 __all__ = ["Process", "open"]
 
 
 _DYING_MS = 2000
-"""How long the end of a process is waited for that has begun to end."""
+"""Milliseconds to wait for the end of a process that has lost its threads or its memory."""
 
 _LOOK_MS = 50
-"""The same, where its hold may have ended for another reason."""
+"""Milliseconds to wait for it where only the hold has ended, perhaps for another reason."""
 
 
 def _hold_of(ref: weakref.ref[Process]) -> Holding:
-    """Returns a function that gives what holds a process, or None once it was dropped.
+    """Returns a function that returns a process's `_hold`, or None once the process was dropped.
 
-    Not a WeakMethod: its callback is Python that runs in a deallocation, where a Ctrl-C is
-    swallowed.
+    A WeakMethod would not do: its callback runs Python in a deallocation, where the interpreter
+    swallows a Ctrl-C.
     """
 
     def hold() -> Callable[[], AbstractContextManager[object]] | None:
@@ -61,66 +56,29 @@ def _hold_of(ref: weakref.ref[Process]) -> Holding:
     return hold
 
 
-class Process(Mapped, Closing):
+class Process(LoadedFiles, Closing):
     """A live process whose memory can be read and written; it is never stopped.
 
-    What was opened is one program in one process: after an exec or the end of
-    the process every access raises, whatever has the pid then.
+    It is one program in one process: after an exec or the end of the process every access raises,
+    even if another process has the pid by then.
     """
 
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
         if not isinstance(cast(object, image), Image):
             raise TypeError(
-                f"a {type(self).__name__} is not made of a {type(image).__name__}; "
-                "procvm.open(pid) opens a process, procvm.attach(pid) one that can be held"
+                f"cannot make a {type(self).__name__} from a {type(image).__name__}; use "
+                "procvm.open(pid), or procvm.attach(pid) for a process that can be held"
             )
-        self._image = image
         self._memory = ProcessMemory(image, holder)
         self._memory.holding = _hold_of(weakref.ref(self))
-        self._vm = VmSpace(self._memory)
-        self._slow = SlowFiles(image.pid)
+        super().__init__(image, self._memory)
         self._patches: list[weakref.ref[Patch]] = []
-        # Not by __del__: a Ctrl-C that lands in there is swallowed.
+        # By the descriptor and not by __del__, where the interpreter swallows a Ctrl-C.
         image.warn_if_dropped(repr(self))
 
     def __repr__(self) -> str:
         state = "closed" if self._image.closed else "open"
         return f"<{type(self).__name__} {self._image.pid}, {state}>"
-
-    @property
-    def pid(self) -> int:
-        """The pid it was opened by."""
-        return self._image.pid
-
-    @property
-    def vm(self) -> VmSpace:
-        """Its address space."""
-        return self._vm
-
-    def maps(self) -> Maps:
-        """Returns its mappings, sorted and disjoint, as they are now.
-
-        Raises:
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program.
-            ClosedError: It was closed.
-        """
-        return Maps([vma_of(entry) for entry in self._image.entries()])
-
-    def find_vma(self, address: int) -> Vma | None:
-        """Returns the mapping that holds `address` now, or None, at the price of one call.
-
-        The whole listing is parsed only if the kernel can not be asked for one
-        mapping (before Linux 6.11).
-
-        Raises:
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program.
-            ClosedError: It was closed.
-        """
-        address = as_address(address)
-        found = self._image.entry_at(address)
-        return None if found is None else vma_of(found)
 
     def threads(self) -> list[Thread]:
         """Returns its threads as they are now, sorted by tid, each with its stack if known.
@@ -139,22 +97,22 @@ class Process(Mapped, Closing):
         exclude: Iterable[Any] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Snapshot:
-        """Returns its memory as it is now, kept in our own.
+        """Returns a copy of the memory as it is now, in the tool's own memory.
 
-        Memory that nobody ever touched is not read and costs nothing. A process
-        that runs meanwhile may change what is not copied yet; a `Tracee` is held.
+        Untouched pages cost no memory in the tool or the target. A process that runs meanwhile
+        may change bytes that are not copied yet; a `Tracee` is held.
 
         Args:
-            ranges: What to keep, as `VmSpace.search` takes them; without it all
-                that can be read.
-            exclude: What to leave out of that, in the same form: mappings of a file
-                system that may never answer.
-            progress: Is called with (bytes done, bytes in all).
+            ranges: The ranges to copy, as `VmSpace.search` takes them; all readable memory by
+                default.
+            exclude: The ranges to leave out, in the same form: for mappings of a file system
+                that may never answer.
+            progress: A function that is called with (bytes done, bytes in total).
 
         Raises:
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program.
-            NotStoppedError: A `Tracee` ran on before all was copied: its longest hold was over.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+            NotStoppedError: The hold of a `Tracee` ended before all was copied.
         """
         with self._whole_look(), self._at_one_instant():
             return take_snapshot(
@@ -176,27 +134,25 @@ class Process(Mapped, Closing):
         dontdump: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> int:
-        """Writes its memory as it is now to an ELF core file, in constant memory of ours.
+        """Writes the memory as it is now to an ELF core file; returns the bytes of memory in it.
 
-        As `snapshot` and `Snapshot.save` together; the file has registers if the
-        process is a `Tracee`, which is held meanwhile.
+        It does the same as `snapshot` and `Snapshot.save` together, with a constant amount of
+        the tool's memory. The file has registers if the process is a `Tracee`, which is held
+        meanwhile.
 
         Args:
-            path: Where to; a file or link that is there is replaced.
-            ranges: What to keep, as `snapshot` takes it.
-            exclude: What to leave out of that, as `snapshot` takes it.
+            path: The path of the file; a file or a link that has the path is replaced.
+            ranges: The ranges to write, as `snapshot` takes them.
+            exclude: The ranges to leave out, as `snapshot` takes them.
             dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
-                The kernel and gdb leave it out of a core file: it may hold secrets.
-            progress: Is called with (bytes done, bytes in all).
-
-        Returns:
-            Bytes of memory in it.
+                The kernel and gdb leave it out of a core file, since it may hold secrets.
+            progress: A function that is called with (bytes done, bytes in total).
 
         Raises:
-            OSError: The file's own: no room, no such folder.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program.
-            NotStoppedError: As of `snapshot`; no file is left then.
+            OSError: The file cannot be written: no space is left, or its folder does not exist.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+            NotStoppedError: The hold of a `Tracee` ended before all was written. No file is left.
         """
         with new_file(path) as fd, self._whole_look(), self._at_one_instant():
             out = ranges_of([] if exclude is None else exclude)
@@ -212,12 +168,12 @@ class Process(Mapped, Closing):
 
     @contextmanager
     def _whole_look(self) -> Generator[None]:
-        """Tells a process that ended while it was looked at as one that has ended."""
+        """Turns the errors of a process that ends during a copy into ProcessExitedError."""
         try:
             yield
         except (NoSuchProcessError, NotStoppedError) as error:
-            # A killed process loses its threads and its hold before its pidfd tells its end.
-            # A thread of a held one ends for no other reason; a hold may.
+            # A killed process loses its threads and its hold before its pidfd tells its end. A
+            # thread of a held process ends for no other reason; a hold may.
             image = self._image
             lost_thread = isinstance(error, NoSuchProcessError) or not has_memory(image.pid)
             wait_ms = _DYING_MS if lost_thread else _LOOK_MS
@@ -225,70 +181,15 @@ class Process(Mapped, Closing):
                 raise image.gone() from None
             raise
 
-    def mapped_file(self, vma: Vma) -> MappedFile | None:
-        """Opens the file that a mapping is of: also one that was deleted, or is elsewhere now."""
-        self._image.open_files()
-        is_slow = self.may_hang(vma)
-        best: MappedFile | None = None
-        for path in (
-            # Of any user, if we may do that; of the others by their names.
-            f"/proc/{self.pid}/map_files/{vma.start:x}-{vma.end:x}",
-            f"/proc/{self.pid}/root{os.fsdecode(vma.plain_name)}",
-            f"/proc/{self.pid}/exe",
-        ):
-            found = self._slow.copy(path, vma) if is_slow else open_mapped(path, vma)
-            if found is None:
-                continue
-            # On some file systems no number of a device or file is what maps says.
-            if best is None or found.exact:
-                best, found = found, best
-            if found is not None:
-                found.stream.close()
-            if best.exact:
-                break
-        return best
-
-    def program_address(self) -> int:
-        """Returns where the program began to run; 0 if that is not known."""
-        return parse_auxv(self._image.facts().auxv).get(AT_ENTRY, 0)
-
-    def program_names(self) -> set[bytes]:
-        """Returns what the program was started as: paths, their last parts, and its comm."""
-        facts = self._image.facts()
-        line = procfs.read_bytes(f"/proc/{self.pid}/cmdline") or b""
-        return names_of_program(facts, line.partition(b"\0")[0], self._vm)
-
-    def listing(self, known: object) -> tuple[object, list[Vma] | None]:
-        """Returns the mappings that have a name, and the text of maps as the token."""
-        text, entries = self._image.named_entries(known if isinstance(known, bytes) else b"")
-        return text, None if text == known else [vma_of(entry) for entry in entries]
-
-    def holds_page(self, vma: Vma, address: int) -> bool:
-        """Returns whether a page of a private file mapping was written."""
-        pagemap = self._image.open_pagemap()
-        if pagemap is not None:
-            with suppress(OSError):
-                return is_own(pagemap.number, address // PAGE_SIZE)
-        return not self.may_hang(vma)
-
-    def may_hang(self, vma: Vma) -> bool:
-        """Returns whether a process serves the file of a mapping (FUSE)."""
-        return self._slow.is_slow(vma)
-
-    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
-        root = os.fsencode(f"/proc/{self.pid}/root")
-        return not self._slow.is_slow_path(path) and super()._same_file(path, other, root)
-
     def patch(self, address: int, data: Buffer, *, expect: Buffer | None = None) -> Patch:
-        """Returns a change of its memory that is undone: ``with process.patch(...):``.
+        """Returns a temporary change of memory: ``with process.patch(...):``; see `Patch`.
 
-        Protections are ignored, as by `VmSpace.forced`, so that code can be patched
-        as well. See `Patch`.
+        Page protections are ignored, as by `VmSpace.forced`, so that code can be patched too.
 
         Args:
-            address: Where to write.
-            data: What to write.
-            expect: What has to be there before, as many bytes; without it anything.
+            address: The address of the first byte.
+            data: The bytes to write.
+            expect: The bytes that must be there before, as many as `data` has; None for any.
         """
         patch = Patch(self._vm, self._hold, self.pid).also(address, data, expect=expect)
         self._patches[:] = [found for found in self._patches if found() is not None]
@@ -296,14 +197,14 @@ class Process(Mapped, Closing):
         return patch
 
     def unchanged(self, ranges: Iterable[Any]) -> Unchanged:
-        """Returns a watch over ranges: ``with process.unchanged(ranges) as kept:``.
+        """Returns a comparison of ranges: ``with process.unchanged(ranges) as kept:``.
 
-        At the end of the ``with`` its `runs` are what is other than it was.
+        After the ``with`` its `runs` are the bytes that differ from those before it.
 
         Args:
-            ranges: What to look at, as `VmSpace.search` takes them.
+            ranges: The ranges to compare, as `VmSpace.search` takes them.
         """
-        return Unchanged(self, ranges)
+        return Unchanged(ranges, take=self.snapshot)
 
     def trace_accesses(
         self,
@@ -314,10 +215,10 @@ class Process(Mapped, Closing):
         registers: bool = False,
         stack_len: int = 0,
     ) -> AccessTrace:
-        """Returns a running trace of who writes or accesses an address; nothing is stopped.
+        """Returns a running trace of the writes or accesses of an address; nothing is stopped.
 
         All threads are traced, those included that are born later. A debug register does the
-        work: each hit costs the target about a microsecond, and a value that nobody touches
+        work: each hit costs the target about a microsecond, and a value that is not accessed
         costs nothing. An access by the kernel, as in read(2), is not seen.
 
         Args:
@@ -376,44 +277,44 @@ class Process(Mapped, Closing):
         )
 
     def _hold(self) -> AbstractContextManager[object]:
-        """Returns what holds the process while several things are done to it: nothing does."""
+        """Context manager that holds a `Tracee` during several accesses; a no-op for a Process."""
         return nullcontext()
 
     def _at_one_instant(self) -> AbstractContextManager[object]:
-        """Returns what makes a copy one of an instant: nothing does, of a process that runs."""
+        """Context manager that stops the target while copying; a no-op for a Process."""
         return nullcontext()
 
     def _facts(self) -> Facts:
-        """Returns what is known of it beside its memory."""
+        """Returns what the kernel tells of the process beside its memory."""
         return self._image.facts()
 
     def is_alive(self) -> bool:
-        """Returns whether the process that was opened has not ended; a zombie has.
+        """Returns whether the process has not ended, also if it runs another program now.
 
-        It may run another program by now.
+        A zombie has ended.
 
         Raises:
-            ClosedError: It was closed.
+            ClosedError: The process was closed.
         """
         return not self._image.has_ended()
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Waits until the process has ended.
+        """Waits until the process has ended; returns its exit status if it is known.
 
-        It is not reaped: the ``wait`` of whoever started it still works.
+        The process is not reaped, so that a ``wait`` of its parent still works.
 
         Args:
-            timeout: Seconds to wait at most; None for no limit.
+            timeout: The most seconds to wait; None for no limit.
 
         Returns:
-            Its exit status as subprocess gives it: the code, or minus the
-            number of the signal that ended it. None if it is not a child of
-            ours and the kernel does not tell others (before Linux 6.15).
+            The exit code, or minus the number of the signal that ended the process, as subprocess
+            gives it. None if the process is not a child of the tool and the kernel does not tell
+            (before Linux 6.15).
 
         Raises:
-            WaitTimeoutError: It has not ended in time.
+            WaitTimeoutError: The process had not ended in time.
             ValueError: `timeout` is negative, infinite or nan.
-            ClosedError: It was closed.
+            ClosedError: The process was closed.
         """
         timeout = as_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -423,20 +324,20 @@ class Process(Mapped, Closing):
                     raise WaitTimeoutError(
                         f"process {self.pid} has not ended within {timeout} s", pid=self.pid
                     )
-            self._image.open_pidfd()  # closed by another thread before, it tells nothing
+            self._image.open_pidfd()  # raises if another thread closed it meanwhile
             return _pidfd.exit_status(pidfd, self.pid)
 
     def close(self) -> None:
-        """Lets go of the process, which runs on. Twice is fine.
+        """Closes the process's descriptors; the process runs on. A second call does nothing.
 
-        Every later use of it, of its `vm` and of cursors over it raises
-        ClosedError. Patches that are still in place are undone.
+        Patches that are still in place are undone. Every later use of the process, its `vm` and
+        its cursors raises ClosedError.
         """
         self._undo_patches()
         self._image.close()
 
     def _undo_patches(self) -> None:
-        """Undoes what a Ctrl-C left in place, just before the first line of a patch's end."""
+        """Undoes the patches that a Ctrl-C left in place, by coming just before their end."""
         for found in self._patches:
             patch = found()
             if patch is not None:
@@ -446,13 +347,13 @@ class Process(Mapped, Closing):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self!r} cannot be pickled: it has to be closed where it was opened; pickle its vm, "
-            "which opens the process again where it is used"
+            f"cannot pickle {self!r}: it must be closed in the process that opened it; pickle its "
+            "vm, which opens the process again where it is used"
         )
 
 
 def _ms_until(deadline: float) -> int:
-    # Rounded up, and within what poll takes.
+    # Rounded up, so that a wait never ends too early, and at most the C int that poll takes.
     return min(max(0, int((deadline - time.monotonic()) * 1000) + 1), 1 << 30)
 
 

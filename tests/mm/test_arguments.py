@@ -101,7 +101,7 @@ def test_process_of_a_pid_is_a_type_error_and_its_destructor_is_quiet() -> None:
     code = "import os, procvm\nprocvm.Process(os.getpid())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.count("Traceback") == 1
-    assert "TypeError: a Process is not made of a int; procvm.open(pid)" in done.stderr
+    assert "TypeError: cannot make a Process from a int; use procvm.open(pid)" in done.stderr
 
 
 def cursors() -> list[Any]:

@@ -184,7 +184,7 @@ def test_patches_are_undone_last_first(playground: Playground) -> None:
         patch(process, page, b"abcd", expect=before[:4])
         patch(process, page + 2, b"XY", expect=b"cd")
         assert playground.peek(page, 6) == b"abXY" + before[4:6]
-        with pytest.raises(procvm.ProcvmError, match="not the one that was expected"):
+        with pytest.raises(procvm.ProcvmError, match="not the expected one"):
             patch(process, page, b"no", expect=b"ac")
     assert playground.peek(page, 8) == before
 
