@@ -90,7 +90,7 @@ def _usage(context: click.Context, name: str, command: click.Command) -> str:
 def _options(context: click.Context, command: click.Command) -> list[str]:
     lines: list[str] = []
     for one in command.get_params(click.Context(command, context)):
-        if not isinstance(one, click.Option) or "--help" in one.opts:
+        if not isinstance(one, click.Option) or one.hidden or "--help" in one.opts:
             continue
         names = ", ".join(f"\\fB{_text(name)}\\fR" for name in one.opts)
         if not one.is_flag:

@@ -1,1 +1,1 @@
-"""Value types and conditions as the command and the viewer word them."""
+"""Value types and conditions, as the command and the viewer write them."""

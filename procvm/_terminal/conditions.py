@@ -1,4 +1,4 @@
-"""What is asked of a value: ``5``, ``> 5``, ``5..9``, ``+``, ``changed``."""
+"""Conditions on a value: ``5``, ``> 5``, ``5..9``, ``+``, ``changed``."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ _COMPARED = re.compile(r"(==|=|!=|>=|<=|>|<|)\s*(\S+)")
 
 
 class Condition(NamedTuple):
-    """What is asked of a value, or of a value and the one before.
+    """A condition on a value, or on a value and the one before it.
 
     Attributes:
-        change: How it has to compare to the one before; None if that does not matter.
-        value: What `VmSpace.scan` takes as `value`; None if the number does not matter.
+        change: How the value must compare with the one before; None for any.
+        value: The `value` argument of `VmSpace.scan`; None for any number.
     """
 
     change: Change | None
     value: Any
 
     def holds(self, new: Any, old: Any) -> bool:
-        """Returns whether one value fulfils it; nothing has changed without one before."""
+        """Returns whether a value fulfils the condition; without an old value nothing changed."""
         if self.change is not None:
             return old is not None and bool(_BY_CHANGE[self.change](new, old))
         if _is_pair(self.value):
@@ -79,11 +79,11 @@ def _is_pair(value: Any) -> bool:
 
 
 def condition_of(text: str, kind: Number) -> Condition:
-    """Returns what a person asks for.
+    """Returns the condition that a text describes.
 
     Raises:
-        ValueError: It can not be understood.
-        OverflowError: A number that no value of the kind equals.
+        ValueError: The text is not a condition.
+        OverflowError: No value of the kind equals the number.
     """
     text = text.strip()
     if text.lower() in _CHANGES:
@@ -92,19 +92,19 @@ def condition_of(text: str, kind: Number) -> Condition:
     if dots:
         bounds = kind.number(low), kind.number(high)
         if not bounds[0] <= bounds[1]:
-            raise ValueError(f"no number is in {text!r}; give lowest..highest")
+            raise ValueError(f"the range {text!r} is empty; give lowest..highest")
         return Condition(None, bounds)
     found = _COMPARED.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is none of {GRAMMAR}")
+        raise ValueError(f"{text!r} is not a condition; give {GRAMMAR}")
     sign, digits = found.groups()
     try:
         number = kind.number(digits)
     except ValueError:
-        raise ValueError(f"{text!r} is none of {GRAMMAR}") from None
+        raise ValueError(f"{text!r} is not a condition; give {GRAMMAR}") from None
     compare = _COMPARISONS[sign]
     if compare is operator.eq:
-        # As the type has it: no f32 equals 0.1 to all digits.
+        # Rounded to the type: without this, no f32 would equal 0.1.
         return Condition(None, kind.pod.from_bytes(kind.pod.to_bytes(number)))
 
     def holds(values: Any) -> Any:

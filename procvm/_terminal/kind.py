@@ -1,4 +1,4 @@
-"""`Kind`: how the bytes of a type are read, shown and written."""
+"""`Kind`: how the bytes of a value type are decoded, shown and encoded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Kind"]
 
 
 class Kind(ABC):
-    """A type of values.
+    """A value type of the command and the viewer.
 
     Attributes:
-        name: As it was asked for.
-        size: Bytes of one value.
+        name: The name that the user gave.
+        size: Bytes per value.
     """
 
     name: str
@@ -25,38 +25,38 @@ class Kind(ABC):
 
     @abstractmethod
     def decode(self, data: bytes) -> list[Any]:
-        """Returns the values that stand one behind the other in bytes."""
+        """Returns the consecutive values in `data`."""
 
     @abstractmethod
     def text(self, value: Any, *, as_hex: bool = False) -> str:
-        """Returns a value as a person reads it, printable."""
+        """Returns a value as printable text."""
 
     @abstractmethod
     def as_json(self, value: Any) -> Any:
-        """Returns a value as JSON has it."""
+        """Returns a value as it is written in JSON."""
 
     @abstractmethod
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
-        """Returns the bytes to write for what a person typed.
+        """Returns the bytes of a value that a user typed.
 
         Raises:
-            ValueError: It is no such value.
-            OverflowError: It does not fit.
+            ValueError: The text is not a value of this type.
+            OverflowError: The value does not fit.
         """
 
     def of_target(self, address_size: int) -> Kind:
-        """Returns the kind as it is in a target whose pointers have so many bytes."""
+        """Returns this type as laid out in a target with pointers of `address_size` bytes."""
         return self
 
     def decode_one(self, data: bytes) -> Any:
-        """Returns the one value that bytes are, as `encode` made them."""
+        """Returns the value whose bytes are `data`, as `encode` makes them."""
         return self.decode(data)[0]
 
     def read(self, vm: procvm.VmSpace, address: int, count: int) -> Iterator[tuple[int, Any]]:
-        """Yields (address, value) of values one behind the other, up to where they can be read.
+        """Yields (address, value) of consecutive values, until one cannot be read.
 
         Raises:
-            PageFaultError: `copied_len` bytes could be read; their whole values were yielded.
+            PageFaultError: `copied_len` bytes were read; the whole values in them were yielded.
         """
         at = address
         for data in read_chunks(vm, address, count * self.size, self.size):

@@ -1,4 +1,4 @@
-"""The types that a person can ask for with ``-t``, by name."""
+"""The value types of the option ``-t``, by name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from procvm._terminal.structures import STRUCT, structure_of
 __all__ = ["KIND_NAMES", "kind_of"]
 
 KIND_NAMES = (*PODS, "ptr", "cstr", "bytes", STRUCT)
-"""What the names of kinds are, or begin with."""
+"""The names of all types, or how they begin."""
 
 
 def kind_of(name: str) -> Kind:
-    """Returns the kind of this name.
+    """Returns the type of a name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No type has this name.
     """
     if name in PODS:
         return Number(PODS[name])

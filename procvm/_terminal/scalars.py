@@ -1,4 +1,4 @@
-"""Numbers, addresses, bytes and strings."""
+"""The value types that are not structures: numbers, addresses, bytes and strings."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _IN_32_BITS = {"usize": procvm.u32, "isize": procvm.i32, "ptr": procvm.u32}
 
 
 def pod_in(name: str, address_size: int) -> Pod[Any]:
-    """Returns the pod of a number or a pointer in a target with pointers of so many bytes."""
+    """Returns the pod of a number or a pointer in a target with pointers of `address_size`."""
     if address_size == procvm.u32.size and name in _IN_32_BITS:
         return _IN_32_BITS[name]
     return PODS["usize" if name == "ptr" else name]
 
 
 LONGEST_TEXT = 4096
-"""Bytes within which a string has to end."""
+"""The longest string in bytes, the NUL included."""
 
 
 def number_as_json(value: Any) -> Any:
-    # JSON has no such numbers.
+    """Returns a number as JSON can hold it: infinities and NaN become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
 
 
 class Number(Kind):
-    """A number."""
+    """Integers and floats."""
 
     def __init__(self, pod: Pod[Any], name: str = "") -> None:
         self.pod = pod
@@ -48,7 +48,7 @@ class Number(Kind):
         self.is_float = pod.code in ("f", "d")
 
     def of_target(self, address_size: int) -> Number:
-        """Returns usize and isize as wide as the target's pointers."""
+        """Returns usize and isize in the width of the target's pointers."""
         return Number(pod_in(self.name, address_size), self.name)
 
     def decode(self, data: bytes) -> list[Any]:
@@ -56,7 +56,7 @@ class Number(Kind):
         return self.pod.slice_from_bytes(data, len(data) // self.size)
 
     def text(self, value: Any, *, as_hex: bool = False) -> str:
-        """Returns a float as short as it can be read back."""
+        """Returns the shortest text that reads back as the same float."""
         if self.pod.code == "f":
             return _shortest_f32(value)
         if self.is_float or not as_hex:
@@ -64,21 +64,22 @@ class Number(Kind):
         return hex(value % (1 << 8 * self.size))
 
     def as_json(self, value: Any) -> Any:
-        """Returns the number; the names of those that JSON has not."""
+        """Returns the number; infinities and NaN as text."""
         return number_as_json(value)
 
     def number(self, text: str) -> int | float:
-        """Returns the number that a person typed.
+        """Returns the number that a user typed.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is not a number of this type.
+            OverflowError: The text is a number that does not fit.
         """
         text = text.strip()
         if self.is_float:
             try:
                 value = float.fromhex(text) if "0x" in text.lower() else float(text)
             except (ValueError, OverflowError):
-                raise ValueError(f"{text!r} is no number") from None
+                raise ValueError(f"{text!r} is not a number") from None
             if math.isinf(value) and "inf" not in text.lower():
                 raise OverflowError(f"{text} does not fit {self.name}")
             return value
@@ -87,17 +88,17 @@ class Number(Kind):
         except ValueError:
             pass
         try:
-            return int(text)  # 007, which Python would not have
+            return int(text)  # 007, which int(text, 0) refuses
         except ValueError:
-            raise ValueError(f"{text!r} is no whole number, as {self.name} takes them") from None
+            raise ValueError(f"{text!r} is not a whole number, as {self.name} needs") from None
 
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
-        """Takes decimal, 0x, 0o and 0b."""
+        """Returns the bytes of a number in decimal, 0x, 0o or 0b."""
         return self.pod.to_bytes(self.number(text))
 
 
 def _shortest_f32(value: float) -> str:
-    """Returns the fewest digits that read back as the same f32: 0.1, not 0.10000000149."""
+    """Returns the shortest text that reads back as the same f32: 0.1, not 0.10000000149."""
     if math.isfinite(value):
         for digits in range(6, 9):
             text = f"{value:.{digits}g}"
@@ -110,7 +111,7 @@ def _shortest_f32(value: float) -> str:
 
 
 class Pointer(Kind):
-    """An address, with what is there."""
+    """Addresses of the target."""
 
     name = "ptr"
 
@@ -119,83 +120,83 @@ class Pointer(Kind):
         self.size = address_size
 
     def of_target(self, address_size: int) -> Pointer:
-        """Returns the kind of an address as wide as the target's."""
+        """Returns this type in the width of the target's pointers."""
         return Pointer(address_size)
 
     def decode(self, data: bytes) -> list[Any]:
-        """Returns addresses."""
+        """Returns the addresses as ints."""
         return self._pod.slice_from_bytes(data, len(data) // self.size)
 
     def text(self, value: Any, *, as_hex: bool = False) -> str:
-        """Returns it in hexadecimal."""
+        """Returns the address in hexadecimal."""
         return hex(value)
 
     def as_json(self, value: Any) -> Any:
-        """Returns it in hexadecimal, as addresses are everywhere."""
+        """Returns the address in hexadecimal, as every address in JSON."""
         return hex(value)
 
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
-        """Takes an address as a person writes it."""
+        """Returns the bytes of an address expression."""
         return self._pod.to_bytes(address_of(text))
 
 
 class Bytes(Kind):
-    """Bytes as they are."""
+    """Raw bytes."""
 
     name = "bytes"
     size = 1
 
     def decode(self, data: bytes) -> list[Any]:
-        """Returns them one by one."""
+        """Returns each byte."""
         return [data[k : k + 1] for k in range(len(data))]
 
     def decode_one(self, data: bytes) -> Any:
-        """Returns all of them."""
+        """Returns all bytes as one value."""
         return data
 
     def text(self, value: Any, *, as_hex: bool = False) -> str:
-        """Returns two digits for each."""
+        """Returns two hexadecimal digits per byte."""
         return bytes(value).hex()
 
     def as_json(self, value: Any) -> Any:
-        """Returns two digits for each."""
+        """Returns two hexadecimal digits per byte."""
         return bytes(value).hex()
 
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
-        """Takes hexadecimal digits, with or without blanks."""
+        """Returns the bytes of hexadecimal digits, with or without blanks."""
         try:
             data = bytes.fromhex(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no row of bytes such as 'de ad be ef'") from None
+            raise ValueError(f"{text!r} is not hexadecimal bytes such as 'de ad be ef'") from None
         if not data:
-            raise ValueError("no bytes were given")
+            raise ValueError("the value has no bytes; give at least one, such as '90'")
         return data
 
 
 class Text(Kind):
-    """A string that ends with a NUL."""
+    """Strings that end with a NUL."""
 
     name = "cstr"
     size = 1
 
     def decode(self, data: bytes) -> list[Any]:
-        """Returns what stands before the first NUL."""
+        """Returns the bytes before the first NUL."""
         return [data.partition(b"\0")[0]]
 
     def text(self, value: Any, *, as_hex: bool = False) -> str:
-        """Returns it printable."""
+        """Returns the string as printable text."""
         return printable(value)
 
     def as_json(self, value: Any) -> Any:
-        """Returns it printable."""
+        """Returns the string as printable text."""
         return printable(value)
 
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
-        """Takes any text; the NUL is added."""
+        """Returns the text in UTF-8, with a NUL at its end."""
         return text.encode("utf-8", "surrogateescape") + b"\0"
 
     def read(self, vm: procvm.VmSpace, address: int, count: int) -> Iterator[tuple[int, Any]]:
-        """Yields strings one behind the other, and of one that breaks off what there is."""
+        """Yields consecutive strings; for one that a fault cuts off, the bytes before it."""
         at = address
         for _ in range(count):
             try:
@@ -207,7 +208,7 @@ class Text(Kind):
                 raise
             except InvalidArgsError:
                 raise click.UsageError(
-                    f"the {LONGEST_TEXT} bytes at {at:#x} hold no string: none of them is NUL; "
+                    f"there is no string at {at:#x}: the first {LONGEST_TEXT} bytes hold no NUL; "
                     "give -t bytes"
                 ) from None
             yield at, text

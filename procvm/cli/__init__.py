@@ -1,7 +1,7 @@
-"""The command ``procvm``: what a person asks of a process, from a shell.
+"""The command ``procvm``.
 
-Nothing is imported here but what says which package is missing: the command itself is
-`procvm.cli.run`, and each of its commands is imported when it is used.
+This module imports neither click nor rich, so that it can say which of them is missing. The
+command itself is `procvm.cli.run`; each of its commands is imported when it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Runs the command with the arguments of this program; returns its exit code."""
+    """Runs the command with the arguments of this process; returns its exit code."""
     if any(importlib.util.find_spec(name) is None for name in ("click", "rich")):
         print(
             "procvm: the command needs click and rich: pip install 'procvm[cli]'", file=sys.stderr

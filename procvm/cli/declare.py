@@ -1,4 +1,4 @@
-"""How a command is declared: its output options, its examples, the arguments all share."""
+"""How a command is declared: its examples, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 
 import click
 
-from procvm._terminal.kinds import KIND_NAMES
-from procvm.cli.kind_param import KindParam
 from procvm.cli.output import InterruptedByUserError, Output, OutputError
 from procvm.cli.param import Param
+from procvm.cli.ranges import Where
 from procvm.cli.target import TargetParam
 from procvm.errors import UnsupportedError
 
 __all__ = [
     "SECONDS",
     "SIZE",
+    "SIZE_ABOVE_0",
     "address_argument",
     "command",
     "force_option",
-    "kind_option",
     "missing",
     "pid_argument",
     "range_options",
@@ -31,16 +30,15 @@ __all__ = [
 Function = Callable[..., Any]
 
 
-def command(
-    *examples: str, has_output: bool = True, **settings: Any
-) -> Callable[..., click.Command]:
-    """Makes a command of a function that takes an `Output` first, and may return an exit code.
+def command(*examples: str, no_json: str = "", **settings: Any) -> Callable[..., click.Command]:
+    """Returns a decorator that makes a command of a function.
+
+    The function takes an `Output` first, and may return an exit code.
 
     Args:
-        examples: Command lines that its help shows.
-        has_output: Whether it takes ``--json`` and ``--color``; it shows things by
-            itself if not.
-        settings: Of the context, as click knows them.
+        examples: Command lines that the help shows.
+        no_json: Why the command takes neither ``--json`` nor ``--color``; empty if it does.
+        settings: Settings of click's context.
     """
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
 
@@ -50,24 +48,26 @@ def command(
             try:
                 return function(Output(as_json=as_json, color=color), **arguments)
             except KeyboardInterrupt:
-                # Not left to click, which would begin a line of its own for it.
+                # click would write an empty line for it.
                 raise InterruptedByUserError from None
             except BrokenPipeError as error:
                 raise OutputError(error) from None
 
         wrapped: Function = run
-        if has_output:
+        if no_json:
+            wrapped = _refused_json(no_json)(run)
+        else:
             wrapped = click.option(
                 "--color",
                 type=click.Choice(["auto", "always", "never"]),
                 default="auto",
-                help="Use colours; by default on a terminal. NO_COLOR and FORCE_COLOR count.",
+                help="Use colours. auto: on a terminal; NO_COLOR and FORCE_COLOR override that.",
             )(run)
             wrapped = click.option(
-                "--json", "as_json", is_flag=True, help="Write JSON, as docs/json.md describes it."
+                "--json", "as_json", is_flag=True, help="Write JSON; procvm help json describes it."
             )(wrapped)
         made = click.command(
-            function.__name__,
+            function.__name__.rstrip("_"),
             epilog=epilog,
             context_settings={
                 "help_option_names": ["-h", "--help"],
@@ -76,89 +76,124 @@ def command(
             },
         )
         declared = made(wrapped)
-        # What all commands take comes last in the help.
+        # The options of every command come last in its help.
         declared.params.sort(key=lambda one: one.name in ("as_json", "color"))
         return declared
 
     return declare
 
 
+def _refused_json(why: str) -> Callable[[Function], Function]:
+    def refuse(_ctx: click.Context, _param: click.Parameter, given: Any) -> None:
+        if given:
+            raise click.UsageError(f"--json is not possible here: {why}")
+
+    return click.option(
+        "--json",
+        "no_json",
+        is_flag=True,
+        hidden=True,
+        expose_value=False,
+        callback=refuse,
+        help="Say why this command writes no JSON.",
+    )
+
+
 def pid_argument(function: Function) -> Function:
-    """Adds PID."""
+    """Adds the argument PID."""
     return click.argument("target", metavar="PID", type=TargetParam())(function)
 
 
 def address_argument(function: Function) -> Function:
-    """Adds ADDRESS."""
+    """Adds the argument ADDRESS."""
     return click.argument("address", metavar="ADDRESS")(function)
 
 
-def kind_option(default: str | None, *, required: bool = False) -> Callable[[Function], Function]:
-    """Adds -t TYPE."""
-    # Without a default there must be none: click takes None for a value.
-    settings: dict[str, Any] = {} if default is None else {"default": default}
-    return click.option(
-        "-t",
-        "--type",
-        "kind",
-        type=KindParam(),
-        required=required,
-        show_default=default is not None,
-        **settings,
-        help=f"{', '.join(KIND_NAMES[:-1])}, or struct:x=u32,y=f64,name=char[8], "
-        "or struct:<IHd as the struct module writes it.",
-    )
-
-
 def force_option(function: Function) -> Function:
-    """Adds --force."""
+    """Adds the option --force."""
     return click.option(
         "--force", is_flag=True, help="Ignore page protections, as a debugger does."
     )(function)
 
 
 def range_options(perms: str) -> Callable[[Function], Function]:
-    """Adds what mappings to look at."""
+    """Returns a decorator that adds the options which say where to look.
+
+    The function gets them as one argument, ``where``, a `Where`.
+
+    Args:
+        perms: The default of ``--perms``.
+    """
 
     def add(function: Function) -> Function:
-        named = click.option(
-            "--in",
-            "within",
-            metavar="NAME",
-            help="Only mappings of this name, such as [heap] or libc.so.6.",
-        )(function)
-        return click.option(
-            "--perms",
-            default=perms,
-            show_default=True,
-            metavar="LETTERS",
-            help="Only mappings that allow at least this, of r, w, x, s and p.",
-        )(named)
+        @functools.wraps(function)
+        def run(*args: Any, perms: str, **arguments: Any) -> Any:
+            given = {name: arguments.pop(name) for name in ("within", "span", "near")}
+            return function(*args, where=Where(perms, **given), **arguments)
+
+        options = (
+            click.option(
+                "--in",
+                "within",
+                metavar="NAME",
+                help="Only mappings of this name, such as [heap] or libc.so.6.",
+            ),
+            click.option(
+                "--range",
+                "span",
+                nargs=2,
+                metavar="START END",
+                help="Only from the address START up to END, which is not included.",
+            ),
+            click.option(
+                "--near",
+                type=(str, SIZE),
+                metavar="ADDRESS N",
+                help="Only N bytes before ADDRESS and N bytes from it on, such as g_list 4K.",
+            ),
+            click.option(
+                "--perms",
+                default=perms,
+                show_default=True,
+                metavar="LETTERS",
+                help="Only mappings with these permissions, of r, w, x, s (shared), p (private).",
+            ),
+        )
+        wrapped: Function = run
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
 
     return add
 
 
 def missing(error: ModuleNotFoundError, what: str, extra: str) -> Exception:
-    """Returns what to raise where a package of an extra is not installed."""
+    """Returns the error to raise where a package of an extra is not installed."""
     name = (error.name or "").partition(".")[0]
     if name in ("", "procvm"):
-        return error  # no package of others
+        return error  # a defect of procvm
     return UnsupportedError(f"{what} needs {name}: pip install 'procvm[{extra}]'")
 
 
 class _Size(Param):
     name = "bytes"
 
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Takes 256, 0x100, 64K, 4M, 2G."""
+        """Returns the number of bytes of 256, 0x100, 64K, 4M or 2G."""
         if isinstance(value, int):
             return value
         found = re.fullmatch(r"(0x[0-9a-f]+|\d+)([KMG]?)", str(value), re.IGNORECASE)
         if found is None:
-            self.fail(f"{value!r} is no number of bytes such as 256, 0x100, 64K or 4M", param, ctx)
+            self.fail(f"{value!r} is not a size such as 256, 0x100, 64K, 4M or 2G", param, ctx)
         digits, unit = found.groups()
         number = int(digits, 16 if digits[:2] in ("0x", "0X") else 10)
-        return number << {"": 0, "K": 10, "M": 20, "G": 30}[unit.upper()]
+        size: int = number << {"": 0, "K": 10, "M": 20, "G": 30}[unit.upper()]
+        if size < self._least:
+            self.fail(f"{value!r} is less than {self._least}", param, ctx)
+        return size
 
 
 class _Seconds(Param):
@@ -167,15 +202,16 @@ class _Seconds(Param):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Takes 0.5; more than nothing, and less than a year."""
+        """Returns the seconds of a number such as 0.5, above 0 and below a year."""
         try:
             seconds = float(value)
         except ValueError:
             seconds = 0.0
         if not 0 < seconds < 3e7:
-            self.fail(f"{value!r} is no number of seconds such as 0.5", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds above 0, such as 0.5", param, ctx)
         return seconds
 
 
 SIZE = _Size()
+SIZE_ABOVE_0 = _Size(1)
 SECONDS = _Seconds()

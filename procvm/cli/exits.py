@@ -1,4 +1,4 @@
-"""Which exit code an error gives: the one place that says so."""
+"""The exit codes of the command, and which error gives which."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [
     "BAD_USE",
     "DEFECT",
     "DENIED",
+    "DIFFERENT",
     "DONE",
     "FAULT",
     "GONE",
@@ -42,25 +43,27 @@ __all__ = [
 ]
 
 DONE = 0
-"""It is done, or something was found."""
+"""The command is done, or something was found; for diff: there is no difference."""
 NOTHING = 1
-"""Nothing was found, or it is not as it was said to be."""
+"""Nothing was found, or the value is not the expected one."""
+DIFFERENT = 1
+"""For diff, as diff(1): there is a difference."""
 BAD_USE = 2
 """The command line is wrong, or a package is missing."""
 DENIED = 3
-"""Something that may say no said no."""
+"""The kernel or a security policy denied the access."""
 GONE = 4
-"""There is no such process, or it has ended, or it runs another program by now."""
+"""The process does not exist, has ended, or runs another program now."""
 FAULT = 5
-"""It broke off; what there is up to there was given out."""
+"""The work was cut short; all that was read before is in the output."""
 DEFECT = 70
 """A defect of procvm itself."""
 INTERRUPTED = 130
 """Ctrl-C."""
 PIPE_CLOSED = 141
-"""Whoever read the output wants no more of it: what a shell shows for SIGPIPE."""
+"""The reader of the output closed the pipe: the code that a shell shows for SIGPIPE."""
 
-# The most special first: the first that fits decides, and the last fits every error.
+# The first class that fits decides, so a subclass comes before its base.
 _CODES: tuple[tuple[type[ProcvmError], int], ...] = (
     (PageFaultError, FAULT),
     (AccessDeniedError, DENIED),
@@ -86,14 +89,14 @@ _CODES: tuple[tuple[type[ProcvmError], int], ...] = (
 
 
 def exit_code(error: ProcvmError) -> int:
-    """Returns the exit code for an error of the library; there is one for each."""
+    """Returns the exit code of an error of the library."""
     if isinstance(error, AccessDeniedError) and error.errno == errno.EFAULT:
-        return FAULT  # an address outside of user space: nobody's right is missing
+        return FAULT  # an address outside user space: no permission would help
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
 def exit_code_of_file(error: OSError) -> int:
-    """Returns the exit code for a file of the user that could not be read or written."""
+    """Returns the exit code of a file that could not be read or written."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DENIED
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on stderr, if that is a terminal."""
+"""A progress bar on stderr, if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["Meter", "metered"]
 
 _PATIENCE = 0.5
-"""Seconds before a bar is worth to be looked at."""
+"""Seconds before the bar appears: shorter work shows none."""
 
 _TICK = 0.1
 
 
 class Meter:
-    """Is called with (done, in all), as the library's `progress` is.
+    """A bar that is called with (done, total), as the library calls `progress`.
 
-    The bar is drawn after half a second, and taken away before a line is written: lines and
-    bar share the terminal.
+    The bar is removed before a line of output is written. Without this, bar and line would
+    mix on the same terminal.
     """
 
     def __init__(self, what: str, *, unit: str) -> None:
@@ -44,7 +44,7 @@ class Meter:
         )
 
     def __call__(self, done: int, total: int) -> None:
-        """Draws the bar, ten times a second at most."""
+        """Draws the bar, at most ten times a second."""
         if not self._can_show:
             return
         now = time.monotonic()
@@ -61,14 +61,14 @@ class Meter:
         progress.refresh()
 
     def hide(self) -> None:
-        """Takes the bar away, until it is drawn next."""
+        """Removes the bar until it is drawn again."""
         if self._shown and self._progress is not None:
             self._progress.stop()
             self._shown = False
 
     def _made(self) -> Progress:
         if self._progress is None:
-            # Slow to import, and most work is done before it is needed.
+            # rich is slow to import, and most work ends before a bar appears.
             from rich.console import Console  # noqa: PLC0415
             from rich.progress import (  # noqa: PLC0415
                 BarColumn,
@@ -101,12 +101,12 @@ class Meter:
 
 @contextmanager
 def metered(out: Output, what: str, *, unit: str = "bytes") -> Generator[Meter]:
-    """Gives a meter for as long as the work lasts.
+    """Yields a meter, and removes its bar at the end.
 
     Args:
-        out: Before whose lines the bar goes away.
+        out: The output whose lines the bar must not touch.
         what: A word for the work.
-        unit: ``"bytes"``, or anything else for numbers.
+        unit: ``"bytes"``, or another word to show plain numbers.
     """
     meter = Meter(what, unit=unit)
     if out.stream.isatty():

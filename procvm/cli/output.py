@@ -1,4 +1,4 @@
-"""What the command says, and in which form: a terminal, plain lines, or JSON."""
+"""The output of a command, for a terminal, as plain lines or as JSON, and its messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from procvm.cli.hints import WORDINGS
 from procvm.errors import PageFaultError, ProcvmError
 
 __all__ = [
+    "AmbiguousError",
     "Color",
     "InterruptedByUserError",
+    "NothingFoundError",
     "Output",
     "OutputError",
     "begin_line",
@@ -43,21 +45,37 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 class OutputError(Exception):
-    """The output can not be written.
+    """The output cannot be written.
 
     Attributes:
-        code: The exit code that it gives.
-        is_quiet: Whether the reader just went away, of which nobody needs to be told.
+        code: The exit code.
+        is_quiet: Whether the reader closed the pipe, which needs no message.
     """
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"the output can not be written: {error.strerror or error}")
+        super().__init__(f"cannot write the output: {error.strerror or error}")
         self.is_quiet = error.errno == errno.EPIPE
         self.code = PIPE_CLOSED if self.is_quiet else FAULT
 
 
 class InterruptedByUserError(Exception):
-    """Ctrl-C while a command was at work."""
+    """Ctrl-C was pressed while a command ran."""
+
+
+class NothingFoundError(Exception):
+    """No mapping or value fits the options; the message says which, and the code is 1."""
+
+
+class AmbiguousError(click.UsageError):
+    """A name fits several processes.
+
+    Attributes:
+        choices: A line per process.
+    """
+
+    def __init__(self, message: str, choices: list[str]) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 def message_of(error: ProcvmError) -> str:
@@ -66,19 +84,19 @@ def message_of(error: ProcvmError) -> str:
 
 
 def tell(message: str) -> None:
-    """Says something on stderr, on one line; where there is no stderr nothing."""
+    """Writes one line of message to stderr, if there is one."""
     _to_stderr(f"procvm: {shown(message)}\n")
 
 
 def begin_line() -> None:
-    """Begins a new line on a terminal, which may have shown ^C on this one."""
+    """Begins a new line on a terminal that may show ^C on the current one."""
     stream: TextIO | None = sys.stderr
     if stream is not None and stream.isatty():
         _to_stderr("\n")
 
 
 def tell_more(lines: Sequence[str]) -> None:
-    """Adds lines to what was told last."""
+    """Adds indented lines to the last message."""
     _to_stderr("".join(f"  {shown(line)}\n" for line in lines))
 
 
@@ -90,11 +108,11 @@ def _to_stderr(text: str) -> None:
         stream.write(text)
         stream.flush()
     except (OSError, ValueError):
-        return  # nobody is left who could be told
+        return  # stderr is closed: the message has no reader
 
 
 def wants_color(color: Color, *, is_terminal: bool) -> bool:
-    """Returns whether to use colours: what the option says, the environment, the terminal."""
+    """Returns whether to use colours, by the option, the environment and the terminal."""
     if color != "auto":
         return color == "always"
     if os.environ.get("NO_COLOR"):
@@ -105,7 +123,7 @@ def wants_color(color: Color, *, is_terminal: bool) -> bool:
 
 
 def fault_of(error: ProcvmError | None) -> dict[str, Any] | None:
-    """Returns what broke a document off, as it stands in its ``fault``; None if nothing did."""
+    """Returns the ``fault`` of a JSON document for an error; None for None."""
     if error is None:
         return None
     address = error.address if isinstance(error, PageFaultError) else None
@@ -118,16 +136,16 @@ def fault_of(error: ProcvmError | None) -> dict[str, Any] | None:
 
 
 class Output:
-    """Where a command writes to.
+    """The output of one command.
 
     Attributes:
         json: Whether JSON was asked for.
-        is_terminal: Whether a person looks at it: never together with `json`.
+        is_terminal: Whether stdout is a terminal and JSON was not asked for.
         color: Whether to use colours.
         width: Columns of the terminal.
-        arrow: An arrow that can be shown.
-        ellipsis: What stands for text that was left out.
-        before_line: Is called before anything is written.
+        arrow: An arrow in the encoding of the output.
+        ellipsis: The sign for text that was left out.
+        before_line: Called before a line is written.
     """
 
     def __init__(self, *, as_json: bool, color: Color) -> None:
@@ -135,7 +153,7 @@ class Output:
         if stream is None:
             raise OutputError(OSError(errno.EBADF, "stdout is closed"))
         self._stream = stream
-        # What the terminal's encoding has not is escaped, as what is not printable.
+        # Without this, a character that the encoding lacks would raise UnicodeEncodeError.
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
@@ -150,11 +168,11 @@ class Output:
 
     @property
     def stream(self) -> TextIO:
-        """The stream itself, for what draws by other means."""
+        """The stream, for code that draws by itself."""
         return self._stream
 
     def line(self, text: str = "", *, flush: bool = False) -> None:
-        """Writes a line; what is foreign in it was made printable before."""
+        """Writes a line; the caller has made text of the target printable."""
         if self.before_line is not None:
             self.before_line()
         try:
@@ -165,7 +183,7 @@ class Output:
             self._failed(error)
 
     def raw(self, data: bytes) -> None:
-        """Writes bytes as they are."""
+        """Writes raw bytes."""
         try:
             self._stream.flush()
             self._stream.buffer.write(data)
@@ -173,18 +191,18 @@ class Output:
             self._failed(error)
 
     def flush(self) -> None:
-        """Sees to it that all is written."""
+        """Flushes the stream."""
         try:
             self._stream.flush()
         except OSError as error:
             self._failed(error)
 
     def document(self, value: Any) -> None:
-        """Writes the one JSON document of a command."""
+        """Writes the JSON document of a command."""
         self.line(json.dumps(value, indent=2, allow_nan=False))
 
     def long_document(self, head: dict[str, Any], key: str, items: Iterable[Any]) -> None:
-        """Writes the document `head` with a list of items as `key`, each as it comes."""
+        """Writes the document `head` with a list `key`, whose items are written as they come."""
         begun = json.dumps(head, allow_nan=False).removesuffix("}")
         self.line(f"{begun}, {json.dumps(key)}: [")
         last: str | None = None
@@ -197,19 +215,19 @@ class Output:
         self.line("]}")
 
     def record(self, value: Any) -> None:
-        """Writes one object of a stream, on a line of its own, at once."""
+        """Writes one object of a stream on its own line, and flushes it."""
         self.line(json.dumps(value, allow_nan=False), flush=True)
 
     def style(self, text: str, name: str) -> str:
-        """Returns text in a style, if there are colours."""
+        """Returns text in a style, or unchanged without colours."""
         return click.style(text, **_STYLES[name]) if self.color and text else text
 
     def cut_end(self, text: str, width: int) -> str:
-        """Returns text with its end left out if it is wider."""
+        """Returns text cut at its end to `width` columns."""
         return text if len(text) <= width else text[: max(width - 1, 0)] + self.ellipsis
 
     def cut(self, text: str, width: int) -> str:
-        """Returns text with its middle left out if it is wider; the end tells most."""
+        """Returns text cut in its middle to `width` columns: a path keeps its end."""
         if len(text) <= width or width < 4:
             return text
         head = min(width // 4, 12)

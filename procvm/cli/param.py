@@ -1,4 +1,4 @@
-"""The base of the types of arguments."""
+"""The base class of click parameter types."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ __all__ = ["Param"]
 if TYPE_CHECKING:
     Param = click.ParamType[Any]
 else:
-    # Newer ones of click are generic, and that for a type checker only.
+    # click 8.4 made it generic for type checkers; at run time older ones are not.
     Param = click.ParamType

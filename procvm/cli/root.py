@@ -1,4 +1,4 @@
-"""The command itself, and the list of its commands, each imported when it is used."""
+"""The command group, and the table of its commands, each imported when it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "LazyGroup", "root"]
 
 
 class Entry(NamedTuple):
-    """Where a command is, and its line in the list of commands."""
+    """The module and the function of a command, and its line in the list of commands."""
 
     module: str
     function: str
@@ -25,25 +25,27 @@ COMMANDS = {
     "write": Entry("values", "write", "Write a typed value."),
     "hexdump": Entry("dumps", "hexdump", "Show memory in hexadecimal and as text."),
     "strings": Entry("dumps", "strings", "List the texts in memory."),
-    "telescope": Entry("dumps", "telescope", "Follow the pointers that stand at an address."),
-    "search": Entry("searching", "search", "Find every place where something stands."),
+    "telescope": Entry("dumps", "telescope", "Follow the pointers at an address."),
+    "search": Entry("searching", "search", "Find every address of bytes, a text or a value."),
     "scan": Entry("scanning", "scan", "Narrow down where a changing value is kept."),
     "watch": Entry("watching", "watch", "Show a value whenever it changes."),
-    "freeze": Entry("watching", "freeze", "Keep a value as it is."),
+    "freeze": Entry("watching", "freeze", "Keep a value unchanged by writing it again."),
     "snapshot": Entry("saving", "snapshot", "Save memory to a core file."),
-    "diff": Entry("saving", "diff", "Show what changed since a snapshot."),
-    "doctor": Entry("others", "doctor", "Say what stands in the way of access, and the fix."),
-    "tour": Entry("others", "tour", "Walk through what the library does, on own children."),
-    "view": Entry("others", "view", "Look around in a process, in the terminal."),
+    "diff": Entry("saving", "diff", "Show the bytes that changed since a snapshot."),
+    "doctor": Entry("others", "doctor", "Say what prevents access, and how to fix it."),
+    "help": Entry("others", "help_", "Show the help of a command, or what --json writes."),
+    "tour": Entry("others", "tour", "Show what the library does, on processes it starts."),
+    "view": Entry("others", "view", "View and edit a process in the terminal."),
 }
-"""The commands by name, in the order of the list."""
+"""The commands by name, in the order in which the help lists them."""
 
 _EPILOG = """\
 \b
 Exit codes:
   0 done or found       3 denied                   130 interrupted
-  1 nothing found       4 no such process, ended
-  2 bad use             5 fault; what was read before it is shown
+  1 nothing found       4 no such process, or it ended
+  2 bad use             5 fault; all that was read before it is shown
+diff exits as diff(1): 0 the same, 1 different, 2 and above trouble.
 
 \b
 Examples:
@@ -52,23 +54,23 @@ Examples:
   procvm search myprogram --text secret
   procvm snapshot 1234 -o before.core && procvm diff before.core 1234
 
-PID is a number or the name of a process; where only reading is done, also a core
-file. ADDRESS is a number, or such as libc.so.6+0x10, [heap]+8, symbol,
-module!symbol+8, or *0x7f.. for the address that stands there.
+PID is a number or the name of a process. Commands that only read take the path of a
+core file as well. ADDRESS is a number, a symbol, or an expression such as [heap]+8,
+libc.so.6+0x10, module!symbol+8, or *0x7f.., the address that is stored at 0x7f...
 
 Completion in bash: eval "$(_PROCVM_COMPLETE=bash_source procvm)"
 """
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is used, and not to list it."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of the commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command; None if there is none of that name."""
+        """Returns a command, imported now; None if no command has this name."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -77,14 +79,14 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
+        """Writes the list of commands from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, asked: Any) -> None:
     if asked and not ctx.resilient_parsing:
-        from procvm import __version__  # noqa: PLC0415 (the package is ready only now)
+        from procvm import __version__  # noqa: PLC0415 (it imports this module)
 
         click.echo(f"procvm {__version__}")
         ctx.exit()
@@ -96,6 +98,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, asked: Any) -> No
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     expose_value=False,

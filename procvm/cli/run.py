@@ -1,4 +1,4 @@
-"""Runs the command: arguments in, exit code out, one line for every error."""
+"""Runs the command and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from procvm.cli.exits import (
     DONE,
     FAULT,
     INTERRUPTED,
+    NOTHING,
     PIPE_CLOSED,
     exit_code,
     exit_code_of_file,
 )
 from procvm.cli.output import (
+    AmbiguousError,
     InterruptedByUserError,
+    NothingFoundError,
     OutputError,
     begin_line,
     message_of,
@@ -31,34 +34,33 @@ from procvm.cli.output import (
     tell_more,
 )
 from procvm.cli.root import root
-from procvm.cli.target import AmbiguousError
 from procvm.errors import ProcvmError
 
 __all__ = ["run"]
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs the command with these arguments; returns its exit code and raises nothing."""
+    """Runs the command with these arguments; returns its exit code, never raises."""
     _occupy_streams()
     try:
         code = _code_of(lambda: _invoke(args))
         return _code_of(_flushed(code))
     except KeyboardInterrupt:
-        return INTERRUPTED  # a second one, while the first was told of
+        return INTERRUPTED  # a second Ctrl-C, while the message about the first was written
 
 
 def _occupy_streams() -> None:
-    """Sees to it that no file which is opened later becomes stdin, stdout or stderr."""
+    """Opens /dev/null for closed standard streams: a file opened later could take their place."""
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # the kernel gives the lowest free number: fd
 
 
 def _invoke(args: Sequence[str]) -> int:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] (closed: None)
-        # Before anything is done of which nobody could be told.
+        # Checked first: a write to the target must not happen without a report.
         raise OutputError(OSError(errno.EBADF, "stdout is closed"))
     if not args and "_PROCVM_COMPLETE" not in os.environ:
         root.main(["--help"], prog_name="procvm", standalone_mode=False)
@@ -88,13 +90,16 @@ def _code_of(act: Callable[[], int]) -> int:
             tell(str(error))
         return error.code
     except (InterruptedByUserError, KeyboardInterrupt, click.Abort):
-        # Of the Ctrl-C's that a person in a hurry sends one is told of.
+        # Without this, a second Ctrl-C would interrupt the message about the first.
         old = _ignore_interrupts()
         begin_line()
         tell("interrupted")
         if old is not None:
             signal.signal(signal.SIGINT, old)
         return INTERRUPTED
+    except NothingFoundError as error:
+        tell(str(error))
+        return NOTHING
     except click.ClickException as error:
         return _told_of_use(error)
     except ProcvmError as error:
@@ -105,16 +110,19 @@ def _code_of(act: Callable[[], int]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else BAD_USE
     except (MemoryError, RecursionError) as error:
-        tell(f"out of memory: {type(error).__name__}")
+        tell(f"procvm ran out of memory: {type(error).__name__}")
         return FAULT
     except (ValueError, TypeError, OverflowError) as error:
-        # What the library raises for a mistake of its caller: here that is the command line.
+        # The library raises these for a mistake of its caller, here the command line.
         _trace()
         tell(str(error))
         return BAD_USE
-    except Exception as error:  # noqa: BLE001 (a person is told in one line, whatever it is)
+    except Exception as error:  # noqa: BLE001 (a defect is one line too)
         _trace()
-        tell(f"a defect of procvm: {type(error).__name__}: {error} (PROCVM_TRACEBACK=1 tells more)")
+        tell(
+            f"a defect of procvm: {type(error).__name__}: {error} "
+            "(PROCVM_TRACEBACK=1 shows the traceback)"
+        )
         return DEFECT
 
 
@@ -127,14 +135,14 @@ def _ignore_interrupts() -> Any:
     try:
         return signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:
-        return None  # not the main thread, which alone gets them
+        return None  # not the main thread: only that one gets signals
 
 
 def _told_of_use(error: click.ClickException) -> int:
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None and not isinstance(error, AmbiguousError):
-        message = f"{message.rstrip('.')} ({context.command_path} --help tells more)"
+        message = f"{message.rstrip('.')} (see {context.command_path} --help)"
     tell(message)
     if isinstance(error, AmbiguousError):
         tell_more(error.choices)
@@ -151,11 +159,11 @@ def _told_of_file(error: OSError) -> int:
 
 
 def _forget_output() -> None:
-    """Keeps the interpreter from writing, as it ends, what can not be written."""
+    """Sends unwritten output to /dev/null: the interpreter would fail on it at its end."""
     try:
         fd = sys.stdout.fileno()
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, fd)
         os.close(devnull)
     except (OSError, ValueError, AttributeError):
-        return  # no stream of a descriptor: nothing is written behind our back
+        return  # not a stream with a descriptor: the interpreter does not flush it

@@ -1,8 +1,9 @@
-"""Which process, or which core file, a person means."""
+"""Opens the process or the core file that PID names, and evaluates ADDRESS in it."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,40 +15,36 @@ from procvm._base.text import printable
 from procvm._linux.processes import NamedProcess, processes, processes_called
 from procvm._live.naming import the_process
 from procvm._symbols.mapped import Mapped
+from procvm.cli.output import AmbiguousError
 from procvm.cli.param import Param
-from procvm.errors import AmbiguousNameError, InvalidArgsError, NoSuchProcessError
+from procvm.errors import (
+    AmbiguousNameError,
+    InvalidArgsError,
+    NoSuchProcessError,
+    NoSuchSymbolError,
+)
 
 __all__ = [
-    "AmbiguousError",
     "TargetParam",
     "address_in",
     "name_of",
     "open_process",
     "open_target",
     "pid_of",
+    "process_text",
+    "said_of",
+    "similar_to",
 ]
 
 T = TypeVar("T")
 
 
-class AmbiguousError(click.UsageError):
-    """Several are meant by a name.
-
-    Attributes:
-        choices: A line for each.
-    """
-
-    def __init__(self, message: str, choices: list[str]) -> None:
-        super().__init__(message)
-        self.choices = choices
-
-
 def pid_of(text: str) -> int:
-    """Returns the pid that a number or a name stands for.
+    """Returns the pid of a number or a name.
 
     Raises:
-        NoSuchProcessError: No process is called that; it may be a core file.
-        AmbiguousError: Several are.
+        NoSuchProcessError: No process has this name; if a file has it, the message says so.
+        AmbiguousError: Several processes have this name.
     """
     if text.isdecimal():
         return int(text)
@@ -65,7 +62,7 @@ def pid_of(text: str) -> int:
 
 def _called(name: str) -> list[NamedProcess]:
     if not name:
-        raise click.UsageError("an empty PID: give a number, or the name of a process")
+        raise click.UsageError("PID is empty; give a number or the name of a process")
     return processes_called(name)
 
 
@@ -80,15 +77,15 @@ def _one(name: str, found: list[NamedProcess]) -> int:
 
 
 def open_process(text: str) -> procvm.Process:
-    """Opens the process that a number or a name stands for."""
+    """Opens the process of a number or a name."""
     return procvm.open(pid_of(text))
 
 
 def open_target(text: str) -> procvm.Process | procvm.Snapshot:
-    """Opens a process, or a core file: what has a slash in it, or is the name of one.
+    """Opens a process or a core file; a text with a slash is always a file.
 
     Raises:
-        AmbiguousError: Several processes are called that, or a process and a file.
+        AmbiguousError: Several processes have this name, or a process and a core file.
     """
     if text.isdecimal():
         return procvm.open(int(text))
@@ -96,7 +93,7 @@ def open_target(text: str) -> procvm.Process | procvm.Snapshot:
         return procvm.open_core(text)
     found = _called(text)
     if not found and os.path.isfile(text) and not os.access(text, os.R_OK):
-        return procvm.open_core(text)  # says why that file can not be read
+        return procvm.open_core(text)  # its error says why the file cannot be read
     if not _is_core(text):
         return procvm.open(_one(text, found))
     if found:
@@ -109,7 +106,7 @@ def open_target(text: str) -> procvm.Process | procvm.Snapshot:
 
 
 def _is_core(path: str) -> bool:
-    """Returns whether a file says that it is a core; the program itself often lies beside."""
+    """Returns whether a file is a core by its ELF header; a program of that name is not."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
@@ -120,26 +117,55 @@ def _is_core(path: str) -> bool:
     return head[:4] == b"\x7fELF" and head[16:18] in (b"\4\0", b"\0\4")
 
 
-def address_in(process: Mapped, text: str) -> int:
-    """Returns the address that an expression stands for in a process.
+def address_in(process: Mapped, text: str, argument: str = "ADDRESS") -> int:
+    """Returns the value of an address expression in a process.
 
     Raises:
-        click.BadParameter: It can not be understood.
+        click.BadParameter: The expression is wrong; the message names `argument`.
+        NoSuchSymbolError: No symbol or mapping has the name; the message names similar ones.
     """
-    return said_of("ADDRESS", lambda: process.address(text))
+    try:
+        return said_of(argument, lambda: process.address(text))
+    except NoSuchSymbolError as error:
+        module = re.split(r"[!+]", error.name)[0]
+        raise NoSuchSymbolError(
+            error.message + similar_to(process, module),
+            name=error.name,
+            reason=error.reason,
+            hint=error.hint,
+        ) from None
+
+
+def process_text(process: Mapped) -> str:
+    """Returns how a message names a process or a core file."""
+    kind = "the core file of process" if isinstance(process, procvm.Snapshot) else "process"
+    return f"{kind} {process.pid}"
+
+
+def similar_to(process: Mapped, name: str) -> str:
+    """Returns ``; did you mean libc.so.6?`` if a mapping has a similar name, else nothing."""
+    import difflib  # noqa: PLC0415 (only a wrong name needs it)
+
+    names = {printable(os.path.basename(vma.plain_name)) for vma in process.maps() if vma.name}
+    wanted = name.rpartition("/")[2].lower()
+    if not wanted:
+        return ""
+    found = sorted(one for one in names if one.lower().strip("[").startswith(wanted.strip("[")))
+    found = found or difflib.get_close_matches(wanted, sorted(names), 3)
+    return f"; did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def name_of(process: Mapped, address: int) -> str:
-    """Returns what an address is, for people; empty where it has no name that can be found."""
+    """Returns the name of an address, such as ``libc.so.6!environ``; empty if none is known."""
     where = process.describe(address)
     return "" if where == hex(address) else where
 
 
 def said_of(name: str, act: Callable[[], T]) -> T:
-    """Does something with an argument; what is wrong with that is said of the argument.
+    """Returns what `act` returns; an error about a value becomes one about an argument.
 
     Raises:
-        click.BadParameter: It has no meaning.
+        click.BadParameter: `act` raised for a wrong value.
     """
     try:
         return act()
@@ -153,22 +179,22 @@ def said_of(name: str, act: Callable[[], T]) -> T:
 
 
 class TargetParam(Param):
-    """PID: a number or a name; the shell completes both."""
+    """PID, a number or a name; the shell completes both."""
 
     name = "pid"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """Returns the processes whose number or name begins so."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 (for the shell only)
+        """Returns the processes whose number or name begins with `incomplete`."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 (only completion needs it)
 
         found: dict[str, str] = {}
         for process in processes():
             if str(process.pid).startswith(incomplete):
                 found[str(process.pid)] = printable(process.program or process.comm)
             for name in map(os.fsdecode, {process.comm, process.program}):
-                # What the shell would have to quote is not offered.
+                # A name that the shell would have to quote is left out.
                 if incomplete and name.startswith(incomplete) and _is_plain(name):
                     found.setdefault(name, f"pid {process.pid}")
         return [CompletionItem(value, help=about) for value, about in found.items()]

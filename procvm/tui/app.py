@@ -1,4 +1,4 @@
-"""`Viewer`: a process in a terminal, live."""
+"""`Viewer`: views and edits a live process in the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["LONGEST_HOLD", "TICK", "Viewer", "run"]
 
 
 class Viewer(LiveScreen):
-    """Regions, bytes and values of a process, and what a person does with them."""
+    """The live screen of a process, and the actions of its keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "go_to", "Go to"),
@@ -52,7 +52,7 @@ class Viewer(LiveScreen):
         tick: float | None = TICK,
         longest_hold: float = LONGEST_HOLD,
     ) -> None:
-        """Makes one; see `LiveScreen`."""
+        """Makes a viewer; see `LiveScreen`."""
         super().__init__(process, address, tick=tick, longest_hold=longest_hold)
         self.hunt: Hunt | None = None
         self._trail: list[int] = []
@@ -61,11 +61,11 @@ class Viewer(LiveScreen):
         self._edited = "u32"
 
     def on_mount(self) -> None:
-        """Shows what a search finds quicker than the ticks: a person waits for it."""
+        """Looks for hits of a search more often than the ticks: the user waits for them."""
         self.set_interval(0.1, self._look_after_hunt)
 
     def release(self) -> None:
-        """Gives the search up and lets the process run on. Twice is fine."""
+        """Cancels the search and resumes the process. May be called twice."""
         if self.hunt is not None:
             self.hunt.give_up()
         super().release()
@@ -73,42 +73,42 @@ class Viewer(LiveScreen):
     # --- going about
 
     def action_region(self, by: int) -> None:
-        """Goes to the region before or behind."""
+        """Goes to the region before (-1) or after (1) the cursor."""
         vma = self._regions.neighbour(self._hex.cursor, by)
         if vma is not None:
             self.go(vma.start)
 
     def on_region_list_chosen(self, message: RegionList.Chosen) -> None:
-        """Goes to a region that was chosen."""
+        """Goes to the chosen region."""
         self.go(message.vma.start)
         self._hex.focus()
 
     def go(self, address: int) -> None:
-        """Goes to an address; `action_come_back` comes back."""
+        """Goes to an address; `action_come_back` returns from it."""
         if address != self._hex.cursor:
             self._trail.append(self._hex.cursor)
         self._hex.go(address)
 
     def action_come_back(self) -> None:
-        """Goes back to where the cursor was before the last jump."""
+        """Goes back to the cursor position before the last jump."""
         if self._trail:
             self._hex.go(self._trail.pop())
         else:
-            self.say("this is where it began")
+            self.say("there is no earlier position")
 
     def action_follow(self) -> None:
-        """Goes where the bytes under the cursor point to."""
+        """Goes to the address that the bytes under the cursor hold."""
         pointer = self._inspector.pointer()
         if pointer is None:
-            self.say("no pointer can be read here", bad=True)
+            self.say("cannot read a pointer here", bad=True)
         elif self._regions.maps.find(pointer) is None:
-            self.say(f"{pointer:#x} points to nothing that is mapped", bad=True)
+            self.say(f"cannot follow {pointer:#x}: the address is not mapped", bad=True)
         else:
             self.say("")
             self.go(pointer)
 
     def action_go_to(self) -> None:
-        """Asks for an address and goes there."""
+        """Asks for an address and goes to it."""
         if not self._is_gone():
             self.push_screen(GoTo(self._go_to))
 
@@ -123,7 +123,7 @@ class Viewer(LiveScreen):
     # --- search
 
     def action_search(self) -> None:
-        """Asks for what to search for, and begins."""
+        """Asks for a pattern and starts the search."""
         if not self._is_gone():
             self.push_screen(LookFor(self._search, *self._searched))
 
@@ -144,7 +144,7 @@ class Viewer(LiveScreen):
     def _hunt_for(self, kind: str, text: str) -> Hunt:
         asked: dict[str, Any]
         if not text.strip():
-            raise ValueError("nothing was given to search for")
+            raise ValueError("the search is empty; type bytes, a text or a value")
         if kind == "bytes":
             asked = {"what": text}
         elif kind == "text":
@@ -155,7 +155,7 @@ class Viewer(LiveScreen):
                 condition = condition_of(text, wanted)
                 if condition.change is not None:
                     raise ValueError(
-                        f"{text!r}: nothing has changed in one look; give 5, > 5, 5..9"
+                        f"{text!r} compares two reads, and a search reads once; give 5, > 5, 5..9"
                     )
                 asked = {"what": wanted.pod, "value": condition.value}
             else:
@@ -179,47 +179,47 @@ class Viewer(LiveScreen):
                 else:
                     self.say(str(error), bad=True)
             else:
-                self.say(f"{hunt.what} is nowhere in what can be read", bad=True)
+                self.say(f"{hunt.what} was not found in readable memory", bad=True)
         else:
-            self.say(f"searching for {hunt.what}: {hunt.percent} %  (Escape gives up)")
+            self.say(f"searching for {hunt.what}: {hunt.percent} %  (Escape cancels)")
 
     def _to_hit(self, hunt: Hunt, hit: int) -> None:
         self._hex.hit = range(hit, hit + hunt.length)
         self.go(hit)
         number, found = hunt.number(hit), hunt.found
-        text = f"place {number:,} of {found:,}"
+        text = f"hit {number:,} of {found:,}"
         if not hunt.is_done:
             text += f" so far ({hunt.percent} % searched)"
         elif hunt.is_cut:
-            text = f"place {number:,} of the first {found:,}: there are more"
+            text = f"hit {number:,} of the first {found:,}; there are more"
         self.say(f"{hunt.what}: {text}")
 
     def action_next(self, by: int) -> None:
-        """Goes to the next place that was found, or to the one before."""
+        """Goes to the next hit (1) or to the previous one (-1)."""
         hunt = self.hunt
         if hunt is None:
-            self.say("nothing was searched for yet: / does")
+            self.say("there was no search yet; / starts one")
             return
         hit = hunt.next(self._hex.cursor, by)
         if hit is not None:
             self._jump_when_found = False
             self._to_hit(hunt, hit)
         elif hunt.is_done:
-            self.say(f"{hunt.what} is nowhere in what can be read", bad=True)
+            self.say(f"{hunt.what} was not found in readable memory", bad=True)
         else:
-            self.say(f"no more places of {hunt.what} so far: {hunt.percent} % searched")
+            self.say(f"no more hits of {hunt.what} so far ({hunt.percent} % searched)")
 
     def action_give_up(self) -> None:
-        """Ends a search that is under way."""
+        """Cancels the running search."""
         if self.hunt is not None and not self.hunt.is_done:
             self.hunt.give_up()
             self._jump_when_found = False
-            self.say(f"the search for {self.hunt.what} was given up")
+            self.say(f"cancelled the search for {self.hunt.what}")
 
     # --- changing it
 
     def action_edit(self) -> None:
-        """Asks for a new value of the bytes under the cursor."""
+        """Asks for a new value at the cursor."""
         if self._is_gone():
             return
         address = self._hex.cursor
@@ -255,48 +255,53 @@ class Viewer(LiveScreen):
         self.push_screen(Edit(label, self._edited, self._inspector.value, attempt))
 
     def _write(self, change: Change) -> None:
-        """Writes what was confirmed, if what is there is what was shown."""
+        """Writes the confirmed bytes if the old ones are still those that were shown."""
         n = len(change.new)
         now = read_window(self.process.vm, change.address, n).run(change.address, n)
         if now != change.old:
             raise MismatchError(
-                f"it is {change.side(now)} by now, and nothing was written: look again, or hold "
-                "the process (p) first",
+                f"wrote nothing at {change.address:#x}: the bytes are {change.side(now)} by now; "
+                "try again, or hold the process (p) first",
                 address=change.address,
             )
         vm = self.process.vm.forced() if change.forced else self.process.vm
         vm.write_bytes(change.address, change.new)
 
     def action_pause(self) -> None:
-        """Holds the process, or lets it run on."""
+        """Holds the process, or resumes it."""
         if self._is_gone():
             return
         if self.pause.is_held:
             self.pause.end()
-            self.say("the process runs on")
+            self.say("the process runs again")
         elif self._attempted(self.pause.begin):
-            self.say("every thread of the process stands still")
+            self.say("held: every thread of the process is stopped")
         self._look()
 
     def action_help(self) -> None:
-        """Tells the keys."""
+        """Shows the keys."""
         self.push_screen(Help())
 
 
 def run(process: procvm.Process, address: int | None = None) -> None:
-    """Looks at a process in the terminal until the person leaves; it runs on, whatever happens.
+    """Shows a process in the terminal until the user leaves; a held process is resumed then.
 
     Args:
-        process: What to look at; it stays open.
-        address: Where to look first; the heap if it is not given.
+        process: The process; it stays open.
+        address: The first address to show; the start of the heap if not given.
 
     Raises:
-        UnsupportedError: There is no terminal.
+        UnsupportedError: stdin or stderr is not a terminal, or the terminal is too simple.
     """
-    # Textual reads the one and draws on the other, whatever stdout is.
+    # Textual reads stdin and draws on stderr; stdout may be anything.
     for stream, name in ((sys.__stdin__, "stdin"), (sys.__stderr__, "stderr")):
         if stream is None or not stream.isatty():
-            raise UnsupportedError(f"the viewer needs a terminal, and {name} is none")
+            raise UnsupportedError(f"procvm view needs a terminal, but {name} is not one")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        raise UnsupportedError(
+            "procvm view needs a terminal that can move its cursor, but TERM is "
+            f"{os.environ.get('TERM', '') or 'not set'}; set TERM, as in TERM=xterm-256color"
+        )
     viewer = Viewer(process, address)
     try:
         viewer.run()

@@ -1,4 +1,4 @@
-"""What the viewer asks a person, and its help."""
+"""The dialogs of the viewer, and its help."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from procvm.tui.inspector import KINDS
 
 __all__ = ["Change", "Confirm", "Edit", "GoTo", "Help", "LookFor"]
 
-# Typed by a person; it is what went wrong with it, or None.
+# Takes what the user typed; returns an error message, or None.
 Attempt = Callable[..., Awaitable[str | None]]
 
 _SEARCHED = ("bytes", "text", *(name for name in KINDS if name not in ("bytes", "cstr")))
 _HINTS = {
-    "bytes": "48 8b ?? c3, with ? for any digit",
+    "bytes": "48 8b ?? c3; ? is any digit",
     "text": "any text",
     "ptr": "an address: 0x7f.., [heap]+8, a symbol",
     "cstr": "a text; a NUL is added",
@@ -32,7 +32,7 @@ _HINTS = {
 
 
 class Dialog(ModalScreen[None]):
-    """A box over the viewer; Escape closes it and does nothing."""
+    """A box over the viewer; Escape closes it without an effect."""
 
     DEFAULT_CSS = """
     Dialog {
@@ -56,11 +56,11 @@ class Dialog(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss_it", "Leave", show=False)]
 
     def action_dismiss_it(self) -> None:
-        """Closes it."""
+        """Closes the dialog."""
         self.dismiss()
 
     def say(self, text: str) -> None:
-        """Tells what is wrong."""
+        """Shows an error in the dialog."""
         self.query_one(".said", Static).update(Text(text))
 
 
@@ -78,14 +78,14 @@ class GoTo(Dialog):
         self._attempt = attempt
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         with Vertical() as box:
             box.border_title = "Go to"
             yield Input(placeholder="0x7f.., [heap]+8, libc.so.6+0x10, a symbol, *pointer")
             yield Static("", classes="said", markup=False)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes there, or tells why not."""
+        """Goes to the address, or shows the error."""
         wrong = await self._attempt(event.value)
         if wrong is None:
             self.dismiss()
@@ -94,7 +94,7 @@ class GoTo(Dialog):
 
 
 class LookFor(Dialog):
-    """Asks for what to search for."""
+    """Asks for a pattern to search for."""
 
     def __init__(self, attempt: Attempt, kind: str, text: str) -> None:
         super().__init__()
@@ -104,21 +104,24 @@ class LookFor(Dialog):
         self._kinds = _choice(_SEARCHED, kind)
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         with Vertical() as box:
             box.border_title = "Search"
             with Horizontal():
                 yield self._kinds
                 yield Input(self._text, placeholder=_hint(self._first))
             yield Static("", classes="said", markup=False)
-            yield Static("Tab goes to the type. Later n and N go on.", classes="about")
+            yield Static(
+                "Tab selects the type. n and N go to the next and the previous hit.",
+                classes="about",
+            )
 
     @on(Select.Changed)
     def _other_kind(self, event: Select.Changed) -> None:
         self.query_one(Input).placeholder = _hint(str(event.value))
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Begins the search, or tells why not."""
+        """Starts the search, or shows the error."""
         wrong = await self._attempt(str(self._kinds.value), event.value)
         if wrong is None:
             self.dismiss()
@@ -131,15 +134,15 @@ def _hint(kind: str) -> str:
 
 
 class Change:
-    """Bytes that are to take the place of others.
+    """A write that waits for confirmation.
 
     Attributes:
-        address: Where.
-        where: What that is, printable.
-        kind: What they are.
-        old: What was shown, or as much of it as could be read.
-        new: What to write.
-        forced: Whether to ignore what the page allows.
+        address: The address to write to.
+        where: The address and its name, printable.
+        kind: The type of the value.
+        old: The bytes that were shown, as many as could be read.
+        new: The bytes to write.
+        forced: Whether to ignore page protections.
     """
 
     def __init__(
@@ -149,10 +152,10 @@ class Change:
         self.old, self.new, self.forced = old, new, forced
 
     def side(self, data: bytes) -> str:
-        """Returns one side of it as text: the bytes, and their value."""
+        """Returns the old or the new bytes as text, with their value."""
         shown = data[:16].hex(" ") + (" …" if len(data) > 16 else "")
         if not data:
-            return "?? (can not be read)"
+            return "?? (cannot be read)"
         if self.kind.name in ("bytes", "cstr"):
             return shown
         if len(data) < self.kind.size:
@@ -160,11 +163,11 @@ class Change:
         return f"{shown}   = {self.kind.text(self.kind.decode_one(data))}"
 
 
-_AS_ALLOWED, _FORCED = "if the page allows it", "whatever the page allows (forced)"
+_AS_ALLOWED, _FORCED = "respect page protections", "ignore page protections (forced)"
 
 
 class Edit(Dialog):
-    """Asks for a new value; nothing is written before that is confirmed."""
+    """Asks for a new value; nothing is written before the user confirms."""
 
     def __init__(
         self,
@@ -182,7 +185,7 @@ class Edit(Dialog):
         self._force = _choice((_AS_ALLOWED, _FORCED), _AS_ALLOWED, id="force")
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         with Vertical() as box:
             box.border_title = "Edit"
             yield Static(Text(self._where), classes="about")
@@ -192,7 +195,8 @@ class Edit(Dialog):
             yield self._force
             yield Static("", classes="said", markup=False)
             yield Static(
-                "Shift+Tab goes to the type. Enter shows what would be written.", classes="about"
+                "Shift+Tab selects the type. Enter shows the change before it is made.",
+                classes="about",
             )
 
     def _hint(self, name: str) -> str:
@@ -207,14 +211,14 @@ class Edit(Dialog):
             self.query_one(Input).placeholder = self._hint(str(event.value))
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Asks for confirmation, or tells what is wrong."""
+        """Asks for confirmation, or shows the error."""
         kind = KINDS[str(self._kinds.value)]
         wrong = await self._attempt(self, kind, event.value, self._force.value == _FORCED)
         self.say(wrong or "")
 
 
 class Confirm(Dialog):
-    """Shows what is there and what would be, and writes only if told to."""
+    """Shows the old and the new bytes, and writes after a y."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "write", "Write", show=False),
@@ -227,7 +231,7 @@ class Confirm(Dialog):
         self._write = write
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         change = self._change
         n = len(change.new)
         text = Text()
@@ -237,45 +241,45 @@ class Confirm(Dialog):
         text.append("\nnew  ", "dim")
         text.append(change.side(change.new), "bold")
         if change.forced:
-            text.append("\n\nWhat the page allows is ignored.", "bold")
+            text.append("\n\nPage protections are ignored.", "bold")
         with Vertical() as box:
             box.border_title = f"Write {n} byte{'s' if n > 1 else ''}?"
             yield Static(text)
-            yield Static("y writes   n and Escape leave it as it is", classes="about space")
+            yield Static("y writes   n and Escape cancel", classes="about space")
 
     async def action_write(self) -> None:
-        """Writes."""
+        """Closes the dialog and writes."""
         self.dismiss()
         await self._write()
 
 
 _KEYS = (
-    ("← → ↑ ↓   h l k j", "a byte, a row"),
-    ("PgUp PgDn Home End", "a page, the ends of a row"),
-    ("[ ]", "the region before, the one behind"),
-    ("Tab", "to the regions and back; Enter looks at one"),
-    ("Enter  Backspace", "follow the pointer under the cursor; come back"),
+    ("← → ↑ ↓   h l k j", "move by a byte, by a row"),
+    ("PgUp PgDn Home End", "move by a page, to the ends of a row"),
+    ("[ ]", "go to the previous, the next region"),
+    ("Tab", "switch to the regions and back; Enter opens one"),
+    ("Enter  Backspace", "follow the pointer at the cursor; go back"),
     ("g", "go to 0x7f.., [heap]+8, a symbol, *pointer"),
     ("", ""),
-    ("/", "search for bytes, a text, a value"),
-    ("n N", "the next place, the one before"),
-    ("Escape", "give the search up"),
+    ("/", "search for bytes, a text or a value"),
+    ("n N", "go to the next, the previous hit"),
+    ("Escape", "cancel the search"),
     ("", ""),
-    ("e", "write a value; asks before it does"),
-    ("p", "hold the process still; let it run on"),
+    ("e", "edit the value at the cursor; asks before writing"),
+    ("p", "hold the process; resume it"),
     ("r", "read the list of regions again"),
-    ("q  Ctrl-C", "leave; the process runs on"),
+    ("q  Ctrl-C", "leave; a held process is resumed"),
     ("", ""),
 )
 
 _COLORS = """\
-?? can not be read. What changed since the last look is marked, and in
-colour for two seconds more. A process that is held runs on when its
-time is over, which the first line tells, and when the viewer ends."""
+?? is a byte that cannot be read. A byte that changed since the last
+read is marked, then coloured for two seconds. A held process is resumed
+after the time in the first line, and when the viewer ends."""
 
 
 class Help(Dialog):
-    """Tells the keys."""
+    """Shows the keys."""
 
     DEFAULT_CSS = """
     Help {
@@ -290,7 +294,7 @@ class Help(Dialog):
     ]
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         text = Text()
         for key, what in _KEYS:
             text.append(f"{key:<20}", "bold")

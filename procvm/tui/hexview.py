@@ -1,4 +1,4 @@
-"""`HexView`: memory in rows, with a cursor, and with what changed in colours."""
+"""`HexView`: rows of memory with a cursor, changed bytes in colours."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["HexView"]
 _LAST = (1 << 64) - 1
 _NARROW, _WIDE = 8, 16
 _SCROLLED = 3
-# Bytes behind the cursor that are read even where they are below the last row.
+# Bytes after the cursor that are read even below the last row: the inspector shows them.
 _AHEAD = 256
 
 
 def _columns(row_len: int) -> int:
-    """Returns how wide a row of so many bytes is: address, digits with a gap, characters."""
+    """Returns the columns of a row of `row_len` bytes: address, digits with a gap, text."""
     return ADDRESS_WIDTH + 2 + 3 * row_len + 2 + row_len
 
 
 class HexView(Widget, can_focus=True):
-    """Rows of memory. It reads nothing by itself: `wanted` says what, and `show` takes it."""
+    """Shows rows of memory; its owner reads the range `wanted` and passes it to `show`."""
 
     DEFAULT_CSS = """
     HexView {
@@ -70,7 +70,7 @@ class HexView(Widget, can_focus=True):
     ]
 
     class Moved(Message):
-        """The cursor, or what is shown, is elsewhere."""
+        """The cursor or the shown range has moved."""
 
     def __init__(self, cursor: int) -> None:
         super().__init__(id="hex")
@@ -83,21 +83,21 @@ class HexView(Widget, can_focus=True):
 
     @property
     def row_len(self) -> int:
-        """Bytes in a row, as many as there is room for."""
+        """Bytes per row: 16 if they fit, else 8."""
         return _WIDE if self.size.width >= _columns(_WIDE) else _NARROW
 
     @property
     def nr_rows(self) -> int:
-        """Rows that are shown."""
+        """How many rows are shown."""
         return max(self.size.height, 1)
 
     def wanted(self) -> tuple[int, int]:
-        """Returns the address and the length of what is to be shown."""
+        """Returns the address and the length of the range to read."""
         end = max(self.top + self.nr_rows * self.row_len, self.cursor + _AHEAD)
         return self.top, min(end, _LAST + 1) - self.top
 
     def show(self, window: Window, *, is_tick: bool) -> None:
-        """Shows what was read."""
+        """Shows bytes that were read."""
         self.window = window
         if is_tick:
             self.changes.look(window)
@@ -106,7 +106,7 @@ class HexView(Widget, can_focus=True):
         self.refresh()
 
     def go(self, address: int) -> None:
-        """Puts the cursor on an address; if it is not on the screen, a third from its top."""
+        """Moves the cursor to an address; scrolls if the address is not shown."""
         self.cursor = min(max(address, 0), _LAST)
         if not self.top <= self.cursor < self.top + self.nr_rows * self.row_len:
             self.top = self.cursor - self.nr_rows // 3 * self.row_len
@@ -114,7 +114,7 @@ class HexView(Widget, can_focus=True):
         self.post_message(self.Moved())
 
     def _align(self) -> None:
-        """Makes `top` the first byte of a row, and the cursor one of those that are shown."""
+        """Aligns `top` to a row, and scrolls so that the cursor is shown."""
         row = self.row_len
         first = self.cursor // row * row
         last_top = max(0, (_LAST + 1) - self.nr_rows * row)
@@ -137,7 +137,7 @@ class HexView(Widget, can_focus=True):
         self._step(by * self.row_len)
 
     def action_move_pages(self, by: int) -> None:
-        """Moves by what the screen shows."""
+        """Moves by pages of the screen."""
         n = by * max(self.nr_rows - 1, 1) * self.row_len
         self.top = max(self.top + n, 0)
         self._step(n if 0 <= self.cursor + n <= _LAST else 0)
@@ -151,22 +151,22 @@ class HexView(Widget, can_focus=True):
         self._step(self.row_len - 1 - self.cursor % self.row_len)
 
     def on_resize(self) -> None:
-        """Shows as many rows as there is room for."""
+        """Shows as many rows as fit."""
         self._align()
         self.post_message(self.Moved())
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """Moves down."""
+        """Scrolls down."""
         event.stop()
         self.action_move_rows(_SCROLLED)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """Moves up."""
+        """Scrolls up."""
         event.stop()
         self.action_move_rows(-_SCROLLED)
 
     def on_click(self, event: events.Click) -> None:
-        """Puts the cursor where the mouse is."""
+        """Moves the cursor to the byte under the mouse."""
         place = event.get_content_offset(self)
         if place is None:
             return
@@ -177,7 +177,7 @@ class HexView(Widget, can_focus=True):
             self.post_message(self.Moved())
 
     def _column_of(self, x: int) -> int | None:
-        """Returns which byte of a row is shown at a column of the screen."""
+        """Returns the index of the byte at a column of the screen; None if there is none."""
         digits_at = self._address_len() + 2
         row = self.row_len
         text_at = digits_at + 3 * row + 2
@@ -192,7 +192,7 @@ class HexView(Widget, can_focus=True):
         return ADDRESS_WIDTH if self.top + self.nr_rows * self.row_len <= 1 << 48 else 18
 
     def render_line(self, y: int) -> Strip:
-        """Returns a row."""
+        """Returns a row of the screen."""
         base = self.rich_style
         row = self.row_len
         start = self.top + y * row

@@ -1,4 +1,4 @@
-"""`Hunt`: a search that goes on in a thread while a person looks at what it has found."""
+"""`Hunt`: a search in a thread, whose hits can be used while it runs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _MOST = 100_000
 
 
 class _GivenUpError(Exception):
-    """It is not wanted any more."""
+    """The user cancelled the search."""
 
 
 class Hunt:
-    """All places where something stands: first those behind an address, then those before it.
+    """A search for all hits: first those from an address on, then those before it.
 
     Attributes:
-        what: What is looked for, as a person typed it.
-        length: Bytes of it.
-        is_done: Whether all was looked at, or as much as is.
-        is_cut: Whether it stopped since there are too many.
-        error: Why it broke off.
+        what: The text that the user typed.
+        length: The length of a hit in bytes.
+        is_done: Whether the search has ended.
+        is_cut: Whether it ended because there are too many hits.
+        error: The error that ended it.
     """
 
     def __init__(self, vm: VmSpace, what: str, asked: dict[str, Any], start: int) -> None:
-        """Checks what is asked for; `run` is what takes time.
+        """Checks the pattern; `run` searches.
 
         Raises:
-            ValueError: It stands everywhere, or is no pattern.
-            UnsupportedError: A package is not installed, which the message names.
+            ValueError: The pattern is wrong, or matches everywhere.
+            UnsupportedError: A package is not installed; the message names it.
         """
         self.what = what
         self.length = needle_of(asked["what"], asked.get("value", NOTHING), 1, 1).after + 1
@@ -47,20 +47,20 @@ class Hunt:
         self._vm = vm
         self._asked = asked
         self._start = min(start, vm.end)
-        # In order, and all those of the first before any of the second.
+        # Both ascending. The search fills the second first.
         self._before: list[int] = []
-        self._behind: list[int] = []
+        self._after: list[int] = []
         self._done = 0
         self._total = 1
         self._is_given_up = False
 
     def run(self) -> None:
-        """Looks everywhere; ends early once it is given up."""
+        """Searches all readable memory; ends early after `give_up`."""
         try:
             readable = self._vm.ranges(None, "r")
             start, end = self._start, self._vm.end
             parts = (
-                (clipped(readable, start, end), self._behind),
+                (clipped(readable, start, end), self._after),
                 (clipped(readable, 0, min(start + self.length - 1, end)), self._before),
             )
             self._total = max(sum(b - a for ranges, _ in parts for a, b in ranges), 1)
@@ -83,7 +83,7 @@ class Hunt:
                 raise _GivenUpError
             self._done = base + done
 
-        room = _MOST - len(self._behind)
+        room = _MOST - len(self._after)
         with closing(self._vm.search(**self._asked, ranges=ranges, progress=progress)) as found:
             for hit in itertools.islice(found, room):
                 hits.append(int(hit))
@@ -92,33 +92,33 @@ class Hunt:
         self.is_cut = len(hits) >= room
 
     def give_up(self) -> None:
-        """Ends the search soon; what was found stays."""
+        """Cancels the search; the hits stay."""
         self._is_given_up = True
 
     @property
     def percent(self) -> int:
-        """How much was looked at."""
+        """The searched part of memory in percent."""
         return min(100 * self._done // self._total, 100)
 
     @property
     def found(self) -> int:
-        """How many places there are, so far."""
-        return len(self._before) + len(self._behind)
+        """How many hits were found so far."""
+        return len(self._before) + len(self._after)
 
     def hits(self) -> list[int]:
-        """Returns the places, so far, in order."""
-        return [*self._before, *self._behind]
+        """Returns the hits so far, ascending."""
+        return [*self._before, *self._after]
 
     def nearest(self) -> int | None:
-        """Returns the first place behind the start, if there is any, else the first of all."""
-        if self._behind:
-            return self._behind[0]
+        """Returns the first hit after the start, else the first of all; None without hits."""
+        if self._after:
+            return self._after[0]
         return self._before[0] if self._before else None
 
     def next(self, address: int, by: int) -> int | None:
-        """Returns the place behind (1) or before (-1) an address, around the end if all are known.
+        """Returns the hit after (1) or before (-1) an address, or None.
 
-        None if there is none, or none is known so far.
+        It wraps around the ends of memory once all hits are known.
         """
         hits = self.hits()
         if not hits:
@@ -131,7 +131,7 @@ class Hunt:
         return hits[at]
 
     def number(self, address: int) -> int:
-        """Returns which of the places an address is, from 1 on; 0 if it is none of them."""
+        """Returns the number of a hit, counted from 1; 0 if the address is not a hit."""
         hits = self.hits()
         at = bisect_left(hits, address)
         return at + 1 if at < len(hits) and hits[at] == address else 0

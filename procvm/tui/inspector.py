@@ -1,4 +1,4 @@
-"""`Inspector`: the bytes under the cursor as numbers, as a pointer, as text."""
+"""`Inspector`: the bytes at the cursor as numbers, as a pointer and as text."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ KINDS: dict[str, Kind] = {
     name: kind_of(name)
     for name in (*_COLUMNS[0], *_COLUMNS[1], "f32", "f64", "ptr", "bytes", "cstr")
 }
-"""What a value can be searched for and written as."""
+"""The types that values can be searched and written as."""
 
-# As wide as the longest number that there is.
+# The width of the longest number.
 _COLUMN = 25
 _MOST_TEXT = 256
 
 
 class Inspector(Widget):
-    """Values of every type at one address. It reads nothing by itself."""
+    """Shows the value of every type at one address; its owner passes the bytes."""
 
     DEFAULT_CSS = """
     Inspector { height: 7; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -52,18 +52,18 @@ class Inspector(Widget):
         self.refresh()
 
     def pointer(self) -> int | None:
-        """Returns the bytes under the cursor as an address; None if some are not known."""
+        """Returns the bytes at the cursor as an address; None if they could not be read."""
         data = self.window.run(self.address, self.address_size)
         return int.from_bytes(data, sys.byteorder) if len(data) == self.address_size else None
 
     def value(self, kind: Kind) -> str:
-        """Returns the value of one type as text; ``?`` if not all its bytes are known."""
+        """Returns the value of one type as text; ``?`` if its bytes could not be read."""
         kind = kind.of_target(self.address_size)
         data = self.window.run(self.address, kind.size)
         return kind.text(kind.decode_one(data)) if len(data) == kind.size else "?"
 
     def text(self) -> str:
-        """Returns the C string, in quotes, with what tells that it goes on."""
+        """Returns the C string in quotes, with ``…`` if it is longer than shown."""
         data = self.window.run(self.address, _MOST_TEXT)
         if not data:
             return "?"
@@ -71,7 +71,7 @@ class Inspector(Widget):
         return f'"{printable(body)}"' + ("" if nul else "…")
 
     def render(self) -> Text:
-        """Returns the values, in three columns, and what does not fit in one below."""
+        """Returns the values in three columns, and the pointer and the string below."""
         text = Text()
         for row in range(len(_COLUMNS[0])):
             for column in _COLUMNS:

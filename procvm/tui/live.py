@@ -1,4 +1,4 @@
-"""`LiveScreen`: what the viewer shows of a process, and reads again with each tick."""
+"""`LiveScreen`: the screen of the viewer, read from the process again at each tick."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from procvm.tui.window import read_window
 __all__ = ["GONE", "LONGEST_HOLD", "TICK", "LiveScreen", "where_of"]
 
 LONGEST_HOLD = 60.0
-"""Seconds after which a target that is held runs on by itself."""
+"""Seconds after which a held target is resumed by itself."""
 
 TICK = 0.25
-"""Seconds between two looks."""
+"""Seconds between two reads of the screen's bytes."""
 
 _REGIONS_EVERY = 2.0
-# Of the time that they take: a process with very many is not asked all the time.
+# At least this many times as long between two reads as one takes: with very many mappings,
+# the viewer would read nothing else.
 _REGIONS_SHARE = 20
 _MOST_DESCRIBED = 10_000
 
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 
 class LiveScreen(App[None]):
-    """Regions, bytes and values of a process, as they are now."""
+    """The regions, bytes and values of a process at this moment."""
 
     TITLE = "procvm view"
     ENABLE_COMMAND_PALETTE = False
@@ -75,13 +76,13 @@ class LiveScreen(App[None]):
         tick: float | None = TICK,
         longest_hold: float = LONGEST_HOLD,
     ) -> None:
-        """Makes one; nothing is read before it runs.
+        """Makes the screen; nothing is read before it runs.
 
         Args:
-            process: What to look at; it stays open.
-            address: Where to look first; the heap if it is not given.
-            tick: Seconds between two looks; None to look only when `tick` is called.
-            longest_hold: Seconds after which a process that is held runs on.
+            process: The process; it stays open.
+            address: The first address to show; the start of the heap if not given.
+            tick: Seconds between two reads; None to read only when `tick` is called.
+            longest_hold: Seconds after which a held process is resumed.
         """
         super().__init__()
         self.process = process
@@ -96,7 +97,7 @@ class LiveScreen(App[None]):
         self._message = Static("", id="message", markup=False)
         self._given = address
         self._regions_at = 0.0
-        # The symbols of a process are looked up by one thread at a time.
+        # Held by the thread that looks up symbols: two at a time would read the files twice.
         self._symbols = threading.Lock()
         self._described: dict[int, str] = {}
         self._describing = False
@@ -104,7 +105,7 @@ class LiveScreen(App[None]):
     # --- its parts
 
     def compose(self) -> ComposeResult:
-        """Makes its parts."""
+        """Yields the widgets."""
         yield self._title
         with Horizontal(id="body"):
             yield self._regions
@@ -114,7 +115,7 @@ class LiveScreen(App[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Looks for the first time."""
+        """Reads the process for the first time."""
         self._regions.border_title = "Regions"
         size = self._attempted(lambda: self.process.address_size)
         self._inspector.address_size = size or self._inspector.address_size
@@ -126,41 +127,43 @@ class LiveScreen(App[None]):
             self.set_interval(self._tick_every, self.tick)
 
     def on_resize(self) -> None:
-        """Shows wider rows where there is room for them."""
+        """Chooses rows of 16 bytes if they fit, else of 8."""
         self.screen.set_class(self.size.width >= 83 + 29, "wide")
 
     def on_unmount(self) -> None:
-        """Leaves nothing behind."""
+        """Releases the process."""
         self.release()
 
     def release(self) -> None:
-        """Lets the process run on. Twice is fine."""
+        """Resumes the process. May be called twice."""
         self.pause.close()
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tells a person something, in the line above the keys."""
+        """Shows a message in the line above the keys."""
         self._message.set_class(bad, "bad")
         self._message.update(Text(shown(text)))
 
     @property
     def said(self) -> str:
-        """What was told last."""
+        """The last message."""
         return str(self._message.content)
 
     # --- looking
 
     def tick(self) -> None:
-        """Looks at what is on the screen, and at nothing else."""
+        """Reads the bytes on the screen again, and the regions from time to time."""
         if self.ended:
             return
         if self._attempted(self._hold_lasts) is False:
-            self.say(f"held for {self.pause.longest:g} s, the longest time: the process runs on")
+            self.say(
+                f"the hold ended after {self.pause.longest:g} s, its longest time; the process runs"
+            )
         if time.monotonic() >= self._regions_at:
             self._read_regions()
         self._look(is_tick=True)
 
     def _hold_lasts(self) -> bool:
-        """Returns False if there was a hold, and its time was over."""
+        """Returns False if a hold ended because its longest time was over."""
         return not self.pause.is_held or self.pause.look()
 
     def _look(self, *, is_tick: bool = False) -> None:
@@ -172,7 +175,7 @@ class LiveScreen(App[None]):
         self._show_rest()
 
     def _show_rest(self) -> None:
-        """Shows what follows from the bytes and the cursor."""
+        """Shows everything that depends on the bytes and the cursor."""
         cursor = self._hex.cursor
         vma = self._regions.mark(cursor)
         self._hex.border_title = Text(where_of(vma, cursor))
@@ -189,7 +192,7 @@ class LiveScreen(App[None]):
             text += f"  ENDED: {self.ended}"
         elif self.pause.is_held:
             left, longest = self.pause.left, self.pause.longest
-            text += f"  HELD  {left:.0f} s left of the longest {longest:g} s  (p: run on)"
+            text += f"  HELD  {left:.0f} s left of {longest:g} s  (p resumes)"
         else:
             text += "  running"
         self._title.set_class(bool(self.ended), "ended")
@@ -198,7 +201,7 @@ class LiveScreen(App[None]):
             self._title.update(Text(text))
 
     def _attempted(self, act: Callable[[], T]) -> T | None:
-        """Does something with the process; tells what went wrong, and None."""
+        """Returns what `act` returns; an error becomes a message and None."""
         try:
             return act()
         except GONE as error:
@@ -211,11 +214,11 @@ class LiveScreen(App[None]):
         if not self.ended:
             self.ended = shown(error.message)
             self.release()
-            self.say("what is shown is what was there last; q leaves")
+            self.say("the screen shows the last bytes that were read; q leaves")
             self._show_title()
 
     def _is_gone(self) -> bool:
-        """Returns whether there is no process any more, and says so."""
+        """Returns whether the process is gone, and shows why."""
         if self.ended:
             self.say(self.ended, bad=True)
         return bool(self.ended)
@@ -223,7 +226,7 @@ class LiveScreen(App[None]):
     # --- regions
 
     def action_read_regions(self) -> None:
-        """Reads the list of regions anew."""
+        """Reads the list of regions again."""
         if not self._is_gone():
             self._read_regions()
             self._show_rest()
@@ -239,11 +242,11 @@ class LiveScreen(App[None]):
         self._regions_at = now + max(_REGIONS_EVERY, _REGIONS_SHARE * (now - begun))
 
     def on_hex_view_moved(self, _message: HexView.Moved) -> None:
-        """Reads what is shown now."""
+        """Reads the bytes that the hex view shows now."""
         self._look()
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
-        """Does what may take long: one thing at a time, and the screen goes on."""
+        """Runs slow work in a thread, one piece at a time, so that the screen stays live."""
 
         def alone() -> T:
             with self._symbols:
@@ -252,7 +255,7 @@ class LiveScreen(App[None]):
         return await asyncio.to_thread(alone)
 
     async def _looked_up(self, act: Callable[[], T]) -> T | str:
-        """Does what may take long; returns what went wrong as text."""
+        """Runs slow work in a thread; returns an error as text."""
         try:
             return await self._in_thread(act)
         except GONE as error:
@@ -264,7 +267,7 @@ class LiveScreen(App[None]):
     # --- names of addresses
 
     def _describe(self, address: int) -> str:
-        """Returns what an address is, if that is known by now; else finds out meanwhile."""
+        """Returns the name of an address if it is known; else starts to look it up."""
         found = self._described.get(address)
         if found is None and not self._describing and not self.ended:
             self._describing = True
@@ -293,9 +296,9 @@ class LiveScreen(App[None]):
 
 
 def where_of(vma: Vma | None, address: int) -> str:
-    """Returns in which mapping an address is, and what that allows."""
+    """Returns the mapping of an address and its permissions, as text."""
     if vma is None:
-        return "nothing is mapped here"
+        return "not mapped"
     return f"{_place(vma, address)}  {vma.perms}"
 
 
@@ -309,7 +312,7 @@ def _described(process: procvm.Process, address: int) -> str:
 
 
 def _first_of(maps: Maps) -> Vma:
-    """Returns what a person wants to see first: the heap, or what can be written."""
+    """Returns the region to show first: the heap, else a writable region, else any."""
     found = maps.filter(kind=MappingKind.HEAP) or maps.filter(perms="rw") or maps
     return found[0]
 

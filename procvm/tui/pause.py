@@ -1,4 +1,4 @@
-"""`Pause`: the target held still while a person looks, and let go however that ends."""
+"""`Pause`: holds the target for the viewer, and resumes it however the viewer ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Pause"]
 
 
 class Pause(Closing):
-    """Holds of one process. At its end nothing is held, and nothing traced.
+    """The holds of one process; `close` resumes and detaches it.
 
     Attributes:
         longest: Seconds after which a hold ends by itself.
@@ -29,20 +29,20 @@ class Pause(Closing):
 
     @property
     def is_held(self) -> bool:
-        """Whether it is, as far as is known; `look` finds out."""
+        """Whether a hold was begun and not ended; `look` checks that it lasts."""
         return self._held is not None
 
     @property
     def left(self) -> float:
-        """Seconds that the hold may still last."""
+        """Seconds until the hold ends by itself."""
         return max(self._until - time.monotonic(), 0.0)
 
     def begin(self) -> bool:
         """Holds the process; returns True.
 
         Raises:
-            AlreadyTracedError: Somebody else traces it.
-            AccessDeniedError: It may not be traced.
+            AlreadyTracedError: Another process traces it.
+            AccessDeniedError: This user may not trace it.
             StopTimeoutError: It could not be stopped.
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program.
@@ -54,7 +54,7 @@ class Pause(Closing):
         self._until = time.monotonic() + self.longest
         self._held = self._tracee.stopped()
         try:
-            # Whether what has the number is still what is looked at.
+            # Raises if the pid belongs to another process by now.
             self._process.find_vma(0)
         except BaseException:
             self.close()
@@ -62,7 +62,7 @@ class Pause(Closing):
         return True
 
     def look(self) -> bool:
-        """Returns whether the hold lasts; one whose longest time was over is forgotten.
+        """Returns whether the hold lasts; forgets one that ended by itself.
 
         Raises:
             ProcessExitedError: The process has ended.
@@ -75,13 +75,13 @@ class Pause(Closing):
         return False
 
     def end(self) -> None:
-        """Lets the process run on. Twice is fine."""
+        """Resumes the process. May be called twice."""
         held, self._held = self._held, None
         if held is not None:
             held.close()
 
     def close(self) -> None:
-        """Lets it run on, and lets go of it. Twice is fine."""
+        """Resumes the process and detaches from it. May be called twice."""
         self.end()
         tracee, self._tracee = self._tracee, None
         if tracee is not None:

@@ -1,4 +1,4 @@
-"""`RegionList`: the mappings of a process, of which only those on the screen are drawn."""
+"""`RegionList`: the mappings of a process, drawn only where they are on the screen."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from procvm._space.maps import Maps, Vma
 
 __all__ = ["RegionList", "region_name"]
 
-# From so many columns on there is room for addresses.
+# With this many columns, rows show addresses.
 _WITH_ADDRESSES = 39
 
 
 def region_name(vma: Vma) -> str:
-    """Returns what a mapping is called in few columns, printable."""
+    """Returns a short printable name of a mapping."""
     name = vma.plain_name
     if name.startswith(b"/"):
         name = name.rpartition(b"/")[2]
@@ -34,7 +34,7 @@ def region_name(vma: Vma) -> str:
 
 
 class RegionList(ScrollView, can_focus=True):
-    """A line for each mapping; the one that holds the cursor of the hex view is marked."""
+    """A row per mapping; the one with the cursor of the hex view is marked."""
 
     DEFAULT_CSS = """
     RegionList {
@@ -65,7 +65,7 @@ class RegionList(ScrollView, can_focus=True):
         Binding("pagedown,space", "move_pages(1)", show=False),
         Binding("home", "move_to(0)", show=False),
         Binding("end", "move_to(-1)", show=False),
-        Binding("enter", "choose", "Look at", key_display="⏎"),
+        Binding("enter", "choose", "Open", key_display="⏎"),
     ]
 
     class Chosen(Message):
@@ -83,7 +83,7 @@ class RegionList(ScrollView, can_focus=True):
         self.here: int | None = None
 
     def show(self, maps: Maps) -> None:
-        """Shows other mappings; the cursor stays on the one it is on, as far as that is there."""
+        """Shows new mappings; the cursor stays on its mapping if that still exists."""
         start = self.maps[self.cursor].start if len(self.maps) else 0
         self.maps = maps
         self._starts = [vma.start for vma in maps]
@@ -92,7 +92,7 @@ class RegionList(ScrollView, can_focus=True):
         self.refresh()
 
     def mark(self, address: int) -> Vma | None:
-        """Marks the mapping that holds an address; returns it, or None if there is none."""
+        """Marks the mapping of an address; returns it, or None."""
         at = bisect_right(self._starts, address) - 1
         found = at >= 0 and address < self.maps[at].end
         here = at if found else None
@@ -104,7 +104,7 @@ class RegionList(ScrollView, can_focus=True):
         return self.maps[at] if found else None
 
     def neighbour(self, address: int, by: int) -> Vma | None:
-        """Returns the mapping behind (1) or before (-1) an address."""
+        """Returns the mapping after (1) or before (-1) an address, or None."""
         at = bisect_right(self._starts, address) - 1
         if by > 0:
             at += 1
@@ -123,11 +123,11 @@ class RegionList(ScrollView, can_focus=True):
         self._move_to(self.cursor + by)
 
     def action_move_pages(self, by: int) -> None:
-        """Moves by what the screen shows."""
+        """Moves by pages of the screen."""
         self._move_to(self.cursor + by * max(self.size.height - 1, 1))
 
     def action_move_to(self, at: int) -> None:
-        """Moves to a line, counted from the end if it is negative."""
+        """Moves to a row; a negative number counts from the end."""
         self._move_to(at if at >= 0 else len(self.maps) + at)
 
     def action_choose(self) -> None:
@@ -143,12 +143,12 @@ class RegionList(ScrollView, can_focus=True):
             self.action_choose()
 
     def on_blur(self) -> None:
-        """Goes back to the mapping that is looked at."""
+        """Moves back to the mapping of the hex view's cursor."""
         if self.here is not None:
             self._move_to(self.here)
 
     def render_line(self, y: int) -> Strip:
-        """Returns the line of a mapping."""
+        """Returns the row of a mapping."""
         at = y + self.scroll_offset.y
         width = self.scrollable_content_region.width
         if at >= len(self.maps):

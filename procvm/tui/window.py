@@ -1,4 +1,4 @@
-"""What a screen shows of memory: bytes, those that can not be read, those that change."""
+"""A range of memory as read for a screen, and which of its bytes changed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from procvm.errors import PageFaultError
 __all__ = ["FADING", "FRESH", "Changes", "Window", "read_window"]
 
 FRESH = 2
-"""Changed since the last tick."""
+"""The byte changed since the last tick."""
 FADING = 1
-"""Changed some ticks ago."""
+"""The byte changed a few ticks ago."""
 
 _FADE_TICKS = 8
 
 
 class Window(NamedTuple):
-    """A run of memory as it was at one look.
+    """A range of memory as it was read at one time.
 
     Attributes:
-        start: Its first address.
-        data: Its bytes; 0 where they are not known.
-        known: As many bytes, 1 where they are.
+        start: The first address.
+        data: The bytes; 0 for those that could not be read.
+        known: A byte for each of `data`: 1 if it could be read.
     """
 
     start: int
@@ -33,16 +33,16 @@ class Window(NamedTuple):
 
     @property
     def end(self) -> int:
-        """One past its last address."""
+        """One past the last address."""
         return self.start + len(self.data)
 
     def byte(self, address: int) -> int | None:
-        """Returns a byte; None if it could not be read, or is outside."""
+        """Returns the byte at an address; None if it is outside or could not be read."""
         at = address - self.start
         return self.data[at] if 0 <= at < len(self.data) and self.known[at] else None
 
     def run(self, address: int, most: int) -> bytes:
-        """Returns the bytes from an address on, up to the first that is not known."""
+        """Returns up to `most` bytes at an address, ended by the first that could not be read."""
         at = address - self.start
         if not 0 <= at < len(self.data):
             return b""
@@ -54,12 +54,12 @@ NOTHING = Window(0, b"", b"")
 
 
 def read_window(vm: VmSpace, start: int, n: int) -> Window:
-    """Reads a run of memory in one call; in one more for each page that can not be read.
+    """Reads a range in one call, and one more call per page that cannot be read.
 
     Raises:
-        ProcessExitedError: It has ended.
-        ProcessExecedError: It runs another program.
-        ClosedError: It was closed.
+        ProcessExitedError: The process has ended.
+        ProcessExecedError: The process runs another program.
+        ClosedError: The process was closed.
     """
     room, known = bytearray(n), bytearray(n)
     at, end = start, min(start + n, vm.end)
@@ -67,10 +67,10 @@ def read_window(vm: VmSpace, start: int, n: int) -> Window:
         try:
             vm.read_into(at, memoryview(room)[at - start : end - start])
         except PageFaultError as error:
-            behind = at + error.copied_len
-            known[at - start : behind - start] = b"\1" * error.copied_len
-            room[behind - start :] = bytes(start + n - behind)
-            at = page_end(behind)
+            after = at + error.copied_len
+            known[at - start : after - start] = b"\1" * error.copied_len
+            room[after - start :] = bytes(start + n - after)
+            at = page_end(after)
         else:
             known[at - start : end - start] = b"\1" * (end - at)
             at = end
@@ -78,14 +78,14 @@ def read_window(vm: VmSpace, start: int, n: int) -> Window:
 
 
 class Changes:
-    """Which bytes changed since the last look, and which did lately."""
+    """Tracks which bytes changed since the last tick, and which did lately."""
 
     def __init__(self) -> None:
         self._last = NOTHING
         self._heat: dict[int, int] = {}
 
     def look(self, window: Window) -> None:
-        """Compares with the last look, where both saw the same addresses."""
+        """Compares with the last window at the addresses that both contain."""
         last, self._last = self._last, window
         self._heat = {
             address: left - 1
@@ -110,9 +110,9 @@ class Changes:
                 self._heat[low + k] = _FADE_TICKS
 
     def moved(self, window: Window) -> None:
-        """Looks at another place, between two ticks: nothing fades, and nothing is compared."""
+        """Takes another window between two ticks: nothing fades, nothing is compared."""
         old = self._last
-        # What both show is kept as it was, to be compared with at the next tick.
+        # The old bytes are kept where both overlap: the next tick compares with them.
         low, high = max(old.start, window.start), min(old.end, window.end)
         if low < high:
             data, known = bytearray(window.data), bytearray(window.known)
@@ -128,6 +128,6 @@ class Changes:
         }
 
     def of(self, address: int) -> int:
-        """Returns `FRESH`, `FADING`, or 0 for a byte that did not change."""
+        """Returns `FRESH`, `FADING`, or 0 for an unchanged byte."""
         left = self._heat.get(address, 0)
         return FRESH if left == _FADE_TICKS else FADING if left else 0

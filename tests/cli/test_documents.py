@@ -52,7 +52,7 @@ def test_every_command_is_documented() -> None:
         for name, command in commands.items()
         if command is not None and any(one.name == "as_json" for one in command.params)
     }
-    assert with_json == set(COMMANDS) - {"tour", "view"}
+    assert with_json == set(COMMANDS) - {"help", "tour", "view"}
     assert with_json <= set(SHAPES)
 
 
@@ -140,6 +140,15 @@ def test_every_command_says_what_it_does() -> None:
         assert entry.help in listed
 
 
+def test_help_shows_commands_and_the_page_about_json() -> None:
+    """`help` is `--help`; `help json` is docs/json.md."""
+    assert ran("help").out == ran("--help").out
+    for name in COMMANDS:
+        assert ran("help", name).out == ran(name, "--help").out
+    assert ran("help", "json").out == (ROOT / "docs" / "json.md").read_text()
+    assert ran("-V").out == ran("--version").out
+
+
 def test_man_page_is_what_scripts_man_writes_now() -> None:
     """docs/man/procvm.1 matches the help texts, and has a section for every command."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -158,7 +167,10 @@ def test_man_page_is_installed_by_the_wheel_where_man_looks(tmp_path: Path) -> N
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     targets = project["tool"]["hatch"]["build"]["targets"]
     shared = targets["wheel"]["shared-data"]
-    assert shared == {str(MAN_PAGE.relative_to(ROOT)): "share/man/man1/procvm.1"}
+    assert shared == {
+        "docs/json.md": "share/doc/procvm/json.md",
+        str(MAN_PAGE.relative_to(ROOT)): "share/man/man1/procvm.1",
+    }
     assert MAN_PAGE.relative_to(ROOT).parts[0] in targets["sdist"]["include"]
     if shutil.which("man") is None:
         pytest.skip("this machine has no man(1)")
@@ -179,6 +191,7 @@ def test_the_command_is_quick_to_help() -> None:
     script = (
         "import sys, procvm.cli.run as r; r.run(['--help'])\n"
         "bad = {'rich', 'psutil', 'numpy', 'elftools', 'procvm._terminal.kind'}\n"
+        "bad |= {'procvm._space', 'procvm._symbols', 'procvm._live', 'procvm._hold'}\n"
         "bad &= set(sys.modules)\n"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

@@ -94,7 +94,7 @@ def test_scan_finds_and_sets_a_value(dials: Dials) -> None:
     code, lines, err = _session(dials, "1234567", "= 1234567", "list", "set 0 -3", "list", "")
     address = procvm_address(dials, "g_lives")
     assert (code, err) == (0, "")
-    assert lines[:2] == ["1 place", "1 place"]
+    assert lines[:2] == ["1 address", "1 address"]
     assert lines[2] == f"0\t{address:#x}\t1234567\tdials!g_lives"
     assert lines[3:] == ["1 written", f"0\t{address:#x}\t-3\tdials!g_lives"]
     assert dials.ask("show")[1] == "-3"
@@ -129,7 +129,7 @@ def test_scan_sees_what_went_up(dials: Dials) -> None:
         terminal.until(b"1> ")
         assert dials.ask("inc")[0] == "8"
         terminal.type("+\n")
-        terminal.until(b"1 place\r\n")
+        terminal.until(b"1 address\r\n")
         terminal.until(b"dials!g_counter")
         terminal.until(b"1> ")
         terminal.type("quit\n")
@@ -143,7 +143,7 @@ def test_a_line_that_makes_no_sense_is_told(dials: Dials) -> None:
         "undo", "set 0 99999999999",
     )  # fmt: skip
     assert code == 2
-    assert lines == ["1 place", "0 places"]
+    assert lines == ["1 address", "0 addresses"]
     errors = err.splitlines()
     assert all(line.startswith("procvm: scan: ") for line in errors)
     assert len(errors) == 9
@@ -151,7 +151,7 @@ def test_a_line_that_makes_no_sense_is_told(dials: Dials) -> None:
 
 def test_a_script_without_places_left_gives_1(dials: Dials) -> None:
     """Nothing was found."""
-    assert _session(dials, "1234567", "!= 1234567") == (1, ["1 place", "0 places"], "")
+    assert _session(dials, "1234567", "!= 1234567") == (1, ["1 address", "0 addresses"], "")
 
 
 def test_scan_is_told_of_the_end_of_the_process(dials: Dials) -> None:

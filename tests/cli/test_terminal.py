@@ -132,7 +132,7 @@ def test_ctrl_c_at_a_prompt_keeps_a_scan(dials: Dials) -> None:
         stat = Path(f"/proc/{terminal.pid}/stat")
         wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
         terminal.type("\x03")
-        terminal.until(b"the places are as they were; quit, or Ctrl-D, ends\r\n> ")
+        terminal.until(b"the list is unchanged; quit or Ctrl-D leaves\r\n> ")
         wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
         terminal.type("\x04")
         assert terminal.end() == 1
@@ -189,7 +189,7 @@ def test_a_full_disk_is_told(dials: Dials, args: list[str]) -> None:
             check=False,
         )
     assert done.returncode == 5
-    assert done.stderr == "procvm: the output can not be written: No space left on device\n"
+    assert done.stderr == "procvm: cannot write the output: No space left on device\n"
 
 
 def test_a_closed_stdout_is_told_before_anything_is_done(dials: Dials) -> None:
@@ -202,7 +202,7 @@ def test_a_closed_stdout_is_told_before_anything_is_done(dials: Dials) -> None:
         check=False,
     )
     assert done.returncode == 5
-    assert done.stderr == "procvm: the output can not be written: stdout is closed\n"
+    assert done.stderr == "procvm: cannot write the output: stdout is closed\n"
     assert dials.ask("show")[1] == "1234567"
 
 

@@ -124,7 +124,7 @@ def test_expect_writes_only_what_was_seen(dials: Dials) -> None:
     """Another value is left as it is, and told; the one expected is replaced, atomically."""
     found = ran("write", dials.pid, "g_lives", "9", "-t", "i32", "--expect", "5")
     assert found.code == 1
-    assert "1234567 is at" in found.err
+    assert "the value is 1234567" in found.err
     assert "not 5" in found.err
     assert dials.ask("show")[1] == "1234567"
     found = ran("write", dials.pid, "g_lives", "9", "-t", "i32", "--expect", "1234567", "--json")
@@ -276,3 +276,29 @@ def test_a_core_file_is_read_as_the_process_was(dials: Dials, tmp_path: Path) ->
     assert refused.code == 4
     assert "core files are read-only" in refused.err
     assert "no process is called" not in refused.err
+
+
+def test_write_of_a_structure_takes_back_what_read_shows(dials: Dials) -> None:
+    """Fields in any order, texts in quotes, and a format of the struct module."""
+    kind = "struct:x=u16,name=char[4],v=u8[2]"
+    assert ran("write", dials.pid, "g_name", 'name="a\\x1b" x=7 v=[1,2]', "-t", kind).code == 0
+    shown = ran("read", dials.pid, "g_name", "-t", kind).out.rstrip("\n")
+    assert shown == 'x=7 name="a\\x1b" v=[1,2]'
+    assert ran("write", dials.pid, "g_name", shown, "-t", kind, "--expect", shown).code == 0
+    assert ran("write", dials.pid, "g_name", "1 -2 0.5", "-t", "struct:<Hhf").code == 0
+    assert ran("read", dials.pid, "g_name", "-t", "struct:<Hhf").out == "1 -2 0.5\n"
+    assert ran("write", dials.pid, "g_name", "1 -2", "-t", "struct:<Hhf").code == 2
+    assert ran("write", dials.pid, "g_name", "70000 2 1", "-t", "struct:<Hhf").code == 2
+
+
+def test_write_from_a_file_writes_its_bytes(dials: Dials, tmp_path: Path) -> None:
+    """The bytes of a file or of stdin are written; a type or a value beside it is refused."""
+    path = tmp_path / "bytes"
+    path.write_bytes(b"from a file\0")
+    assert ran("write", dials.pid, "g_name", "--from", path).code == 0
+    assert ran("read", dials.pid, "g_name", "-t", "cstr").out == "from a file\n"
+    assert ran("write", dials.pid, "g_name", "--from", "-", stdin=b"stdin\0").code == 0
+    assert ran("read", dials.pid, "g_name", "-t", "cstr").out == "stdin\n"
+    assert ran("write", dials.pid, "g_name", "1", "--from", path).code == 2
+    assert ran("write", dials.pid, "g_name", "-t", "u8", "--from", path).code == 2
+    assert ran("write", dials.pid, "g_name", "--from", tmp_path / "none").code == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import procvm
 from tests.cli.running import COMMAND, Dials, ran, wait_for
+from  import usual_times
 
 
 @contextmanager
@@ -89,16 +90,16 @@ def test_freeze_of_a_process_that_ends_is_told(dials: Dials) -> None:
 
 
 def test_diff_shows_what_changed_since_a_snapshot(dials: Dials, tmp_path: Path) -> None:
-    """Exactly the bytes that differ, where they are, old and new; 1 where nothing does."""
+    """Exactly the bytes that differ, old and new, with 1; 0 without a difference, as diff(1)."""
     core = tmp_path / "before.core"
     assert ran("snapshot", dials.pid, "-o", core) == (0, "", "")
-    assert ran("diff", core, dials.pid, "--in", "dials") == (1, "", "")
+    assert ran("diff", core, dials.pid, "--in", "dials") == (0, "", "")
     with procvm.open(dials.pid) as process:
         process.vm.write_bytes(process.address("g_counter"), b"\x01\x02\x07\x08")
         process.vm.write_bytes(process.address("g_ratio"), b"\xff")
         at, other = process.address("g_counter"), process.address("g_ratio")
     found = ran("diff", core, dials.pid, "--in", "dials")
-    assert found.code == 0
+    assert found.code == 1
     assert sorted(found.lines) == sorted(
         [
             f"{at:#x}\t4\tdials!g_counter\t07000000\t01020708",
@@ -106,9 +107,9 @@ def test_diff_shows_what_changed_since_a_snapshot(dials: Dials, tmp_path: Path) 
         ]
     )
     after = tmp_path / "after.core"
-    assert ran("snapshot", dials.pid, "-o", after, "--hold").code == 0
+    assert ran("snapshot", dials.pid, "-o", after, "--no-hold").code == 0
     assert ran("diff", core, after, "--in", "dials").lines == found.lines
-    assert ran("diff", after, after).code == 1
+    assert ran("diff", after, after).code == 0
     state = Path(f"/proc/{dials.pid}/status").read_text()
     assert "TracerPid:\t0" in state
 
@@ -133,3 +134,38 @@ def test_a_snapshot_that_can_not_be_written_leaves_nothing(dials: Dials, tmp_pat
     assert found.code == 2
     assert found.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_diff_that_fails_exits_with_2_or_above(dials: Dials, tmp_path: Path) -> None:
+    """1 would mean a difference: a wrong name, file or address is trouble."""
+    core = tmp_path / "before.core"
+    assert ran("snapshot", dials.pid, "-o", core).code == 0
+    for args in (["--in", "nothing"], ["--near", "no_symbol", "16"], ["--perms", "q"]):
+        found = ran("diff", core, core, *args)
+        assert (args, found.code, found.out) == (args, 2, "")
+        assert found.err.startswith("procvm: ")
+
+
+def test_snapshot_is_held_by_default_and_has_registers(dials: Dials, tmp_path: Path) -> None:
+    """--no-hold has none; a process that cannot be held is saved as well, and it is said."""
+    path = tmp_path / "a.core"
+
+    def registers(*args: str) -> int:
+        found = ran("snapshot", dials.pid, "-o", path, "--json", *args)
+        assert found.code == 0, found.err
+        with procvm.open_core(path) as core:
+            try:
+                nr = len(core.registers())
+            except procvm.NotStoppedError:
+                nr = 0
+        assert found.document["held"] is (nr > 0)
+        return nr
+
+    assert registers() > 0
+    assert registers("--hold") > 0
+    assert registers("--no-hold") == 0
+    with usual_times(), procvm.attach(dials.pid) as tracee, tracee.stopped():
+        found = ran("snapshot", dials.pid, "-o", path)
+        assert found.code == 0
+        assert found.err.startswith("procvm: not held, so the file has no registers: ")
+        assert ran("snapshot", dials.pid, "-o", path, "--hold").code == 3

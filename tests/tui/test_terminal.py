@@ -117,5 +117,25 @@ def test_without_a_terminal_it_says_so(
     """It does not draw into a file."""
     with open(os.devnull, "r+") as null, procvm.open(playground.pid) as process:
         monkeypatch.setattr(sys, "__stdin__", null)
-        with pytest.raises(procvm.UnsupportedError, match="needs a terminal, and stdin is none"):
+        with pytest.raises(procvm.UnsupportedError, match="needs a terminal, but stdin is not one"):
+            run(process)
+
+
+def test_terminal_that_cannot_move_its_cursor_is_refused(
+    playground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TERM=dumb, and no TERM: the message says what to set."""
+
+    class Dumb:
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("__stdin__", "__stderr__"):
+        monkeypatch.setattr(sys, name, Dumb())
+    with procvm.open(playground.pid) as process:
+        monkeypatch.setenv("TERM", "dumb")
+        with pytest.raises(procvm.UnsupportedError, match="TERM is dumb; set TERM"):
+            run(process)
+        monkeypatch.delenv("TERM")
+        with pytest.raises(procvm.UnsupportedError, match="TERM is not set; set TERM"):
             run(process)

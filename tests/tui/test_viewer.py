@@ -310,8 +310,8 @@ async def test_a_pointer_is_followed_and_come_back_from(
             if key == "enter":
                 said = view.app.said
         assert seen == [PAGE + 16, 0, 0, PAGE + 16, 8, 8]
-        assert said == "0x10 points to nothing that is mapped"
-        assert view.app.said == "this is where it began"
+        assert said == "cannot follow 0x10: the address is not mapped"
+        assert view.app.said == "there is no earlier position"
 
 
 @in_loop
@@ -424,7 +424,7 @@ async def test_what_is_searched_for_is_found_one_after_the_other(
             await view.press(key)
             seen.append(hits.index(view.hex.cursor))
         assert seen == [2, 0, 2, 1, 0]
-        assert view.app.said == "6e 65 65 64 6c 65 ff 3?: place 1 of 3"
+        assert view.app.said == "6e 65 65 64 6c 65 ff 3?: hit 1 of 3"
 
 
 @in_loop
@@ -459,7 +459,7 @@ async def test_a_search_that_can_not_be_and_one_that_finds_nothing(
     base = playground.layout("rw")
     async with viewing(target, base) as view:
         await view.press("n")
-        assert view.app.said == "nothing was searched for yet: / does"
+        assert view.app.said == "there was no search yet; / starts one"
         await view.press("slash")
         for text in ("", "xyz", "?? ??"):
             await view.fill(text)
@@ -473,7 +473,7 @@ async def test_a_search_that_can_not_be_and_one_that_finds_nothing(
         choose(view.app.screen, "kind", "text")
         # Made here: the text itself is in no memory of the target.
         await view.fill("".join(reversed("ereht si sdrow hcus oN")))
-        await view.until(lambda: "is nowhere in what can be read" in view.app.said)
+        await view.until(lambda: "was not found in readable memory" in view.app.said)
         assert view.hex.cursor == base
 
 
@@ -524,10 +524,10 @@ async def test_what_the_page_does_not_allow_is_written_only_if_forced(
         await view.until(lambda: view.app.screen is dialog and view.wrong())
         assert hex(base) in view.wrong()
         assert playground.peek(base, 2) == old
-        choose(dialog, "force", "whatever the page allows (forced)")
+        choose(dialog, "force", "ignore page protections (forced)")
         await view.press("enter")
         await view.until(lambda: isinstance(view.app.screen, Confirm))
-        assert "What the page allows is ignored." in "\n".join(view.screen())
+        assert "Page protections are ignored." in "\n".join(view.screen())
         await view.press("y")
         await view.until(lambda: not isinstance(view.app.screen, Dialog))
         assert playground.peek(base, 2) == b"\7\0"
@@ -546,7 +546,7 @@ async def test_what_changed_meanwhile_is_not_written_over(
         playground.poke(base, b"\x09")
         await view.press("y")
         await view.until(lambda: isinstance(view.app.screen, Edit) and view.wrong())
-        assert "it is 09 00 00 00   = 9 by now, and nothing was written" in view.wrong()
+        assert f"wrote nothing at {base:#x}: the bytes are 09 00 00 00   = 9" in view.wrong()
         assert playground.peek(base, 1) == b"\x09"
 
 
@@ -592,9 +592,7 @@ async def test_the_target_is_held_and_runs_on(
     async with viewing(target, base) as view:
         assert view.title == f"{playground.pid} playground  running"
         await view.press("p")
-        assert view.title == (
-            f"{playground.pid} playground  HELD  60 s left of the longest 60 s  (p: run on)"
-        )
+        assert view.title == (f"{playground.pid} playground  HELD  60 s left of 60 s  (p resumes)")
         assert stands(target, base)
         view.tick()
         assert view.app.pause.is_held
@@ -618,7 +616,7 @@ async def test_a_hold_whose_time_is_over_is_told(
         assert counts(target, base)
         view.tick()
         assert view.title == f"{playground.pid} playground  running"
-        assert "0.05 s, the longest time" in view.app.said
+        assert "after 0.05 s, its longest time" in view.app.said
 
 
 _TRACER = """

@@ -25,7 +25,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, fault_of
-from procvm.cli.ranges import ranges_in
+from procvm.cli.ranges import Where, ranges_in
 from procvm.cli.target import address_in, open_target
 from procvm.errors import ProcvmError
 
@@ -40,14 +40,14 @@ __all__ = ["hexdump", "strings", "telescope"]
 @pid_argument
 @address_argument
 @click.argument("length", metavar="[LEN]", type=SIZE, default=256)
-@click.option("-a", "--all", "show_all", is_flag=True, help="Rows that repeat as well.")
+@click.option("-a", "--all", "show_all", is_flag=True, help="Show rows that repeat as well.")
 @force_option
 def hexdump(
     out: Output, target: str, address: str, length: int, show_all: bool, force: bool
 ) -> None:
     """Show LEN bytes at ADDRESS (256 if not given) in hexadecimal and as text.
 
-    Rows that are as the one before are shown as one *. What stands before a fault is shown.
+    Rows that repeat the one before are shown as one *. Bytes before a fault are shown.
     """
     with open_target(target) as process:
         at = address_in(process, address)
@@ -94,27 +94,25 @@ def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length
     type=click.IntRange(1, 1024),
     default=6,
     show_default=True,
-    help="Characters that a text has at least.",
+    help="The least number of characters of a text.",
 )
 @click.option(
     "--encoding",
     type=click.Choice(ENCODINGS),
     default="ascii",
     show_default=True,
-    help="How the texts are kept.",
+    help="The encoding of the texts.",
 )
 @range_options("r")
-def strings(
-    out: Output, target: str, least: int, encoding: str, perms: str, within: str | None
-) -> int:
-    """List the texts in memory: runs of printable characters, with where they stand.
+def strings(out: Output, target: str, least: int, encoding: str, where: Where) -> int:
+    """List the texts in memory, runs of printable characters, with their addresses.
 
-    A text of more than 65536 bytes comes in parts. In utf-16 and utf-32 the characters are
-    letters of Latin, Greek, Cyrillic, Hebrew and Arabic, digits and signs.
+    A text longer than 65536 bytes comes in parts. In utf-16 and utf-32 the characters are
+    the letters of Latin, Greek, Cyrillic, Hebrew and Arabic, digits and punctuation.
     """
     nr = 0
     with open_target(target) as process, metered(out, "strings") as meter:
-        ranges = ranges_in(process, within, perms)
+        ranges = ranges_in(process, where)
         found = process.vm.strings(ranges=ranges, encoding=encoding, min_len=least, progress=meter)
         for text in found:
             nr += 1
@@ -144,13 +142,13 @@ def _show_text(out: Output, process: Mapped, at: int, text: str) -> None:
     type=click.IntRange(1, 64),
     default=6,
     show_default=True,
-    help="Pointers that are followed at most.",
+    help="Follow at most this many pointers.",
 )
 @force_option
 def telescope(out: Output, target: str, address: str, count: int, depth: int, force: bool) -> None:
-    """Follow the pointers that stand at ADDRESS and behind it: COUNT words, 8 if not given.
+    """Follow the pointers in COUNT words from ADDRESS on (8 if not given).
 
-    Each word is followed as long as it is an address that can be read, to a text or a number.
+    Each word is followed while it is an address that can be read, up to a text or a number.
     """
     with open_target(target) as process:
         at = address_in(process, address)
@@ -223,7 +221,7 @@ def _show_chain(out: Output, word: dict[str, Any]) -> None:
     margin = len(word["address"]) + 2
     line = out.style(word["address"], "address") + "  "
     width = margin
-    # What is there is an ADDRESS as well, and shorter to read.
+    # A name is an ADDRESS as well, and shorter to read.
     parts = [(name or text, "name" if name else "") for text, name in _steps(word)]
     parts += [(text, "new" if word["text"] is not None else "dim") for text in _end(word)]
     for k, (text, style) in enumerate(parts):

@@ -15,22 +15,25 @@ from procvm._base.text import printable, size_text
 from procvm._linux.processes import NamedProcess, processes
 from procvm.cli.declare import command, missing, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.output import Output
-from procvm.cli.target import open_target, said_of
+from procvm.cli.output import NothingFoundError, Output, tell
+from procvm.cli.ranges import Where, ranges_in
+from procvm.cli.target import open_target, process_text
 
 __all__ = ["maps", "ps"]
 
 
 @command("procvm ps", "procvm ps python", "procvm ps --json | jq '.processes[].pid'")
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--all", "show_all", is_flag=True, help="Threads of the kernel as well.")
+@click.option("--all", "show_all", is_flag=True, help="List kernel threads as well.")
 def ps(out: Output, name: str | None, show_all: bool) -> int:
     """List processes, and whether they can be accessed.
 
-    With NAME those alone whose name or program has it in its name. ACCESS is yes where nothing
-    is known to stand in the way, else what does; procvm doctor PID says what to do.
+    NAME lists only processes whose name or executable contains it. ACCESS is yes, or names
+    what prevents access; procvm doctor PID says how to fix it.
     """
     found = list(_rows(name, show_all=show_all))
+    if not found and name is not None:
+        tell(f"no process has {printable(os.fsencode(name))} in its name or executable")
     if out.json:
         out.document({"processes": found})
     elif out.is_terminal:
@@ -42,7 +45,7 @@ def ps(out: Output, name: str | None, show_all: bool) -> int:
 
 
 def _rows(wanted: str | None, *, show_all: bool) -> Iterator[dict[str, Any]]:
-    """Yields what is told of each process that has `wanted` in one of its names."""
+    """Yields a row for each process that has `wanted` in one of its names."""
     import psutil  # noqa: PLC0415 (slow to import)
 
     for named in processes():
@@ -52,7 +55,7 @@ def _rows(wanted: str | None, *, show_all: bool) -> Iterator[dict[str, Any]]:
         if why.cause == "no process" or (why.kernel_thread and not show_all):
             continue
         try:
-            # It tells by None what it may not see.
+            # psutil returns None for what this user may not see.
             info = cast("Any", psutil.Process(named.pid)).as_dict(
                 ["username", "status", "memory_info", "num_threads"]
             )
@@ -114,47 +117,44 @@ def _ps_table(out: Output, rows: list[dict[str, Any]]) -> None:
     type=click.Choice([kind.value for kind in Kind]),
     help="Only mappings of this kind.",
 )
-@click.option("-w", "--wide", is_flag=True, help="Whole names, and offsets in files.")
+@click.option("-w", "--wide", is_flag=True, help="Show whole names, and offsets in files.")
 @click.option(
     "--picture",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Draw the address space to an SVG or PNG file instead.",
+    help="Draw the address space to this SVG or PNG file instead.",
 )
 def maps(
     out: Output,
     target: str,
-    perms: str,
-    within: str | None,
+    where: Where,
     kind: str | None,
     wide: bool,
     picture: str | None,
 ) -> int:
     """List the mappings of a process.
 
-    Not on a terminal the lines are those of /proc/PID/maps, with 0x before each address and
-    with names made printable.
+    In a pipe the lines are those of /proc/PID/maps, with 0x before each address and with
+    printable names. --range and --near list the mappings that overlap them, whole.
     """
     with open_target(target) as process:
         if picture is not None:
             try:
-                from procvm.cli.picture import draw  # noqa: PLC0415 (it needs more packages)
+                from procvm.cli.picture import draw  # noqa: PLC0415 (only --picture needs it)
             except ModuleNotFoundError as error:
                 raise missing(error, "procvm maps --picture", "tui") from None
             draw(process, picture)
             if out.json:
                 out.document({"pid": process.pid, "file": printable(os.fsencode(picture))})
             elif out.is_terminal:
-                out.line(f"drawn to {printable(os.fsencode(picture))}")
+                out.line(f"wrote the picture to {printable(os.fsencode(picture))}")
             return DONE
-        found = said_of(
-            "--perms",
-            lambda: process.maps().filter(
-                perms=perms or None,
-                name=None if within is None else os.fsencode(within),
-                kind=None if kind is None else Kind(kind),
-            ),
-        )
+        found = ranges_in(process, where, whole=True)
+        if kind is not None:
+            found = found.filter(kind=Kind(kind))
+            if not found:
+                fits = f"--kind {kind} {where}".rstrip()
+                raise NothingFoundError(f"no mapping of {process_text(process)} fits {fits}")
         pid = process.pid
     if out.json:
         out.long_document({"pid": pid}, "mappings", map(_mapping, found))
@@ -163,7 +163,7 @@ def maps(
     else:
         for vma in found:
             out.line(str(vma))
-    return DONE if len(found) else NOTHING
+    return DONE
 
 
 def _mapping(vma: Vma) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _mapping(vma: Vma) -> dict[str, Any]:
 
 
 def _maps_table(out: Output, found: procvm.Maps, *, wide: bool) -> None:
-    # What the kernel maps at the very end has longer addresses; it alone is out of line.
+    # Only [vsyscall] has longer addresses: its row alone is out of line.
     head = f"{'START':14} {'END':14} PERM  SIZE  " + (f"{'OFFSET':>10}  " if wide else "")
     out.line(out.style(head + "NAME", "head"))
     room = max(out.width - len(head), 12)
@@ -190,7 +190,7 @@ def _maps_table(out: Output, found: procvm.Maps, *, wide: bool) -> None:
         name = printable(vma.name)
         text = name if wide else out.cut(name, room)
         offset = f"{vma.offset:>#10x}  " if wide else ""
-        # A file's mappings follow each other: its name stands out where they begin.
+        # The mappings of a file are consecutive: only the first shows its name bright.
         out.line(
             f"{out.style(address_text(vma.start), 'address')} {address_text(vma.end)} "
             f"{_perms(out, vma)} "

@@ -1,7 +1,8 @@
-"""``doctor``, ``tour`` and ``view``."""
+"""``doctor``, ``help``, ``tour`` and ``view``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,25 +12,26 @@ from procvm.cli.declare import command, missing, pid_argument
 from procvm.cli.exits import DENIED, DONE
 from procvm.cli.output import Output
 from procvm.cli.target import TargetParam, address_in, open_process, pid_of
+from procvm.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from procvm.doctor import Finding
 
-__all__ = ["doctor", "tour", "view"]
+__all__ = ["doctor", "help_", "tour", "view"]
 
 _STYLES = {"ok": "good", "warning": "new", "fails": "bad", "absent": "dim"}
 
 
 @command("procvm doctor", "procvm doctor 1234", "procvm doctor 1234 --json")
 @click.argument("target", metavar="[PID]", type=TargetParam(), required=False)
-@click.option("--all", "show_all", is_flag=True, help="What is in order as well.")
+@click.option("--all", "show_all", is_flag=True, help="Show the checks that are in order as well.")
 def doctor(out: Output, target: str | None, show_all: bool) -> int:
-    """Say what stands in the way of access on this machine, or to a process, and the fix.
+    """Say what prevents access on this machine or to a process, and how to fix it.
 
-    Each line is a check, its verdict and the evidence: the file or the call that says so. The
-    exit code is 3 if a check fails.
+    Each line is a check with its verdict and its evidence, the file or the call that says so.
+    The exit code is 3 if a check fails.
     """
-    from procvm.doctor import examine  # noqa: PLC0415 (of use here only)
+    from procvm.doctor import examine  # noqa: PLC0415 (only this command needs it)
 
     pid = None if target is None else pid_of(target)
     findings = examine(pid)
@@ -54,7 +56,7 @@ def _show(out: Output, findings: list[Finding], *, show_all: bool) -> None:
         for one in findings:
             out.line("\t".join([one.verdict, one.check, shown(one.evidence), shown(one.fix)]))
         return
-    import textwrap  # noqa: PLC0415 (for a terminal only)
+    import textwrap  # noqa: PLC0415 (only a terminal needs it)
 
     width = max(len(one.check) for one in findings) if findings else 0
     margin = width + 11
@@ -73,19 +75,64 @@ def _show(out: Output, findings: list[Finding], *, show_all: bool) -> None:
     out.line(out.style(f"{nr} of {len(findings)} checks are in order{hidden}", "dim"))
 
 
-@command("procvm tour", has_output=False)
+@command(
+    "procvm help",
+    "procvm help read",
+    "procvm help json",
+    no_json="help prints texts for people; procvm help json is about --json itself",
+)
+@click.argument("topic", metavar="[TOPIC]", required=False)
+def help_(out: Output, topic: str | None) -> None:
+    """Show the help of a command, or what --json writes.
+
+    TOPIC is the name of a command, or json.
+    """
+    from procvm.cli.root import root  # noqa: PLC0415 (it imports this module)
+
+    if topic == "json":
+        for line in _json_page().splitlines():
+            out.line(line)
+        return
+    context = click.Context(root, info_name="procvm")
+    if topic is None:
+        out.line(root.get_help(context))
+        return
+    shown_command = root.get_command(context, topic)
+    if shown_command is None:
+        raise click.UsageError(f"no command is called {topic!r}; procvm help lists them")
+    out.line(shown_command.get_help(click.Context(shown_command, context, info_name=topic)))
+
+
+def _json_page() -> str:
+    """Returns docs/json.md of the checkout, or the copy that the wheel installed."""
+    checkout = Path(__file__).parents[3] / "docs" / "json.md"
+    if checkout.exists():
+        return checkout.read_text()
+    import importlib.metadata  # noqa: PLC0415 (only this page needs it)
+
+    for file in importlib.metadata.files("procvm") or ():
+        if file.as_posix().endswith("share/doc/procvm/json.md"):
+            return Path(str(file.locate())).read_text()
+    raise UnsupportedError("the page about --json is not installed; install procvm by its wheel")
+
+
+@command("procvm tour", no_json="tour prints a text for people, and no data")
 def tour(_out: Output) -> None:
-    """Walk through what the library does, on children of its own; it takes some seconds."""
-    from procvm.tour import main  # noqa: PLC0415 (of use here only)
+    """Show what the library does, on processes that it starts; it takes some seconds."""
+    from procvm.tour import main  # noqa: PLC0415 (only this command needs it)
 
     main()
 
 
-@command("procvm view 1234", "procvm view myprogram '[heap]'", has_output=False)
+@command(
+    "procvm view 1234",
+    "procvm view myprogram '[heap]'",
+    no_json="view draws on the terminal until it is left, and writes no data",
+)
 @pid_argument
 @click.argument("address", metavar="[ADDRESS]", required=False)
 def view(_out: Output, target: str, address: str | None) -> None:
-    """Look around in a process: regions, live bytes, their values; search and edit."""
+    """View a process in the terminal: mappings, live bytes and their values; search and edit."""
     try:
         from procvm.tui.app import run  # noqa: PLC0415 (it needs textual)
     except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import click
 
@@ -14,18 +15,25 @@ from procvm._base.hexrows import ROW_LEN, ascii_text, hex_text
 from procvm._base.text import printable, size_text
 from procvm._symbols.mapped import Mapped
 from procvm.cli.declare import command, pid_argument, range_options
-from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.exits import BAD_USE, DIFFERENT, DONE, exit_code
 from procvm.cli.meter import Meter, metered
-from procvm.cli.output import Output
-from procvm.cli.ranges import ranges_in
+from procvm.cli.output import NothingFoundError, Output, message_of, tell
+from procvm.cli.ranges import Where, ranges_in
 from procvm.cli.target import name_of, open_target, pid_of
+from procvm.errors import (
+    AccessDeniedError,
+    AlreadyTracedError,
+    ProcvmError,
+    StopTimeoutError,
+    UnsupportedError,
+)
 
 __all__ = ["diff", "snapshot"]
 
 
 @command(
     "procvm snapshot 1234 -o before.core",
-    "procvm snapshot 1234 -o heap.core --in '[heap]' --hold",
+    "procvm snapshot 1234 -o heap.core --in '[heap]' --no-hold",
 )
 @pid_argument
 @click.option(
@@ -35,31 +43,34 @@ __all__ = ["diff", "snapshot"]
     metavar="FILE",
     required=True,
     type=click.Path(dir_okay=False),
-    help="The core file; what was there is replaced.",
+    help="The core file; an existing file is replaced.",
 )
-@click.option("--hold", is_flag=True, help="Hold the process meanwhile; takes its size in memory.")
+@click.option(
+    "--hold/--no-hold",
+    default=None,
+    help="Hold the process meanwhile; without either, hold it if that is possible.",
+)
 @range_options("r")
-def snapshot(
-    out: Output, target: str, path: str, hold: bool, perms: str, within: str | None
-) -> None:
+def snapshot(out: Output, target: str, path: str, hold: bool | None, where: Where) -> None:
     """Save the memory of a process to a core file, which debuggers read as well.
 
-    Memory that nobody ever touched is not read. Only the owner can read the file.
+    The process is held while its memory is copied, so that the file has its registers and one
+    state of its memory. --no-hold copies while it runs: the file has no registers. Pages that
+    were never touched are not read. Only the owner can read the file.
     """
     pid = pid_of(target)
     begin = time.monotonic()
-    with metered(out, "snapshot") as meter:
-        if hold:
-            # To memory first, so that it is held no longer than it must be.
-            with procvm.attach(pid, longest_hold=None) as tracee:
-                ranges = ranges_in(tracee, within, perms)
-                taken = tracee.snapshot(ranges, progress=meter)
-            with taken:
+    with ExitStack() as opened, metered(out, "snapshot") as meter:
+        process = _opened(pid, hold, opened)
+        is_held = isinstance(process, procvm.Tracee)
+        ranges = ranges_in(process, where)
+        if is_held and _fits_in_memory(pid):
+            # Copied to memory first: writing the file would make the hold longer.
+            with process.snapshot(ranges, progress=meter) as taken:
+                opened.close()
                 kept = taken.save(path, progress=meter)
         else:
-            with procvm.open(pid) as process:
-                ranges = ranges_in(process, within, perms)
-                kept = process.save(path, ranges, progress=meter)
+            kept = process.save(path, ranges, progress=meter)
     seconds = time.monotonic() - begin
     name = printable(os.fsencode(path))
     if out.json:
@@ -69,12 +80,39 @@ def snapshot(
                 "file": name,
                 "mappings": len(ranges),
                 "bytes": kept,
-                "held": hold,
+                "held": is_held,
                 "seconds": round(seconds, 6),
             }
         )
     elif out.is_terminal:
-        out.line(f"{size_text(kept)} of process {pid} saved to {name} in {seconds:.1f} s")
+        how = "held" if is_held else "not held"
+        out.line(f"saved {size_text(kept)} of process {pid} ({how}) to {name} in {seconds:.1f} s")
+
+
+def _opened(pid: int, hold: bool | None, opened: ExitStack) -> procvm.Process:
+    """Opens the process to be saved: a `Tracee` if it is to be held and can be."""
+    if hold is not False:
+        try:
+            return opened.enter_context(procvm.attach(pid, longest_hold=None))
+        except (AccessDeniedError, AlreadyTracedError, StopTimeoutError, UnsupportedError) as error:
+            if hold:
+                raise
+            reason = message_of(error)
+        process = opened.enter_context(procvm.open(pid))
+        tell(f"not held, so the file has no registers: {reason}")
+        return process
+    return opened.enter_context(procvm.open(pid))
+
+
+def _fits_in_memory(pid: int) -> bool:
+    """Returns whether a copy of a process takes at most a quarter of the free memory."""
+    import psutil  # noqa: PLC0415 (slow to import)
+
+    try:
+        resident: int = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return False
+    return resident <= psutil.virtual_memory().available // 4
 
 
 @command(
@@ -84,21 +122,28 @@ def snapshot(
 @click.argument("before", metavar="A", type=click.Path(exists=True, dir_okay=False))
 @click.argument("after", metavar="B")
 @range_options("")
-@click.option("--full", is_flag=True, help="Whole runs, however long.")
-def diff(out: Output, before: str, after: str, perms: str, within: str | None, full: bool) -> int:
-    """Show where B, a process or a core file, has other bytes than the core file A.
+@click.option("--full", is_flag=True, help="Show runs of bytes whole, however long.")
+def diff(out: Output, before: str, after: str, where: Where, full: bool) -> int:
+    """Show the bytes of B, a process or a core file, that differ from the core file A.
 
-    Memory that only one of the two has is no difference. The exit code is 0 if there is a
-    difference and 1 if there is none: found, and nothing found.
+    Memory that only one of the two contains is ignored. The exit code is that of diff(1):
+    0 without a difference, 1 with one, 2 or above if the comparison failed.
     """
     nr = 0
-    with procvm.open_core(before) as old, open_target(after) as new:
-        ranges = ranges_in(old, within, perms)
-        with metered(out, "diff") as meter:
-            for run in _runs(old, new, ranges, meter):
-                nr += 1
-                _show(out, new, run, full=full)
-    return DONE if nr else NOTHING
+    try:
+        with procvm.open_core(before) as old, open_target(after) as new:
+            ranges = ranges_in(old, where)
+            with metered(out, "diff") as meter:
+                for run in _runs(old, new, ranges, meter):
+                    nr += 1
+                    _show(out, new, run, full=full)
+    except NothingFoundError as error:
+        raise click.UsageError(str(error)) from None  # 1 would mean a difference
+    except ProcvmError as error:
+        code = exit_code(error)
+        tell(message_of(error))
+        return BAD_USE if code == DIFFERENT else code
+    return DIFFERENT if nr else DONE
 
 
 _STEP = 1 << 25
@@ -106,7 +151,7 @@ _MOST_STEPS = 256
 
 
 def _runs(old: procvm.Snapshot, new: Mapped, ranges: procvm.Maps, meter: Meter) -> Iterator[Run]:
-    """Yields the runs that differ, mappings by mappings, so that one sees how far it is."""
+    """Yields the runs that differ, by groups of mappings, and moves the meter after each."""
     total = sum(vma.size for vma in ranges)
     step = max(_STEP, total // _MOST_STEPS)
     done = 0

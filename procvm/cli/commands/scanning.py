@@ -1,4 +1,4 @@
-"""``scan``: the places where a value may be, fewer with each look."""
+"""``scan``: the addresses that may hold a value, fewer with each scan."""
 
 from __future__ import annotations
 
@@ -17,31 +17,37 @@ from procvm._space.scan import Scan
 from procvm._terminal.conditions import condition_of
 from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Number
-from procvm.cli.declare import command, kind_option, pid_argument, range_options
+from procvm.cli.declare import (
+    SIZE_ABOVE_0,
+    command,
+    pid_argument,
+    range_options,
+)
 from procvm.cli.exits import BAD_USE, DONE, NOTHING
+from procvm.cli.kind_param import kind_option
 from procvm.cli.meter import metered
 from procvm.cli.output import Output, message_of, tell
-from procvm.cli.ranges import ranges_in
+from procvm.cli.ranges import Where, ranges_in
 from procvm.cli.target import name_of, open_process
 from procvm.errors import PageFaultError
 
 __all__ = ["scan"]
 
 _UNDO_DEPTH = 4
-"""Looks that can be undone: each keeps the candidates of its time."""
+"""Scans that can be undone; each keeps its own list of addresses."""
 
 _LISTED = 20
 
 _HELP = """\
-5, = 5, != 5, > 5, < 5, >= 5, <= 5, 5..9    places that hold such a value
-+, -, changed, unchanged    those whose value went up, down, or did (not) change
-                  The first look goes through all memory, the others narrow it down.
-any               Start with every place, for a value that is not known.
-list [N]          Show the first N places, with their values.
-set K VALUE       Write VALUE at place K of the list; set all VALUE at all of them.
-undo              Take the last look back.
-reset             Forget all places.
-quit              End.
+5, = 5, != 5, > 5, < 5, >= 5, <= 5, 5..9    keep the addresses with such a value
++, -, changed, unchanged    keep those whose value rose, fell, changed or did not
+                  The first scan reads all memory; each later one narrows the list.
+any               Start with every address, if the value is not known.
+list [N]          Show the first N addresses and their values.
+set K VALUE       Write VALUE to address K of the list; set all VALUE writes to all.
+undo              Undo the last scan.
+reset             Start again.
+quit              Leave.
 """
 
 
@@ -53,25 +59,26 @@ quit              End.
 @pid_argument
 @kind_option("i32")
 @range_options("rw")
-@click.option("--align", type=click.IntRange(1), help="Only multiples of it; the size of TYPE.")
-def scan(
-    out: Output, target: str, kind: Kind, perms: str, within: str | None, align: int | None
-) -> int:
-    """Narrow down where a value that changes is kept, as scanmem does.
+@click.option(
+    "--align",
+    type=SIZE_ABOVE_0,
+    metavar="BYTES",
+    help="Only addresses that are multiples of this; by default the size of TYPE.",
+)
+def scan(out: Output, target: str, kind: Kind, where: Where, align: int | None) -> int:
+    """Narrow down the address of a value that changes, as scanmem does.
 
     Type the value that you see; make it change; type the new one, or + or - or changed; and so
-    on until few places are left. Then list shows them, and set writes them. Lines may come from
-    a pipe too. The exit code is 0 if there are places left at the end.
+    on until few addresses are left. Then list shows them, and set writes to them. The lines may
+    come from a pipe. The exit code is 0 if addresses are left at the end.
     """
     if not isinstance(kind, Number):
-        raise click.UsageError(f"a scan is for numbers, and {kind.name} is none")
+        raise click.UsageError(f"a scan is for numbers, and {kind.name} is not a number")
     with open_process(target) as process:
-        session = _Session(out, process, kind.of_target(process.address_size), perms, within, align)
+        session = _Session(out, process, kind.of_target(process.address_size), where, align)
         is_person = sys.stdin.isatty() and out.is_terminal
         if is_person:
-            out.line(
-                f"process {process.pid}, {kind.name}. Type the value that it has now, or help."
-            )
+            out.line(f"process {process.pid}, {kind.name}. Type the present value, or help.")
         was_wrong = False
         for line in _asked(session) if is_person else _piped():
             try:
@@ -83,7 +90,7 @@ def scan(
             except KeyboardInterrupt:
                 if not is_person:
                     raise
-                tell("interrupted; the places are as they were")
+                tell("interrupted; the list is unchanged")
         if was_wrong and not is_person:
             return BAD_USE
         return DONE if session.nr else NOTHING
@@ -94,7 +101,7 @@ def _piped() -> Iterator[str]:
 
 
 def _asked(session: _Session) -> Iterator[str]:
-    importlib.import_module("readline")  # gives input() its keys
+    importlib.import_module("readline")  # gives input() line editing
 
     while True:
         try:
@@ -104,51 +111,49 @@ def _asked(session: _Session) -> Iterator[str]:
             return
         except KeyboardInterrupt:
             session.out.line()
-            tell("the places are as they were; quit, or Ctrl-D, ends")
+            tell("the list is unchanged; quit or Ctrl-D leaves")
 
 
 class _WrongLineError(Exception):
-    """A line that can not be obeyed."""
+    """A line is wrong; the message says why."""
 
 
 class _Session:
-    """The places of now and of before."""
+    """The addresses of the last scan and of those before it."""
 
     def __init__(
         self,
         out: Output,
         process: procvm.Process,
         kind: Number,
-        perms: str,
-        within: str | None,
+        where: Where,
         align: int | None,
     ) -> None:
         self.out = out
         self._process = process
         self._kind = kind
-        self._perms = perms
-        self._within = within
+        self._where = where
         self._align = align
         self._scan: Scan | None = None
         self._older: deque[Scan | None] = deque(maxlen=_UNDO_DEPTH)
-        # Wrong here is wrong at once, not at the first look.
-        ranges_in(process, within, perms)
+        # Checked here: a wrong option must fail before the user types a line.
+        ranges_in(process, where)
 
     @property
     def is_begun(self) -> bool:
-        """Whether there was a first look."""
+        """Whether the first scan was done."""
         return self._scan is not None
 
     @property
     def nr(self) -> int:
-        """Places that are left."""
+        """How many addresses are left."""
         return 0 if self._scan is None else len(self._scan)
 
     def obey(self, line: str) -> bool:
-        """Does what a line says; returns False if it is the last.
+        """Executes a line; returns False after the last one.
 
         Raises:
-            _WrongLineError: It makes no sense.
+            _WrongLineError: The line is wrong.
         """
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -178,13 +183,13 @@ class _Session:
         except OverflowError as error:
             raise _WrongLineError(str(error)) from None
         except ValueError:
-            raise _WrongLineError(f"{line!r} is no value and no command; try help") from None
+            raise _WrongLineError(f"{line!r} is neither a value nor a command; try help") from None
         if self._scan is None:
             if condition.change is not None:
-                raise _WrongLineError("there was no look yet; give a value, or any")
+                raise _WrongLineError("no scan was done yet; give a value, or any")
             self._first(value=condition.value)
             return
-        with metered(self.out, "look", unit="places") as meter:
+        with metered(self.out, "scan", unit="addresses") as meter:
             if condition.change is not None:
                 narrowed = self._scan.refine(condition.change, progress=meter)
             else:
@@ -193,11 +198,11 @@ class _Session:
 
     def _any(self, _words: list[str]) -> None:
         if self._scan is not None:
-            raise _WrongLineError("there was a first look already; reset forgets it")
+            raise _WrongLineError("the first scan is done already; reset starts again")
         self._first()
 
     def _first(self, **asked: Any) -> None:
-        ranges = ranges_in(self._process, self._within, self._perms)
+        ranges = ranges_in(self._process, self._where)
         with metered(self.out, "scan") as meter:
             found = self._process.vm.scan(
                 self._kind.pod, **asked, ranges=ranges, align=self._align, progress=meter
@@ -213,13 +218,13 @@ class _Session:
         if self.out.json:
             self.out.record({"places": self.nr})
         else:
-            self.out.line(f"{self.nr} place{'s' * (self.nr != 1)}", flush=True)
+            self.out.line(f"{self.nr} address{'es' * (self.nr != 1)}", flush=True)
         if self.out.is_terminal and 0 < self.nr <= 5:
             self._list([])
 
     def _undo(self, _words: list[str]) -> None:
         if not self._older:
-            raise _WrongLineError("nothing to undo")
+            raise _WrongLineError("there is nothing to undo")
         self._scan = self._older.pop()
         self._count()
 
@@ -265,7 +270,7 @@ class _Session:
         if len(words) != 2:
             raise _WrongLineError("set takes two words: set 0 999, or set all 999")
         if self._scan is None:
-            raise _WrongLineError("there was no look yet; give a value, or any")
+            raise _WrongLineError("no scan was done yet; give a value, or any")
         try:
             value = self._kind.number(words[1])
             self._kind.pod.to_bytes(value)
@@ -277,7 +282,7 @@ class _Session:
             k = self._number(words[0], "set K VALUE")
             places = list(itertools.islice(self._scan, k, k + 1))
             if not places:
-                raise _WrongLineError(f"there is no place {k}, only {self.nr} of them")
+                raise _WrongLineError(f"there is no address {k}: the list has {self.nr}")
         written = 0
         for at in places:
             try:
@@ -294,5 +299,5 @@ class _Session:
     @staticmethod
     def _number(text: str, usage: str) -> int:
         if not text.isascii() or not text.isdecimal():
-            raise _WrongLineError(f"{shown(text)!r} is no number; say {usage}")
-        return min(int(text), sys.maxsize - 1)  # no list is as long
+            raise _WrongLineError(f"{shown(text)!r} is not a number; write {usage}")
+        return min(int(text), sys.maxsize - 1)  # islice takes no larger number

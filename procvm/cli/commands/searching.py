@@ -16,17 +16,23 @@ from procvm._symbols.mapped import Mapped
 from procvm._terminal.conditions import GRAMMAR, condition_of
 from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Number
-from procvm.cli.declare import command, kind_option, pid_argument, range_options
+from procvm.cli.declare import (
+    SIZE_ABOVE_0,
+    command,
+    pid_argument,
+    range_options,
+)
 from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.kind_param import kind_option
 from procvm.cli.meter import metered
 from procvm.cli.output import Output
-from procvm.cli.ranges import ranges_in
+from procvm.cli.ranges import Where, ranges_in
 from procvm.cli.target import name_of, open_target, said_of
 
 __all__ = ["search"]
 
 _PREVIEW_LEN = 24
-"""Columns for what stands in a place."""
+"""Columns for the bytes at a hit."""
 
 
 @command(
@@ -39,18 +45,28 @@ _PREVIEW_LEN = 24
 )
 @pid_argument
 @click.argument("pattern", metavar="[PATTERN]", required=False)
-@click.option("--text", metavar="TEXT", help="Look for this text.")
-@click.option("--encoding", metavar="NAME", help="Of the text: utf-16-le, utf-32-le, latin-1.")
-@click.option("--regex", metavar="EXPR", help="Look for a regular expression of bytes.")
+@click.option("--text", metavar="TEXT", help="Search for this text.")
+@click.option(
+    "--encoding",
+    metavar="NAME",
+    help="The encoding of TEXT, such as utf-16-le; by default that of the terminal.",
+)
+@click.option("--regex", metavar="EXPR", help="Search for a regular expression of bytes.")
 @kind_option(None)
 @click.option(
     "--value",
     metavar="COND",
-    help="Look for values of TYPE: 1337, 5..9, '> 5'.",
+    help="Search for values of TYPE: 1337, 5..9, '> 5'.",
 )
 @range_options("r")
-@click.option("--align", type=click.IntRange(1), default=1, help="Only multiples of it.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N places.")
+@click.option(
+    "--align",
+    type=SIZE_ABOVE_0,
+    metavar="BYTES",
+    default=1,
+    help="Only addresses that are multiples of this.",
+)
+@click.option("--limit", type=SIZE_ABOVE_0, metavar="N", help="Stop after N addresses.")
 def search(
     out: Output,
     target: str,
@@ -60,15 +76,14 @@ def search(
     regex: str | None,
     kind: Kind | None,
     value: str | None,
-    perms: str,
-    within: str | None,
+    where: Where,
     align: int,
     limit: int | None,
 ) -> int:
-    """Find every place where something stands, in the order of addresses.
+    """Find every address of bytes, a text or a value, in ascending order.
 
-    PATTERN is hexadecimal digits, with ? for any: '48 8B ?? ?F'. Memory that can not be read is
-    stepped over. A place is written as soon as it is found.
+    PATTERN is hexadecimal digits, with ? for any digit: '48 8B ?? ?F'. Memory that cannot be
+    read is skipped. Each address is written as soon as it is found.
     """
     if sum(one is not None for one in (pattern, text, regex, value)) != 1:
         raise click.UsageError("give one of PATTERN, --text, --regex, and -t TYPE with --value")
@@ -81,7 +96,7 @@ def search(
         asked: dict[str, Any] = _asked(process, pattern, text, regex, kind, value)
         if encoding is not None:
             asked = {"text": text, "encoding": encoding}
-        ranges = ranges_in(process, within, perms)
+        ranges = ranges_in(process, where)
         given = {"PATTERN": pattern, "--text": text, "--regex": regex, "--value": value}
         hits = said_of(
             next(name for name, one in given.items() if one is not None),
@@ -102,7 +117,7 @@ def _asked(
     kind: Kind | None,
     value: str | None,
 ) -> dict[str, Any]:
-    """Returns what `VmSpace.search` is asked for."""
+    """Returns the arguments of `VmSpace.search`."""
     if pattern is not None:
         return {"what": pattern}
     if text is not None:
@@ -119,7 +134,9 @@ def _asked(
     if isinstance(kind, Number):
         condition = said_of("--value", lambda: condition_of(given, kind))
         if condition.change is not None:
-            raise click.UsageError(f"nothing has changed in one look; give one of {GRAMMAR}")
+            raise click.UsageError(
+                f"{given!r} compares two reads, and a search reads once; give one of {GRAMMAR}"
+            )
         return {"what": kind.pod, "value": condition.value}
     return {"what": said_of("--value", lambda: kind.encode(given, process.address))}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -15,10 +15,10 @@ from procvm.cli.declare import (
     address_argument,
     command,
     force_option,
-    kind_option,
     pid_argument,
 )
 from procvm.cli.exits import NOTHING
+from procvm.cli.kind_param import kind_option
 from procvm.cli.output import Output, fault_of, message_of, tell
 from procvm.cli.target import address_in, name_of, open_target, pid_of, said_of
 from procvm.errors import (
@@ -46,7 +46,7 @@ __all__ = ["read", "write"]
     "-n", "--count", type=SIZE, metavar="N", default=1, show_default=True, help="How many values."
 )
 @click.option("-x", "--hex", "as_hex", is_flag=True, help="Show whole numbers in hexadecimal.")
-@click.option("--raw", is_flag=True, help="Write the bytes themselves to stdout.")
+@click.option("--raw", is_flag=True, help="Write the raw bytes to stdout.")
 @force_option
 def read(
     out: Output,
@@ -58,15 +58,17 @@ def read(
     raw: bool,
     force: bool,
 ) -> None:
-    """Read COUNT values of TYPE that stand one behind the other at ADDRESS.
+    """Read N consecutive values of TYPE at ADDRESS.
 
-    On a terminal each value comes with its address; else the values alone, one a line, so that
-    a script can take them. What stands before a fault is shown.
+    On a terminal each value has its address; in a pipe there is one value per line, for
+    scripts. Values before a fault are shown.
     """
     if raw and out.is_terminal:
-        raise click.UsageError("--raw is not for a terminal; send it to a file or a program")
+        raise click.UsageError(
+            "--raw does not write to a terminal; redirect it to a file or a program"
+        )
     if raw and out.json:
-        raise click.UsageError("--raw and --json do not go together")
+        raise click.UsageError("--raw and --json exclude each other; give one of them")
     with open_target(target) as process:
         kind = kind.of_target(process.address_size)
         at = address_in(process, address)
@@ -94,7 +96,7 @@ def _pointer(out: Output, text: str, where: str) -> str:
 
 
 def _bytes(out: Output, pid: int, vm: procvm.VmSpace, at: int, n: int) -> None:
-    """Shows bytes as one run of digits."""
+    """Writes bytes as one run of hexadecimal digits."""
     data = bytearray()
     broken: ProcvmError | None = None
     try:
@@ -145,29 +147,48 @@ def _read_document(
 @command(
     "procvm write 1234 g_counter -t u32 7",
     "procvm write 1234 g_lock -t u32 0 --expect 1",
+    "procvm write 1234 g_point -t struct:x=u32,y=f64 'x=1 y=2.5'",
     "procvm write 1234 main -t bytes 'c3' --force",
-    ignore_unknown_options=True,  # for numbers below zero
+    "procvm write 1234 g_buffer --from page",
+    ignore_unknown_options=True,  # -5 is a value
 )
 @pid_argument
 @address_argument
-@click.argument("value", metavar="VALUE")
-@kind_option(None, required=True)
-@click.option("--expect", metavar="OLD", help="Write only if this value is there; else exit 1.")
+@click.argument("value", metavar="[VALUE]", required=False)
+@kind_option(None)
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="Write the bytes of this file instead of VALUE; - is stdin.",
+)
+@click.option("--expect", metavar="OLD", help="Write only if OLD is there; exit with 1 if not.")
 @force_option
 def write(
     out: Output,
     target: str,
     address: str,
-    value: str,
-    kind: Kind,
+    value: str | None,
+    kind: Kind | None,
+    source: IO[bytes] | None,
     expect: str | None,
     force: bool,
 ) -> int:
-    """Write VALUE of TYPE at ADDRESS.
+    """Write VALUE of TYPE, or the bytes of a file, at ADDRESS.
 
-    With --expect the target is held for an instant, and compared and written in one atomic step;
-    where it can not be held, that is said.
+    VALUE is what procvm read shows of TYPE; a structure needs all its fields, as in 'x=1 y=2.5'.
+    --expect holds the target for an instant, and compares and writes in one atomic step. Where
+    the target cannot be held, the command says so, and compares and writes in two steps.
     """
+    if (value is None) == (source is None):
+        raise click.UsageError("give one of VALUE and --from FILE")
+    if source is not None:
+        if kind is not None and not isinstance(kind, Bytes):
+            raise click.UsageError("--from writes bytes; leave out -t")
+        kind, value = Bytes(), source.read().hex()
+    if kind is None or value is None:
+        raise click.UsageError("Missing option '-t' / '--type': it says how VALUE is written")
     change = _Change(out, kind, address, value, expect, force=force)
     pid = pid_of(target)
     if expect is None:
@@ -176,15 +197,15 @@ def write(
     try:
         tracee = procvm.attach(pid)
     except (AlreadyTracedError, AccessDeniedError, UnsupportedError, StopTimeoutError) as error:
-        # What denies all access is told by opening it.
+        # Opening it raises the clearer error if access is denied altogether.
         with procvm.open(pid) as process:
-            return change.compared(process, f"it can not be held: {message_of(error)}")
+            return change.compared(process, f"the process cannot be held: {message_of(error)}")
     with tracee:
         return change.held(tracee)
 
 
 class _Change:
-    """One write, and what is said of it."""
+    """One write and its report."""
 
     def __init__(
         self,
@@ -215,23 +236,23 @@ class _Change:
             self._old = said_of("--expect", lambda: encode(expect, address_of))
             if len(self._old) != len(self._new):
                 raise click.UsageError(
-                    f"--expect is {len(self._old)} bytes and VALUE {len(self._new)}; "
-                    "both must be as long"
+                    f"--expect has {len(self._old)} bytes and VALUE {len(self._new)}; "
+                    "both must have the same size"
                 )
         return process.vm.forced() if self._force else process.vm
 
     def plain(self, process: procvm.Process) -> int:
-        """Writes, whatever is there."""
+        """Writes unconditionally."""
         vm = self._resolve(process)
         vm.write_bytes(self._at, self._new)
         return self._done(process, None, is_atomic=None)
 
     def compared(self, process: procvm.Process, why: str) -> int:
-        """Reads, compares and writes, one after the other, and says so."""
+        """Reads, compares and writes in separate steps, and says so."""
         return self._compare(process, self._resolve(process), why)
 
     def held(self, tracee: procvm.Tracee) -> int:
-        """Compares and writes in one step, while the target stands still."""
+        """Compares and writes in one step, while the target is held."""
         vm = self._resolve(tracee)
         old = self._old or b""
         pod = {4: procvm.u32, 8: procvm.u64}.get(len(old))
@@ -256,7 +277,7 @@ class _Change:
             vma = process.find_vma(at)
             if vma is not None and vma.perms & procvm.Perms.SHARED:
                 raise SharedMemoryError(
-                    f"the memory at {at:#x} is shared, and another process may write it meanwhile"
+                    f"the memory at {at:#x} is shared, so another process may write it meanwhile"
                 )
 
     def _compare(self, process: procvm.Process, vm: procvm.VmSpace, why: str) -> int:
@@ -276,7 +297,7 @@ class _Change:
         if self._out.json:
             self._document(process.pid, found, is_written=False, is_atomic=is_atomic)
         tell(
-            f"nothing was written: {self._kind.text(value)} is at {self._at:#x}, "
+            f"nothing was written at {self._at:#x}: the value is {self._kind.text(value)}, "
             f"not {self._kind.text(expected)}"
         )
         return NOTHING
@@ -288,7 +309,7 @@ class _Change:
             n = len(self._new)
             where = name_of(process, self._at)
             name = f" ({where})" if where else ""
-            self._out.line(f"{n} byte{'s' * (n != 1)} written at {self._at:#x}{name}")
+            self._out.line(f"wrote {n} byte{'s' * (n != 1)} at {self._at:#x}{name}")
         return 0
 
     def _document(

@@ -17,10 +17,10 @@ from procvm.cli.declare import (
     address_argument,
     command,
     force_option,
-    kind_option,
     pid_argument,
 )
 from procvm.cli.exits import DONE, NOTHING
+from procvm.cli.kind_param import kind_option
 from procvm.cli.output import Output, OutputError, tell
 from procvm.cli.target import address_in, open_process, said_of
 
@@ -41,14 +41,14 @@ __all__ = ["freeze", "watch"]
     type=SECONDS,
     default=0.1,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two reads.",
 )
 @click.option(
     "--until",
     metavar="COND",
-    help="End when this holds: 5, '> 5', '!= 0', 5..9, +, -, changed.",
+    help="Stop when this is true: 5, '> 5', '!= 0', 5..9, +, -, changed.",
 )
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="End after N looks.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N reads.")
 @click.option("-x", "--hex", "as_hex", is_flag=True, help="Show whole numbers in hexadecimal.")
 @force_option
 def watch(
@@ -62,21 +62,21 @@ def watch(
     as_hex: bool,
     force: bool,
 ) -> int:
-    """Show the value at ADDRESS, and again whenever a look finds another.
+    """Show the value at ADDRESS, and show it again whenever it has changed.
 
-    The process runs on meanwhile: what changes and changes back between two looks is not seen.
-    With --until the exit code is 0 when that held, and 1 when N looks were over first.
+    The process runs meanwhile: a change that is undone between two reads is not seen. With
+    --until the exit code is 0 if the condition came true, and 1 after N reads without it.
     """
     condition = _until(until, kind)
     with open_process(target) as process:
         kind = kind.of_target(process.address_size)
         at = address_in(process, address)
-        looks = _looks(process.vm.forced() if force else process.vm, at, kind, interval, count)
+        reads = _reads(process.vm.forced() if force else process.vm, at, kind, interval, count)
         show: _Lines = _Live(out, kind, as_hex) if out.is_terminal else _Lines(out, kind, as_hex)
         show.title = process.describe(at)
         with show:
             old: Any = None
-            for seconds, value in looks:
+            for seconds, value in reads:
                 show.look(seconds, at, value, old)
                 if condition is not None and condition.holds(value, old):
                     return DONE
@@ -91,15 +91,13 @@ def _until(text: str | None, kind: Kind) -> Condition | None:
         return said_of("--until", lambda: condition_of(text, kind))
     if text in ("changed", "!="):
         return Condition("changed", None)
-    raise click.UsageError(
-        f"--until takes a condition for numbers only; {kind.name} can be changed"
-    )
+    raise click.UsageError(f"{kind.name} is not a number: --until takes only changed")
 
 
-def _looks(
+def _reads(
     vm: procvm.VmSpace, at: int, kind: Kind, interval: float, count: int | None
 ) -> Iterator[tuple[float, Any]]:
-    """Yields (seconds since the first look, value), on the beat however long a look takes."""
+    """Yields (seconds since the first read, value) at multiples of the interval."""
     ((_, value),) = kind.read(vm, at, 1)
     begin = now = time.monotonic()
     nr = 0
@@ -115,7 +113,7 @@ def _looks(
 
 
 class _Lines:
-    """A line for the first value and for each other one."""
+    """Writes a line for the first value and for each change."""
 
     def __init__(self, out: Output, kind: Kind, as_hex: bool) -> None:
         self.title = ""
@@ -127,14 +125,14 @@ class _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves what was written as it is."""
+        """Ends the output."""
 
     def text(self, value: Any) -> str:
-        """Returns a value as it is shown."""
+        """Returns a value as shown."""
         return self._kind.text(value, as_hex=self._as_hex)
 
     def look(self, seconds: float, at: int, value: Any, old: Any) -> None:
-        """Writes it if it is another one."""
+        """Writes a line if the value changed."""
         if value == old:
             return
         if self._out.json:
@@ -151,7 +149,7 @@ class _Lines:
 
 
 class _Live(_Lines):
-    """A line for each value, and the last line a live one: how long it has been there."""
+    """Writes a line for each change, and a last line that shows how long the value is there."""
 
     def __init__(self, out: Output, kind: Kind, as_hex: bool) -> None:
         super().__init__(out, kind, as_hex)
@@ -180,7 +178,7 @@ class _Live(_Lines):
         self._live.stop()
 
     def look(self, seconds: float, at: int, value: Any, old: Any) -> None:
-        """Writes a line if it is another one; how long it has been so in any case."""
+        """Writes a line if the value changed, and updates the last line."""
         try:
             self._look(seconds, at, value, old)
         except OSError as error:
@@ -214,7 +212,7 @@ def _step(value: Any, old: Any) -> str:
 @command(
     "procvm freeze 1234 g_lives -t u8 9",
     "procvm freeze 1234 '*g_player+0x10' -t f32 100 --for 30",
-    ignore_unknown_options=True,  # for numbers below zero
+    ignore_unknown_options=True,  # -5 is a value
 )
 @pid_argument
 @address_argument
@@ -226,9 +224,9 @@ def _step(value: Any, old: Any) -> str:
     type=SECONDS,
     default=0.01,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two reads.",
 )
-@click.option("--for", "duration", type=SECONDS, metavar="SECONDS", help="End after this time.")
+@click.option("--for", "duration", type=SECONDS, metavar="SECONDS", help="Stop after this time.")
 @force_option
 def freeze(
     out: Output,
@@ -240,10 +238,10 @@ def freeze(
     duration: float | None,
     force: bool,
 ) -> None:
-    """Keep VALUE at ADDRESS: write it again whenever a look finds another.
+    """Keep VALUE at ADDRESS by writing it again whenever it has changed.
 
-    The process runs on meanwhile, and may see its own value between two looks. It ends with
-    Ctrl-C, with the process, or after --for.
+    The process runs meanwhile, and may read its own value between two writes. The command ends
+    with Ctrl-C, with the process, or after --for.
     """
     with open_process(target) as process:
         kind = kind.of_target(process.address_size)
@@ -277,4 +275,4 @@ def freeze(
                     }
                 )
             elif out.is_terminal:
-                out.line(f"written back {nr_writes} times in {seconds:.1f} s")
+                out.line(f"wrote the value back {nr_writes} times in {seconds:.1f} s")

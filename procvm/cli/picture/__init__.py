@@ -1,7 +1,7 @@
-"""The address space of a process as a picture: what is big, resident, dirty, and what it is called.
+"""A picture of an address space: the size, use, permissions and name of each mapping.
 
-What is drawn is laid out once, as a list of shapes; an SVG file is these as text, and a PNG
-file these painted by Pillow.
+The layout is a list of shapes. An SVG file writes them as text; a PNG file has them painted by
+Pillow.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ __all__ = ["draw"]
 
 
 def draw(target: Process | Snapshot, path: Any) -> None:
-    """Draws the mappings of a process, or of a snapshot of one, to a file.
+    """Draws the mappings of a process or of a snapshot to a picture file.
 
-    Each line is a mapping, or neighbours that share one, from the lowest address to the
-    highest; the largest gaps are told. A bar is as long as the logarithm of its size, so that
-    a large one hides no small one. Resident and dirty are as /proc/PID/smaps counts them; of a
-    snapshot they are not known.
+    Each line is one mapping, or several neighbours, in ascending order of addresses. The
+    largest gaps are shown. The length of a bar is the logarithm of its size, so that a large
+    mapping does not hide a small one. Resident and dirty bytes are those of /proc/PID/smaps; a
+    snapshot does not know them.
 
     Args:
-        target: What to draw.
-        path: Where to; ``.svg`` or ``.png`` says what. What is there is replaced, and a link
-            is not followed; the file is its owner's alone.
+        target: The process or the snapshot.
+        path: The file; its name ends in ``.svg`` or ``.png``. An existing file or link is
+            replaced. The file has mode 0600.
 
     Raises:
         InvalidArgsError: The path ends in neither.
-        UnsupportedError: Pillow is not installed, for a PNG file.
-        ProcessExitedError: It has ended.
-        OSError: The file's own.
+        UnsupportedError: The file is a PNG file, and Pillow is not installed.
+        ProcessExitedError: The process has ended.
+        OSError: The file cannot be written.
     """
     name = os.fsdecode(path)
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in (".svg", ".png"):
         raise InvalidArgsError(
-            f"{printable(os.fsencode(name))} is no name of a picture: give one that ends in .svg "
-            "or .png"
+            f"{printable(os.fsencode(name))} is not the name of a picture; give one that ends in "
+            ".svg or .png"
         )
     areas = areas_of(target)
-    about = "as it was kept; what is resident is not known"
+    about = "saved memory: resident and dirty are not known"
     if isinstance(target, Process):
         unknown = sum(area.use is None for area in areas)
-        about = f"of {unknown:,} mappings the use is not known" if unknown else ""
+        about = f"resident and dirty of {unknown:,} mappings are not known" if unknown else ""
     title = f"Address space of process {target.pid}"
     comm = _comm_of(target)
     title += f", {printable(comm)}" if comm else ""
@@ -64,7 +64,7 @@ def draw(target: Process | Snapshot, path: Any) -> None:
 def _comm_of(target: Process | Snapshot) -> bytes:
     if isinstance(target, Snapshot):
         return target.facts.name
-    from procvm._linux.procfs import read_status  # noqa: PLC0415 (for this alone)
+    from procvm._linux.procfs import read_status  # noqa: PLC0415 (only processes need it)
 
     status = read_status(target.pid)
     return status.name if status is not None else b""

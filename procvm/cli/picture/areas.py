@@ -1,4 +1,4 @@
-"""The mappings of a process, how much of each is used, and which share a line."""
+"""The mappings of a process, their resident and dirty bytes, and which share a line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Area", "Row", "Use", "areas_of", "gaps_of", "rows_of", "title_of", "
 
 
 class Use(NamedTuple):
-    """How much of memory is used.
+    """How much of a range is used, as /proc/PID/smaps counts it.
 
     Attributes:
-        resident: Bytes that are in the machine's memory.
-        dirty: Bytes of these that were written.
-        swapped: Bytes that were written and are in swap.
+        resident: Bytes in physical memory.
+        dirty: Resident bytes that were written and are in no file yet.
+        swapped: Bytes in swap.
     """
 
     resident: int
@@ -30,7 +30,7 @@ class Use(NamedTuple):
     swapped: int
 
     def plus(self, other: Use) -> Use:
-        """Returns both together."""
+        """Returns the sums of both."""
         return Use(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -38,40 +38,40 @@ _NO_USE = Use(0, 0, 0)
 
 
 class Area(NamedTuple):
-    """A mapping and its use; None if that is not known."""
+    """A mapping and its use; None if the use is not known."""
 
     vma: Vma
     use: Use | None
 
 
 class Row(NamedTuple):
-    """Neighbours that are drawn as one line."""
+    """Neighbouring mappings that are drawn as one line."""
 
     areas: list[Area]
 
     @property
     def start(self) -> int:
-        """Its first address."""
+        """The first address."""
         return self.areas[0].vma.start
 
     @property
     def end(self) -> int:
-        """One past its last address."""
+        """One past the last address."""
         return self.areas[-1].vma.end
 
     @property
     def size(self) -> int:
-        """Bytes that are mapped in it."""
+        """The sizes of the mappings together, in bytes."""
         return sum(area.vma.size for area in self.areas)
 
     @property
     def use(self) -> Use | None:
-        """Its use, as far as that is known."""
+        """The use of the mappings together, as far as it is known."""
         return use_of(self.areas)
 
     @property
     def weight(self) -> float:
-        """How much it deserves a line of its own."""
+        """The rank among rows: the heaviest keep a line of their own."""
         if any(area.vma.kind in (Kind.HEAP, Kind.STACK) for area in self.areas):
             return math.inf
         resident = (self.use or _NO_USE).resident
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 def use_of(areas: Iterable[Area]) -> Use | None:
-    """Returns the use of all of them together; None if that of none is known."""
+    """Returns the use of all areas together; None if no use is known."""
     total: Use | None = None
     for area in areas:
         if area.use is not None:
@@ -87,8 +87,8 @@ def use_of(areas: Iterable[Area]) -> Use | None:
     return total
 
 
-# So many mappings have a line each; of more, neighbours of one name share one; and where that
-# is more than so many lines, only the weightiest keep their own.
+# Up to _MOST_SINGLE mappings have a line each. With more, neighbours of one name share a line.
+# If that makes more than _MOST_ROWS lines, only the _NR_KEPT heaviest keep their own.
 _MOST_SINGLE = 48
 _MOST_ROWS = 72
 _NR_KEPT = 32
@@ -97,11 +97,11 @@ _LEAST_GAP = 1 << 20
 
 
 def areas_of(target: Process | Snapshot) -> list[Area]:
-    """Returns the mappings and how they are used, as they are now."""
+    """Returns the mappings and their use at this moment."""
     if isinstance(target, Snapshot):
         return [Area(vma, None) for vma in target.maps()]
     uses = _uses(target.pid)
-    # Behind the reading by number: it raises if the number is another program's by now.
+    # Read after the use: maps() raises if the pid belongs to another process by now.
     return [Area(vma, uses.get((vma.start, vma.end))) for vma in target.maps()]
 
 
@@ -112,7 +112,7 @@ def _uses(pid: int) -> dict[tuple[int, int], Use]:
     try:
         listed: Any = psutil.Process(pid).memory_maps(grouped=False)
     except psutil.Error:
-        return found  # it has ended, which the mappings tell, or the kernel keeps it for itself
+        return found  # it has ended, which maps() reports, or smaps is denied
     for one in listed:
         start, _, end = one.addr.partition("-")
         dirty = one.private_dirty + one.shared_dirty
@@ -121,16 +121,16 @@ def _uses(pid: int) -> dict[tuple[int, int], Use]:
 
 
 def gaps_of(areas: Sequence[Area]) -> set[int]:
-    """Returns where the largest gaps end: the starts of the mappings behind them."""
+    """Returns the ends of the largest gaps: the starts of the mappings after them."""
     gaps = [
-        (behind.vma.start - before.vma.end, behind.vma.start)
-        for before, behind in itertools.pairwise(areas)
+        (after.vma.start - before.vma.end, after.vma.start)
+        for before, after in itertools.pairwise(areas)
     ]
     return {start for size, start in sorted(gaps, reverse=True)[:_NR_GAPS] if size >= _LEAST_GAP}
 
 
 def rows_of(areas: Sequence[Area], gaps: set[int]) -> list[Row]:
-    """Returns the lines of the picture, in order; however many mappings there are, not too many."""
+    """Returns the lines of the picture in order, a limited number for any number of mappings."""
     if len(areas) <= _MOST_SINGLE:
         return [Row([area]) for area in areas]
     rows: list[Row] = []
@@ -159,7 +159,7 @@ def rows_of(areas: Sequence[Area], gaps: set[int]) -> list[Row]:
 
 
 def title_of(row: Row) -> str:
-    """Returns what a line is called, printable."""
+    """Returns the printable title of a line."""
     names = Counter(printable(area.vma.name) for area in row.areas)
     if len(names) == 1:
         (name,) = names

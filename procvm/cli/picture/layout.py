@@ -1,4 +1,4 @@
-"""Where each line of the picture goes, in which colours and with which labels."""
+"""The layout of the picture: positions, colours and labels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NUMBERS_X = (1044, 1110, 1176)
 _WIDTH = 1200
 _ROW_H, _GAP_H, _TOP = 18, 22, 132
 _CHIP_W, _NR_CHIPS = 34, 3
-# Of the letters of 11 pixels, all as wide.
+# The width of a monospaced letter of 11 pixels.
 _CHAR_W = 6.63
 _LEAST = 1 << 10
 
@@ -53,7 +53,7 @@ def _width_of(text: str) -> int:
 
 
 def fitted(text: str, columns: int) -> str:
-    """Returns text of at most so many columns: of a path its last part, from its beginning."""
+    """Returns text cut to `columns`; a path is cut to its last part first."""
     if len(text) <= columns and _width_of(text) <= columns:
         return text
     if text.startswith("/"):
@@ -66,7 +66,7 @@ def fitted(text: str, columns: int) -> str:
 
 
 class _Scale:
-    """How long a bar is: as far again for each factor of two."""
+    """The length of a bar: the logarithm of a size."""
 
     def __init__(self, most: int) -> None:
         self._most = math.log2(max(most, 1 << 20) / _LEAST)
@@ -82,7 +82,7 @@ class _Scale:
 
 
 def drawing_of(areas: Sequence[Area], user_end: int, title: str, about: str) -> Drawing:
-    """Lays the picture out."""
+    """Returns the picture as shapes."""
     gaps = gaps_of(areas)
     rows = rows_of(areas, gaps)
     scale = _Scale(max((row.size for row in rows), default=0))
@@ -97,7 +97,7 @@ def drawing_of(areas: Sequence[Area], user_end: int, title: str, about: str) -> 
     for row in rows:
         if row.start in gaps:
             is_kernels = row.start >= user_end
-            text = "the kernel's" if is_kernels else f"{size_text(row.start - end)} of nothing"
+            text = "kernel" if is_kernels else f"{size_text(row.start - end)} unmapped"
             shapes += _gap(text, y)
             y += _GAP_H
         shapes += _row(row, y, scale)
@@ -112,7 +112,7 @@ def _head(
     total = use_of(areas)
     numbers = [f"{len(areas):,} mappings"]
     if len(rows) < len(areas):
-        numbers[0] += f" in {len(rows)} lines (neighbours share one)"
+        numbers[0] += f" in {len(rows)} lines (neighbours share a line)"
     numbers.append(f"size {size_text(sum(area.vma.size for area in areas))}")
     if total is not None:
         numbers += [f"resident {size_text(total.resident)}", f"dirty {size_text(total.dirty)}"]
@@ -130,17 +130,17 @@ def _head(
     yield Rect(x, 70, 22, 12, _OTHER)
     yield Text(x + 28, 80, "other", fill=_SOFT)
     x += 92
-    for color, h, word in ((_RESIDENT, 6, "resident"), (_DIRTY, 2, "dirty (written to)")):
+    for color, h, word in ((_RESIDENT, 6, "resident"), (_DIRTY, 2, "dirty")):
         yield Rect(x, 70, 34, 12, _COLORS[2][2])
         yield Rect(x, 76 - h / 2, 26, h, color)
         yield Text(x + 40, 80, word, fill=_SOFT)
         x += 118
-    yield Text(_WIDTH - _MARGIN, 80, "a step across is 16 times as much", fill=_SOFT, anchor="end")
+    yield Text(_WIDTH - _MARGIN, 80, "log scale, 16x per gridline", fill=_SOFT, anchor="end")
 
 
 def _axis(scale: _Scale, bottom: float) -> Iterator[Rect | Text]:
     y = _TOP - 14
-    for left, text in ((_ADDRESS_X, "from"), (_PERMS_X, "allows"), (_NAME_X, "what it is")):
+    for left, text in ((_ADDRESS_X, "start"), (_PERMS_X, "perms"), (_NAME_X, "name")):
         yield Text(left, y, text, fill=_SOFT)
     for right, text in zip(_NUMBERS_X, ("size", "resident", "dirty"), strict=True):
         yield Text(right, y, text, fill=_SOFT, anchor="end")
@@ -156,7 +156,7 @@ def _gap(text: str, y: float) -> Iterator[Rect | Text]:
     middle = y + _GAP_H / 2 - 2
     yield Text(_ADDRESS_X, middle + 4, text, fill=_SOFT)
     x = _ADDRESS_X + int((len(text) + 1) * _CHAR_W)
-    # A line of points.
+    # A dotted line.
     for at in range(x, _BAR_X - 12, 8):
         yield Rect(at, middle, 2, 1, "#94a3b8")
 
@@ -185,7 +185,7 @@ def _row(row: Row, y: float, scale: _Scale) -> Iterator[Rect | Text]:
 
 
 def _chips(row: Row, y: float) -> Iterator[Rect | Text]:
-    """Draws what the mappings of a line allow: what comes first, and how many others there are."""
+    """Yields the permissions of a line: the first ones, and how many others there are."""
     chips = list(dict.fromkeys(str(area.vma.perms) for area in row.areas))
     colors = {str(area.vma.perms): _color(area.vma.perms) for area in row.areas}
     most = _NR_CHIPS if len(chips) <= _NR_CHIPS else _NR_CHIPS - 1
@@ -199,13 +199,13 @@ def _chips(row: Row, y: float) -> Iterator[Rect | Text]:
 
 
 def _bar(row: Row, y: float, scale: _Scale) -> Iterator[Rect]:
-    """Draws how big a line is, divided as what it allows divides its bytes."""
+    """Yields the bar of a line, divided by permissions in proportion to their bytes."""
     sizes: Counter[str] = Counter()
     for area in row.areas:
         sizes[_color(area.vma.perms)] += area.vma.size
     length, x = scale.length(row.size), float(_BAR_X)
     about = f"{row.start:#x}-{row.end:#x} {title_of(row)}"
-    # Outlined: what allows nothing is nearly as pale as the paper.
+    # Without an outline, memory without permissions would be nearly invisible.
     yield Rect(x - 1, y + 1, length + 2, 14, "#cbd5e1", fitted(about, 400))
     for color in [*(color for _, _, color in _COLORS), _OTHER]:
         part = length * sizes[color] / row.size

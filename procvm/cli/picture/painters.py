@@ -1,4 +1,4 @@
-"""A drawing as an SVG file or a PNG file."""
+"""Writes a drawing as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FONTS = "'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace"
 
 
 def svg_of(drawing: Drawing) -> str:
-    """Returns a drawing as SVG."""
+    """Returns a drawing as SVG text."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{drawing.width}" '
         f'height="{drawing.height}" viewBox="0 0 {drawing.width} {drawing.height}" '
@@ -32,7 +32,7 @@ def svg_of(drawing: Drawing) -> str:
         else:
             anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
             bold = ' font-weight="bold"' if shape.bold else ""
-            # Letters that are written from right to left stay where they are.
+            # Without this, names in right-to-left scripts would reorder the line.
             parts.append(
                 f'<text x="{shape.x:.5g}" y="{shape.y:.5g}" font-size="{shape.size}" '
                 f'fill="{shape.fill}"{anchor}{bold} direction="ltr" unicode-bidi="bidi-override" '
@@ -46,16 +46,16 @@ _FONT_FILES = ("DejaVuSansMono.ttf", "LiberationMono-Regular.ttf")
 
 
 def png_of(drawing: Drawing) -> bytes:
-    """Returns a drawing as PNG, twice as fine.
+    """Returns a drawing as PNG bytes, at twice its size.
 
     Raises:
         UnsupportedError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 (for this alone)
+        from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 (only PNG needs it)
     except ImportError:
         raise UnsupportedError(
-            "a PNG picture needs pillow: pip install 'procvm[picture]'; an .svg file needs nothing"
+            "a PNG picture needs pillow: pip install 'procvm[picture]'; a .svg file needs nothing"
         ) from None
 
     def font_of(size: int) -> Any:

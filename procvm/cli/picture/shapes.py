@@ -1,4 +1,4 @@
-"""Rectangles and lines of text: what a picture is made of."""
+"""The shapes of a picture: rectangles and lines of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAPER = "#ffffff"
 
 
 class Rect(NamedTuple):
-    """A filled rectangle."""
+    """A filled rectangle; `about` is its tooltip."""
 
     x: float
     y: float
@@ -22,7 +22,7 @@ class Rect(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A line of text; `y` is its base line."""
+    """A line of text; `y` is its baseline."""
 
     x: float
     y: float
@@ -34,7 +34,7 @@ class Text(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """Shapes, the later ones over the earlier."""
+    """A picture: its size in pixels, and shapes from the lowest to the topmost."""
 
     width: int
     height: int
