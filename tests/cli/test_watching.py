@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import procvm
 from tests.cli.running import COMMAND, Dials, ran, wait_for
-from  import usual_times
+from tests.support.patience import USUAL
 
 
 @contextmanager
@@ -146,7 +148,9 @@ def test_diff_that_fails_exits_with_2_or_above(dials: Dials, tmp_path: Path) -> 
         assert found.err.startswith("procvm: ")
 
 
-def test_snapshot_is_held_by_default_and_has_registers(dials: Dials, tmp_path: Path) -> None:
+def test_snapshot_is_held_by_default_and_has_registers(
+    dials: Dials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """--no-hold has none; a process that cannot be held is saved as well, and it is said."""
     path = tmp_path / "a.core"
 
@@ -164,7 +168,8 @@ def test_snapshot_is_held_by_default_and_has_registers(dials: Dials, tmp_path: P
     assert registers() > 0
     assert registers("--hold") > 0
     assert registers("--no-hold") == 0
-    with usual_times(), procvm.attach(dials.pid) as tracee, tracee.stopped():
+    with procvm.attach(dials.pid) as tracee, tracee.stopped():
+        monkeypatch.setattr(procvm.Tracee, "default_timeout", USUAL)
         found = ran("snapshot", dials.pid, "-o", path)
         assert found.code == 0
         assert found.err.startswith("procvm: not held, so the file has no registers: ")
