@@ -1,4 +1,4 @@
-"""`new_file`: an output file that is whole or not there."""
+"""`new_file`: writes an output file that is either complete or absent."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def new_file(path: Any) -> Generator[int]:
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
     if os.path.exists(target) and not os.path.isfile(target):
-        # A rename would put a file in the place of /dev/null.
+        # A rename would replace a device such as /dev/null by a file.
         text = "is a device, a pipe or a socket; give a file"
         raise FileExistsError(errno.EEXIST, text, target)
     folder, name = os.path.split(target)
     if not name:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
-    # Shorter in bytes than any name that a file system takes, whatever `name` is.
+    # A long `name` would make the draft's own name longer than the file system allows.
     beside = f".{os.fsdecode(os.fsencode(name)[:60])}.{secrets.token_hex(8)}"
-    # One folder from here on, whatever becomes of its path.
+    # By descriptor: the folder may be renamed before the file is complete.
     parent_file = Fd.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
     parent = parent_file.number
     file: Fd | None = None
@@ -51,7 +51,7 @@ def new_file(path: Any) -> Generator[int]:
     try:
         file, named = _open(parent, beside)
         fd = file.number
-        os.fchmod(fd, _MODE)  # whatever the umask took away
+        os.fchmod(fd, _MODE)  # the umask may have removed bits
         yield fd
         # A name of its own first: a link cannot take the place of a file, a rename can.
         if not named:
@@ -64,7 +64,7 @@ def new_file(path: Any) -> Generator[int]:
         os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         named = False
     except OSError as error:
-        # Not "." in a folder that nobody named, nor the draft, nor nothing at all.
+        # Refuses ".", an empty name, and the draft itself.
         if not isinstance(error, ProcvmError):
             error.filename, error.filename2 = target, None
         raise
@@ -84,7 +84,7 @@ def _open(parent: int, beside: str) -> tuple[Fd, bool]:
     try:
         return Fd.of(open_in, ".", flags | os.O_TMPFILE, _MODE), False
     except OSError as error:
-        # What file systems answer that have no files without a name, and old kernels.
+        # File systems and old kernels without O_TMPFILE answer one of these.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
             raise
     flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -1,4 +1,4 @@
-"""`Closing`: what a with statement closes."""
+"""`Closing`: the base of objects that a with statement closes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Closing"]
 
 
 class Closing(ABC):
-    """An object that is given back by `close`, or by its with statement."""
+    """An object that `close` or the end of its with statement closes."""
 
     __slots__ = ()
 
     @abstractmethod
     def close(self) -> None:
-        """Gives back what it keeps. Twice is fine."""
+        """Releases the resources of the object. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -151,11 +151,11 @@ class Fd(Closing):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether `close` was called."""
         return self.number == CLOSED
 
     def close(self) -> None:
-        """Closes it as soon as no access uses it. Twice is fine."""
+        """Closes it as soon as no access uses it. A second call does nothing."""
         if type(self.owner) is FileIO:
             self._be_silent()
         # In this order: `use` reads them the other way round.

@@ -1,4 +1,4 @@
-"""The one hook of os.fork: what the tool keeps open is not kept by a child that it forks."""
+"""The one at-fork hook: a forked child closes what it inherits of the tool."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Forked", "register"]
 
 
 class Forked(Protocol):
-    """An object that holds something which belongs to one process."""
+    """An object that keeps resources which a forked child must not use."""
 
     def after_fork_in_child(self) -> None:
-        """Lets go of it, in the child; locks may be held by threads that the child lacks."""
+        """Drops the resources, in the child, where a lock may be held by a thread that is gone."""
         ...
 
 

@@ -37,7 +37,7 @@ class Infallible(_Marker):
 
 @final
 class Io(_Marker):
-    """Device memory: every access has exactly the width that was asked for.
+    """Device memory: every access has exactly the requested width.
 
     Source:
         OSTD ``Io``.

@@ -1,4 +1,4 @@
-"""The packages that procvm can do without: imported at their first use."""
+"""Optional packages, which are imported when they are first used."""
 
 from __future__ import annotations
 

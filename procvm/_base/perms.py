@@ -1,4 +1,4 @@
-"""`Perms`: what a mapping allows."""
+"""`Perms`: the permissions of a mapping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EXEC", "READ", "SHARED", "WRITE", "Perms", "needed"]
 
 
 class Perms(IntFlag):
-    """What a mapping allows, numbered as PROCMAP_QUERY numbers it.
+    """The permissions of a mapping, with the values of PROCMAP_QUERY.
 
     Source:
         The kernel's ``include/uapi/linux/fs.h``.

@@ -1,4 +1,4 @@
-"""The one function that makes foreign text safe for a person's eyes.
+"""Makes text of a target safe to show on a terminal.
 
 Names of mappings, of processes and of files come from the target, which may
 put escape sequences, newlines or bidirectional controls into them.
@@ -37,7 +37,7 @@ def _escape(char: str) -> str:
 
 
 def shown(message: str) -> str:
-    """Returns a message that was put together of safe and of foreign parts, on one safe line.
+    """Returns a message with text of a target in it as one line that is safe to show.
 
     Backslashes stay as they are: the safe parts have theirs doubled already.
     """

@@ -1,4 +1,4 @@
-"""The one place that moves bytes between two kinds of memory.
+"""Copies bytes between two memories of any kind.
 
 Every copy of the library comes through `copy`: the cursors, the objects of
 memory, the vectored streams. It decides by whose memory the two sides are.
@@ -87,7 +87,7 @@ def _copy_in_steps(
             if step:
                 dst.write(dst_address + done, held, step)
         except ProcvmError as error:
-            # What was read and could not be written does not count.
+            # Bytes that were read but not written did not take effect.
             error.copied_len += done
             raise
         done += step
@@ -96,4 +96,4 @@ def _copy_in_steps(
             try:
                 raise fault
             finally:
-                fault = None  # it and this frame would keep each other
+                fault = None  # breaks the reference cycle of the error and this frame

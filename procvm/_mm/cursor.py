@@ -1,4 +1,4 @@
-"""What a reader and a writer share: a memory, a position, an end."""
+"""`Cursor`: the base of readers and writers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Cursor", "memory_of", "require_reader", "require_writer"]
 
 
 class Cursor(Generic[F]):
-    """A position in a memory and the end it may go to.
+    """A position in a memory, and the end that it may move to.
 
     A cursor belongs to one thread: it keeps scratch memory for its calls.
     """

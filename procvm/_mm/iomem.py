@@ -45,7 +45,7 @@ _CODES = {1: "B", _WORD: "Q"}
 
 @final
 class _IoMemory(Memory):
-    """A mapping in which no access is wider, narrower or doubled.
+    """A mapped device file: each access is made once, in exactly its width.
 
     memmove may read a byte twice or in any width, which a device would notice:
     here all goes through views of one element width, which load and store
@@ -195,5 +195,5 @@ class IoMem(HasVmReaderWriter, Closing):
         return VmWriter(memory, memory.address + self._delta, self._n, Io)
 
     def close(self) -> None:
-        """Closes it; cursors over it stay good. Twice is fine."""
+        """Closes it; cursors over it stay valid. A second call does nothing."""
         self._memory = None

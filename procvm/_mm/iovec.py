@@ -22,7 +22,7 @@ def _run(cursors: list[Any], start: int, room: int) -> list[tuple[Any, int]]:
     seen: set[int] = set()
     for k in range(start, len(cursors)):
         cursor = cursors[k]
-        # One that is given twice has moved when its turn comes again.
+        # A cursor that is given twice has already moved at its second place.
         if room == 0 or memory_of(cursor) is not memory or id(cursor) in seen:
             break
         seen.add(id(cursor))

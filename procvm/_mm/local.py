@@ -32,7 +32,7 @@ class OwnMemory(Memory):
 
     def __init__(self, address: int, n: int, *, writable: bool, keep: object = None) -> None:
         if n > sys.maxsize:
-            raise InvalidArgsError(f"{n} bytes at {address:#x} are more than any process has")
+            raise InvalidArgsError(f"{n} bytes at {address:#x} leave the address space")
         self.address = address
         self.n = n
         self.bounds = (address, n)

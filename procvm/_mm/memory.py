@@ -1,8 +1,8 @@
-"""What the cursors know of memory: read into ours, write from ours, or fail exactly.
+"""`Memory`: the interface through which cursors read and write memory of any kind.
 
 A live process, the tool's own buffers, a device, and a test's fake with holes
-are the same to a cursor. Whoever adds a kind of memory implements `read` and
-`write`; the rest follows, and may be replaced by something faster.
+are the same to a cursor. A new kind of memory implements `read` and `write`; it may
+override the other methods with faster ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ZEROS_LEN = 1 << 18
 
 
 class Region(NamedTuple):
-    """A range of a user space and what it allows, as numbers of `Perms`."""
+    """A mapped range of a user space, with its permissions as in `Perms`."""
 
     start: int
     end: int
@@ -33,7 +33,7 @@ class Region(NamedTuple):
 
 
 class Memory(ABC):
-    """Bytes at addresses, which the tool's own memory can be filled from.
+    """Bytes at addresses, which can be copied to and from local memory.
 
     An access either completes or raises an error whose `copied_len` says how
     many bytes, counted from `address`, did take effect.
@@ -43,12 +43,12 @@ class Memory(ABC):
     """Whether an address here is an address of the tool's own process."""
 
     bounds: tuple[int, int] | None = None
-    """The address and length outside of which an access would crash the tool, or None."""
+    """The range (address, length) outside which an access would crash the tool, or None."""
 
     @property
     @abstractmethod
     def domain(self) -> object:
-        """What two memories share when the same address means the same byte."""
+        """An object that two memories share if the same address is the same byte in both."""
 
     @abstractmethod
     def read(self, address: int, own_address: int, n: int) -> None:
@@ -59,7 +59,7 @@ class Memory(ABC):
         """
 
     def read_scratch(self, address: int, own_address: int, n: int) -> None:
-        """Copies as `read` does, to memory of our own making, which does not fault."""
+        """Copies as `read` does, to local memory that cannot fault."""
         self.read(address, own_address, n)
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Memory(ABC):
         """
 
     def readv(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
-        """Reads (address, length) ranges one after the other into one run of our own bytes.
+        """Reads (address, length) ranges in order into consecutive local bytes.
 
         Raises:
             PageFaultError: `copied_len` bytes of the whole did arrive.
@@ -98,7 +98,7 @@ class Memory(ABC):
         return sum(pairs[1::2])
 
     def writev(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
-        """Writes one run of our own bytes to (address, length) ranges one after the other.
+        """Writes consecutive local bytes to (address, length) ranges in order.
 
         Raises:
             PageFaultError: `copied_len` bytes of the whole were written.
@@ -130,7 +130,7 @@ class Memory(ABC):
         """
         ctype = pod.ctype
         size = pod.size
-        # A number is unwrapped; a value of a ctypes type is given out as it is.
+        # A number becomes a Python number; a value of a ctypes type stays as it is.
         bare = bool(pod.code)
 
         def load(address: int) -> T:
@@ -167,7 +167,7 @@ class Memory(ABC):
     def atomic_compare_exchange(
         self, address: int, pod: PodAtomic[T], old: T, new: T
     ) -> tuple[T, bool]:
-        """Stores `new` if `old` is there, atomically; returns what was there and whether it did."""
+        """Stores `new` atomically if the value is `old`; returns (value before, stored or not)."""
         raise UnsupportedError(f"{type(self).__name__} has no atomics")
 
 
@@ -185,7 +185,7 @@ def _one_by_one(
 
 
 class UserMemory(Memory):
-    """The memory of a whole user space: that of a live process, or an image of one."""
+    """The memory of a whole user space: of a live process, or of a saved one."""
 
     @property
     @abstractmethod
@@ -194,12 +194,12 @@ class UserMemory(Memory):
 
     @property
     def address_size(self) -> int:
-        """The bytes of a pointer there, 4 or 8."""
+        """The size of a pointer of the target, 4 or 8 bytes."""
         return usize.size
 
     @property
     def pid(self) -> int:
-        """The process it is of; 0 if that does not live."""
+        """The pid of the process; 0 for a process that does not live."""
         return 0
 
     @property
@@ -212,11 +212,11 @@ class UserMemory(Memory):
         """Returns the same memory with page protections ignored."""
 
     def regions(self) -> list[Region] | None:
-        """Returns what is mapped, sorted and disjoint; None if that is not known."""
+        """Returns the mapped ranges, sorted and disjoint; None if they are not known."""
         return None
 
     def layout(self, start: int, end: int) -> Iterator[Extent]:
-        """Yields what a range holds, without reading it: extents that cover it, in order.
+        """Yields extents that cover a range in order, without reading the memory.
 
         Whoever reads much goes by it (`procvm._space.walk`): a read of a page that exists
         nowhere would allocate it in the target, which in a small memory cgroup is killed
@@ -228,19 +228,19 @@ class UserMemory(Memory):
     def hole(self, address: int, copied_len: int) -> ProcvmError:
         """Returns the error of a byte that the layout leaves out."""
         return PageFaultError(
-            f"nothing can be read at {address:#x}",
+            f"cannot read at {address:#x}: the address is not mapped",
             address=address,
             pid=self.pid,
             copied_len=copied_len,
         )
 
     def lasting(self) -> Callable[[], bool] | None:
-        """Returns a function that says whether the hold of now lasts; None if there is none."""
+        """Returns a function that tells whether the present hold lasts; None without a hold."""
         return None
 
     @contextmanager
     def held(self) -> Generator[Callable[[], bool] | None]:
-        """Holds the target still while the ``with`` lasts, where its owner can.
+        """Context manager that stops the target if its owner can; a no-op otherwise.
 
         Gives a function that says whether the hold lasts, or None where nothing is held.
         """

@@ -44,7 +44,7 @@ _rooms = Pool(8, lambda: Scratch(_FEW))
 
 
 def bytes_by(n: int, fill: Callable[[int], None]) -> bytes:
-    """Returns `n` bytes that `fill` put at the address it was given; many without a copy.
+    """Returns `n` bytes that `fill(address)` wrote; a large result is not copied.
 
     Raises:
         InvalidArgsError: This process cannot allocate them.
@@ -135,11 +135,11 @@ class VmReader(Cursor[F]):
         return self._end > self._cursor
 
     def clone(self) -> VmReader[F]:
-        """Returns another reader at the same position, which moves on its own."""
+        """Returns a copy of the reader, which moves independently."""
         return VmReader(self._memory, self._cursor, self._end - self._cursor, self._marker)
 
     def to_fallible(self: VmReader[Infallible] | VmReader[Io]) -> VmReader[Fallible]:
-        """Returns a reader of the same range that goes where a fallible one is asked for.
+        """Returns a reader of the same range with the marker `Fallible`.
 
         Raises:
             TypeError: It is fallible already.

@@ -113,7 +113,7 @@ class Segment(HasVmReaderWriter, Closing):
             raise ClosedError("the segment is closed")
 
     def close(self) -> None:
-        """Closes the segment; cursors over it stay good. Twice is fine."""
+        """Closes the segment; cursors over it stay valid. A second call does nothing."""
         self._pages = None
         if self._fd is not None:
             self._fd.close()

@@ -105,7 +105,7 @@ class VmWriter(Cursor[F]):
         return self._end > self._cursor
 
     def clone_exclusive(self) -> VmWriter[F]:
-        """Returns another writer at the same position, which moves on its own.
+        """Returns a copy of the writer, which moves independently.
 
         Do not use this one until the other is done: both write the same bytes.
 
@@ -115,7 +115,7 @@ class VmWriter(Cursor[F]):
         return VmWriter(self._memory, self._cursor, self._end - self._cursor, self._marker)
 
     def to_fallible(self: VmWriter[Infallible] | VmWriter[Io]) -> VmWriter[Fallible]:
-        """Returns a writer of the same range that goes where a fallible one is asked for.
+        """Returns a writer of the same range with the marker `Fallible`.
 
         Raises:
             TypeError: It is fallible already.
@@ -252,7 +252,7 @@ class VmWriter(Cursor[F]):
     def atomic_compare_exchange(
         self: VmWriter[Fallible], reader: VmReader[Fallible], pod: PodAtomic[T], old: T, new: T
     ) -> tuple[T, bool]:
-        """Stores `new` if `old` is there, as one atomic step; no cursor moves.
+        """Stores `new` if the value is `old`, as one atomic step; no cursor moves.
 
         `reader` is at the same address and shows that reading is allowed too.
         On own memory (`to_fallible`) it is one instruction of the processor,
@@ -306,7 +306,7 @@ class VmWriter(Cursor[F]):
     @overload
     def write_slice(self, pod: type[C], values: Iterable[C]) -> None: ...
     def write_slice(self, pod: PodLike[Any], values: Iterable[Any]) -> None:
-        """Writes values one after the other.
+        """Writes consecutive values.
 
         Raises:
             InvalidArgsError: There is less room than they take.
