@@ -17,7 +17,7 @@ from scripts.soaking.tally import Tally
 from scripts.soaking.tool import OPERATIONS
 from scripts.soaking.toolside import ToolProcess
 from tests.support.patience import eventually
-from tests.tracee.witness import is_free
+from tests.support.procfs import is_free
 
 __all__ = ["BLOWS", "Scene"]
 

@@ -17,8 +17,10 @@ from random import Random
 from scripts.soaking.tally import Tally
 from scripts.soaking.toolside import Tracer
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import Board, Child, is_free, states, tracer_of
+from tests.support.procfs import is_free, states, tracer_of
+from tests.tracee.witness import Board
 
 __all__ = ["numbered_signals"]
 

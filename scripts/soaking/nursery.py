@@ -9,8 +9,9 @@ from functools import partial
 
 from scripts.soaking.board import BOARD_LEN, Board, Slot, Word, box
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import Child, is_free, states, tracers
+from tests.support.procfs import is_free, states, tracers
 
 __all__ = ["MODES", "Nursery", "Victim"]
 

@@ -19,8 +19,9 @@ from typing import Any
 from scripts.soaking.board import Log
 from scripts.soaking.nursery import Nursery
 from scripts.soaking.tool import INSIDE
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import Child, status_field, tracers
+from tests.support.procfs import status_field, tracers
 
 __all__ = ["Answer", "ToolProcess", "Tracer"]
 

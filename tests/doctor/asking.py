@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from procvm.doctor import Finding
-from tests.faults.subjects import Child
+from tests.support.child import Child
 
 ROOT = Path(__file__).parents[2]
 

@@ -32,11 +32,10 @@ from tests.faults.subjects import (
     needs,
     public,
     run_as,
-    state_of,
-    status_field,
     zombie_of,
 )
 from tests.support.playground import Playground
+from tests.support.procfs import state_of, status_field
 
 pytestmark = [as_root, needs("setpriv", "unshare")]
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from tests.support.build import compiled
+from tests.support.child import ROOT, Child
 from tests.support.patience import eventually
-from tests.tracee.witness import states
+from tests.support.procfs import states
 
 FLAGS = ("-rdynamic", "-g", "-ldl")
 
 
-class Facets:
+class Facets(Child):
     """The running child; a context manager that ends it.
 
     Attributes:
@@ -28,41 +27,19 @@ class Facets:
         *,
         program: str | Path | None = None,
         before: Sequence[str] = (),
-        cwd: Path | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        self.popen = subprocess.Popen(
-            [*before, str(program or compiled("facets", *FLAGS)), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=cwd,
-        )
-        pairs = (word.split("=") for word in self._line().split())
+        command = [*before, str(program or compiled("facets", *FLAGS)), str(threads)]
+        super().__init__(command, cwd=cwd)
+        pairs = (word.split("=") for word in self.line().split())
         self.at = {name: int(value, 16) for name, value in pairs}
         self.ask("call 0")  # it has allocated what it needs to read a line
         # And waits for one: until then its stacks change.
         assert eventually(lambda: set(states(self.pid).values()) == {"S"})
 
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def _line(self) -> str:
-        assert self.popen.stdout is not None
-        line = self.popen.stdout.readline()
-        if not line:
-            raise EOFError("the child has ended")
-        return line.decode().strip()
-
-    def tell(self, line: str) -> None:
-        """Sends a command that has no answer."""
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-
     def ask(self, line: str) -> str:
-        """Sends a command and returns its answer."""
-        self.tell(line)
-        answer = self._line()
+        """Sends a command and returns its answer; RuntimeError if that is an error."""
+        answer = super().ask(line)
         if answer.startswith("error"):
             raise RuntimeError(f"{line[:80]}: {answer}")
         return answer
@@ -88,20 +65,6 @@ class Facets:
     def tids(self) -> list[int]:
         """Returns the ids of its threads, the first one's too."""
         return [self.pid, *map(int, self.ask("ids").split())]
-
-    def close(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        assert self.popen.stdin is not None
-        assert self.popen.stdout is not None
-        self.popen.stdin.close()
-        self.popen.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def program(*flags: str) -> str:

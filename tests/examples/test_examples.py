@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.subjects import Child
+from tests.support.child import Child
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples"

@@ -7,15 +7,10 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.faults.subjects import (
-    assert_unharmed,
-    assert_works,
-    own_children,
-    own_fds,
-    own_threads,
-)
+from tests.faults.subjects import assert_works
 from tests.support.patience import eventually
 from tests.support.playground import Playground
+from tests.support.procfs import assert_unharmed, own_children, own_fds, own_threads
 
 
 @pytest.fixture(scope="session")

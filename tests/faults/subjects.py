@@ -6,23 +6,21 @@ import atexit
 import ctypes
 import functools
 import os
-import select
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 import procvm
 from tests.support.build import compiled
-from tests.support.patience import PATIENCE
-from tests.support.playground import PAGE, Playground, pattern
+from tests.support.child import Child
+from tests.support.playground import PAGE, pattern
 
 NOBODY = 65534
 DAEMON = 1
@@ -37,51 +35,6 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 
 # What holds after each row
-
-
-def status_field(pid: int, field: str) -> str:
-    """Returns a field of /proc/PID/status."""
-    for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key == field:
-            return value.strip()
-    raise AssertionError(f"no {field} of process {pid}")
-
-
-def state_of(pid: int) -> str:
-    """Returns the letter of a process's state."""
-    return status_field(pid, "State")[0]
-
-
-def assert_unharmed(pid: int, states: str = "RS") -> None:
-    """The target lives, is traced by nobody, and is in one of these states."""
-    assert status_field(pid, "TracerPid") == "0"
-    assert state_of(pid) in states
-
-
-def own_fds() -> list[tuple[int, str]]:
-    """Returns every open descriptor of this process and what it is of."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:
-            continue  # the one that listed the directory
-    return sorted(found)
-
-
-def own_threads() -> list[str]:
-    """Returns the ids of the threads of this process."""
-    return sorted(os.listdir("/proc/self/task"))
-
-
-def own_children() -> list[str]:
-    """Returns the pids of the children of this process, zombies too."""
-    found: list[str] = []
-    for tid in own_threads():
-        with suppress(FileNotFoundError):  # a thread that was joined is listed for a moment more
-            found += Path(f"/proc/self/task/{tid}/children").read_text().split()
-    return sorted(found)
 
 
 def assert_works(pid: int, address: int) -> None:
@@ -102,98 +55,12 @@ def assert_works(pid: int, address: int) -> None:
 # Targets
 
 
-class Child:
-    """A process that answers a line with a line; a context manager that ends it."""
-
-    def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        env: dict[str, str] | None = None,
-        stderr: int | None = None,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        self.popen = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=env,
-            pass_fds=pass_fds,
-        )
-        self._rest = b""
-        self._poll = select.poll()
-        assert self.popen.stdout is not None
-        self._poll.register(self.popen.stdout, select.POLLIN)
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def line(self) -> str:
-        """Returns the next line; fails if none comes, because the process ended or hangs."""
-        assert self.popen.stdout is not None
-        while b"\n" not in self._rest:
-            if not self._poll.poll(PATIENCE * 1000):
-                raise AssertionError(f"process {self.pid} hangs")
-            part = os.read(self.popen.stdout.fileno(), 1 << 20)
-            if not part:
-                raise EOFError(f"process {self.pid} has ended")
-            self._rest += part
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
-
-    def has_line(self) -> bool:
-        """Returns whether an answer has come, without waiting."""
-        return b"\n" in self._rest or bool(self._poll.poll(0))
-
-    def send(self, line: str) -> None:
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-
-    def ask(self, line: str) -> str:
-        """Sends a line and returns the answer."""
-        self.send(line)
-        return self.line()
-
-    def hexes(self) -> list[int]:
-        """Returns the addresses that a line with "ready" gives."""
-        words = self.line().split()
-        assert words[0] == "ready", words
-        return [int(word, 16) for word in words[1:]]
-
-    def close(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if pipe is not None:
-                with suppress(BrokenPipeError):  # what was written after its end
-                    pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class Subject(Child):
     """tests/support/targets/subject.c, ready; `address` is its page with the pattern."""
 
     def __init__(self, *arguments: str, prefix: Sequence[str] = (), program: str = "") -> None:
         super().__init__([*prefix, program or compiled("subject"), *arguments])
         (self.address,) = self.hexes()
-
-
-class PlaygroundBy(Playground):
-    """The playground, started by another command: as another user, in another namespace."""
-
-    def __init__(self, prefix: Sequence[str], program: str) -> None:
-        self.popen = subprocess.Popen(
-            [*prefix, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._line() == "ready"
 
 
 @contextmanager

@@ -22,10 +22,8 @@ from tests.faults.races import TAG, Addresses, Backend, exec_race
 from tests.faults.subjects import (
     NOBODY,
     PROC_READ_ONLY,
-    Child,
     Subject,
     as_root,
-    assert_unharmed,
     in_mounts,
     needs,
     public,
@@ -33,7 +31,9 @@ from tests.faults.subjects import (
 )
 from tests.faults.tools import GatedTool, Refusal, Tool
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_unharmed
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 STATIC = ("-static", "-no-pie")

@@ -23,21 +23,12 @@ from procvm import (
 )
 from tests.faults.accesses import Accesses
 from tests.faults.races import PRISTINE, Addresses, Backend, reuse_race
-from tests.faults.subjects import (
-    NOBODY,
-    Child,
-    Subject,
-    as_root,
-    assert_unharmed,
-    needs,
-    public,
-    run_as,
-    state_of,
-    zombie_of,
-)
+from tests.faults.subjects import NOBODY, Subject, as_root, needs, public, run_as, zombie_of
 from tests.faults.tools import GatedTool, Refusal, Strace, Tool
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_unharmed, state_of
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 

@@ -22,10 +22,12 @@ import procvm
 from procvm import ClosedError, PageFaultError, VmReader, VmWriter, u32, u64
 from tests.faults.accesses import Accesses
 from tests.faults.races import Backend
-from tests.faults.subjects import Child, Subject, as_root, assert_unharmed, needs, own_fds, run_as
+from tests.faults.subjects import Subject, as_root, needs, run_as
 from tests.faults.tools import Refusal, Strace, Tool, injected, unpack_all
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_unharmed, own_fds
 
 BACKENDS: list[Backend] = ["auto", "mem"]
 

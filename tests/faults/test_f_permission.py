@@ -20,10 +20,8 @@ from tests.faults.subjects import (
     NOBODY,
     PROC_READ_ONLY,
     ROOT_WITHOUT_PTRACE,
-    PlaygroundBy,
     Subject,
     as_root,
-    assert_unharmed,
     everybodys_python,
     in_mounts,
     needs,
@@ -33,6 +31,7 @@ from tests.faults.subjects import (
 )
 from tests.faults.tools import Refusal, Tool
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_unharmed
 
 pytestmark = [as_root, needs("setpriv", "unshare")]
 
@@ -575,7 +574,7 @@ def test_a_traced_target_is_not_a_matter_of_permission(nobody: Tool, program: st
 def test_the_target_of_another_user_with_a_playground(nobody: Tool) -> None:
     """Row 29: what a user may access faults where the target faults, as for root."""
     program = public("playground")
-    with PlaygroundBy(run_as(NOBODY), program) as playground:
+    with Playground(prefix=run_as(NOBODY), program=program) as playground:
         base = playground.layout("rw rw r none rw hole")
         with Tool() as tool:
             tool.do("open", playground.pid)

@@ -24,8 +24,6 @@ from procvm import Segment, VmReader, VmReaderArray, VmWriter, f64, u8, u16, u32
 from procvm._mm.cursor import memory_of
 from tests.faults.subjects import (
     NOBODY,
-    Child,
-    PlaygroundBy,
     Subject,
     as_root,
     needs,
@@ -36,6 +34,7 @@ from tests.faults.subjects import (
 )
 from tests.faults.tools import Tool
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground
 
 NAMES = [
@@ -189,7 +188,7 @@ def test_the_name_of_a_process_in_a_refusal(cause: str) -> None:
                 with Subject("nodump", os.fsdecode(text), prefix=prefix, program=program) as target:
                     _assert_said(tool.refused("open", target.pid).text, cause)
             return
-        with PlaygroundBy(prefix, program) as playground:
+        with Playground(prefix=prefix, program=program) as playground:
             for name in NAMES:
                 playground.set_comm(name[:15])
                 _assert_said(tool.refused("open", playground.pid).text, cause)

@@ -16,9 +16,11 @@ import pytest
 
 import procvm
 from tests.faults.races import Backend
-from tests.faults.subjects import Child, needs, state_of, status_field
+from tests.faults.subjects import needs
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground
+from tests.support.procfs import state_of, status_field
 
 ROOT = Path(__file__).parents[2]
 BACKENDS: list[Backend] = ["auto", "mem"]

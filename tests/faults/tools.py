@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from tests.faults.subjects import Child
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]

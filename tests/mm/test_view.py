@@ -20,9 +20,9 @@ import procvm
 from procvm import PageFaultError, VmSpace, u8, u16, u32, u64, usize
 from procvm._space.view import Address, ArrayView, View
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.fakes import BASE, PID, Holed
 from tests.support.playground import PAGE, Playground
-from tests.tracee.witness import Child
 
 INTS: list[Any] = [
     *(ctypes.c_uint8, ctypes.c_int8, ctypes.c_uint16, ctypes.c_int16),

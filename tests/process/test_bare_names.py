@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import procvm
-from tests.faults.subjects import Child
 from tests.support.build import compiled
+from tests.support.child import Child
 
 
 def test_describe_of_a_name_without_a_size_reaches_to_the_next_name() -> None:

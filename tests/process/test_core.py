@@ -35,7 +35,7 @@ from tests.faults.subjects import Subject
 from tests.linux.kinds import KINDS, READABLE, contents
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
-from tests.tracee.witness import status_field
+from tests.support.procfs import status_field
 
 ROOT = Path(__file__).parents[2]
 MIB, GIB = 1 << 20, 1 << 30
@@ -333,7 +333,7 @@ def test_a_core_of_the_kernel_is_read_whole(tmp_path: Path) -> None:
     before = ("prlimit", f"--core={'unlimited' if hard < 0 else hard}", "--")
     with Facets(2, before=before, cwd=tmp_path) as child:
         tids, at = child.tids(), child.at
-        child.tell("fault")
+        child.send("fault")
         assert child.popen.wait() == -signal.SIGSEGV
     (path,) = tmp_path.glob("core*")
     with procvm.open_core(path) as core:

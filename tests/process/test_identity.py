@@ -22,8 +22,8 @@ from procvm import VmSpace, u64
 from procvm._live import identity
 from procvm._live.memory import ProcessMemory
 from tests.faults.accesses import Accesses
-from tests.faults.subjects import Child
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.playground import PAGE, Playground
 
 ROOT = Path(__file__).parents[2]

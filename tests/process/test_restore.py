@@ -16,9 +16,11 @@ from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._saved import restore
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
-from tests.tracee.witness import Child, Work, state_of
+from tests.support.procfs import state_of
+from tests.tracee.witness import Work
 
 MIB = 1 << 20
 

@@ -22,10 +22,11 @@ from procvm._base.optional import numpy_or_none
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm._space.scan import CHUNK_LEN, Scan
-from tests.faults.subjects import Subject, status_field
+from tests.faults.subjects import Subject
 from tests.linux.kinds import DEFAULT, FORCED, Allowed, contents, every_pair, oracle
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import status_field
 
 np: Any = numpy_or_none()
 ROOT = Path(__file__).parents[2]

@@ -34,10 +34,12 @@ from procvm._space.maps import Maps
 from tests.linux.kinds import KINDS, READABLE, contents, oracle
 from tests.mm.test_gather import run_without_numpy
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.fakes import laid_out
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
-from tests.tracee.witness import Child, Work, assert_free, state_of
+from tests.support.procfs import assert_free, state_of
+from tests.tracee.witness import Work
 
 np: Any = numpy_or_none()
 ROOT = Path(__file__).parents[2]

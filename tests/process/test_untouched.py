@@ -20,7 +20,7 @@ from procvm._linux import pagemap
 from procvm._linux.objects import Objects
 from tests.support.build import compiled
 from tests.support.playground import PAGE
-from tests.tracee.witness import status_field
+from tests.support.procfs import status_field
 
 SIZE = 32 << 20
 PRIVATE_WRITTEN, OTHER_WRITTEN = 5 * PAGE + 7, 9 * PAGE + 100

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import subprocess
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
 
 from tests.support.build import compiled
+from tests.support.child import Child
 
 PAGE = mmap.PAGESIZE
 
@@ -17,32 +16,22 @@ def pattern(address: int, n: int) -> bytes:
     return bytes(1 + (a * 7 + (a >> 12) * 13) % 255 for a in range(address, address + n))
 
 
-class Playground:
+class Playground(Child):
     """The running child; a context manager that ends it."""
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self.popen = subprocess.Popen(
-            [compiled("playground")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
-        )
-        assert self._line() == "ready"
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def _line(self) -> str:
-        assert self.popen.stdout is not None
-        line = self.popen.stdout.readline()
-        if not line:
-            raise EOFError("the playground has ended")
-        return line.decode().strip()
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        program: str = "",
+    ) -> None:
+        super().__init__([*prefix, program or compiled("playground")], env=env)
+        assert self.line() == "ready"
 
     def ask(self, line: str) -> str:
-        """Sends a command and returns its answer."""
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-        answer = self._line()
+        """Sends a command and returns its answer; RuntimeError if that is an error."""
+        answer = super().ask(line)
         if answer.startswith("error"):
             raise RuntimeError(f"{line[:80]}: {answer}")
         return answer
@@ -102,17 +91,3 @@ class Playground:
     def random_at(self) -> int:
         """Returns where the child has the 16 random bytes of its exec."""
         return int(self.ask("random"), 16)
-
-    def close(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        assert self.popen.stdin is not None
-        assert self.popen.stdout is not None
-        self.popen.stdin.close()
-        self.popen.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -11,7 +11,8 @@ import pytest
 
 import procvm
 from tests.support.patience import eventually
-from tests.tracee.witness import own_children, own_fds, sleeper
+from tests.support.procfs import own_children, own_fds
+from tests.tracee.witness import sleeper
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import procvm
-from tests.tracee.witness import Work, assert_free, sleeper, state_of
+from tests.support.procfs import assert_free, state_of
+from tests.tracee.witness import Work, sleeper
 
 BAD_TIMEOUTS = [-1, -0.5, math.nan, math.inf, -math.inf, "1", b"1", True, (1,), 1j]
 

@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 
 import procvm
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import (
-    Cas,
-    Child,
-    Work,
-    assert_free,
-    has_ended,
-    tracer_of,
-)
+from tests.support.procfs import assert_free, has_ended, tracer_of
+from tests.tracee.witness import Cas, Work
 from tests.tracee.workloads import cas, cas_on_shared, races_met
 
 SLOW = 60_000

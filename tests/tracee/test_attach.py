@@ -14,15 +14,8 @@ import pytest
 
 import procvm
 from tests.support.patience import eventually
-from tests.tracee.witness import (
-    Work,
-    assert_free,
-    sleeper,
-    state_of,
-    states,
-    status_field,
-    tracers,
-)
+from tests.support.procfs import assert_free, state_of, states, status_field, tracers
+from tests.tracee.witness import Work, sleeper
 
 
 def test_a_tool_can_not_hold_itself() -> None:

@@ -26,22 +26,11 @@ import procvm
 from procvm import u64
 from tests.faults.tools import Strace, injected
 from tests.support.build import compiled
+from tests.support.child import ROOT, Child
 from tests.support.patience import PATIENCE, USUAL, eventually, pass_time
+from tests.support.procfs import assert_free, is_free, state_of, states, status_field
 from tests.tracee.tool import ENOUGH
-from tests.tracee.witness import (
-    ROOT,
-    Board,
-    Child,
-    Recorder,
-    Tool,
-    Work,
-    assert_free,
-    is_free,
-    sleeper,
-    state_of,
-    states,
-    status_field,
-)
+from tests.tracee.witness import Board, Recorder, Tool, Work, sleeper
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 needs_strace = pytest.mark.strace

@@ -12,8 +12,9 @@ import pytest
 import procvm
 from procvm import u64
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import Child, assert_free, state_of, states, tracer_of
+from tests.support.procfs import assert_free, state_of, states, tracer_of
 
 
 def target(mode: str, threads: int = 1) -> Child:

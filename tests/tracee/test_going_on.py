@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import threading
@@ -18,24 +17,18 @@ import procvm
 from procvm import u64
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground
-from tests.tracee.witness import Recorder, Work, assert_free, state_of, states, tracer_of
+from tests.support.procfs import assert_free, state_of, states, tracer_of
+from tests.tracee.witness import Recorder, Work
 
 needs_strace = pytest.mark.strace
 
 
-def _answered(playground: Playground) -> bool:
-    assert playground.popen.stdout is not None
-    return bool(select.select([playground.popen.stdout], [], [], 0)[0])
-
-
 def _go_on_and_ask(tracee: procvm.Tracee, playground: Playground, line: str) -> None:
     """Sends a held playground a command, and lets it go on until it has obeyed."""
-    assert playground.popen.stdin is not None
-    playground.popen.stdin.write(line.encode() + b"\n")
-    playground.popen.stdin.flush()
-    while not _answered(playground):
+    playground.send(line)
+    while not playground.has_line():
         tracee.cont(0.01)
-    assert not playground._line().startswith("error")
+    assert not playground.line().startswith("error")
 
 
 def test_cont_over_a_change_of_mappings_is_seen_by_every_access(playground: Playground) -> None:

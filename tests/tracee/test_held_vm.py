@@ -31,19 +31,12 @@ import procvm
 from procvm import VmReader, VmReaderArray, VmSpace, VmWriter, VmWriterArray, u8, u32, u64
 from procvm._hold.held_memory import HeldMemory
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_free, has_ended, is_free, own_fds, tracer_of
 from tests.test_model import PODS, SIZE, Mixed, Model, Triple, is_value, size_of
-from tests.tracee.witness import (
-    Child,
-    Tool,
-    assert_free,
-    has_ended,
-    hold_that_ends_early,
-    is_free,
-    own_fds,
-    tracer_of,
-)
+from tests.tracee.witness import Tool, hold_that_ends_early
 
 with contextlib.suppress(ImportError):
     import numpy  # noqa: F401 (for `scatter`; its threads begin before any are counted)

@@ -14,22 +14,19 @@ import pytest
 
 import procvm
 from tests.support.patience import USUAL, eventually
-from tests.tracee.witness import (
-    Tool,
-    Work,
+from tests.support.procfs import (
     assert_free,
     has_ended,
-    hold_that_ends_early,
     is_free,
     own_children,
     own_fds,
-    sleeper,
     state_of,
     states,
     status_field,
     tracer_of,
     tracers,
 )
+from tests.tracee.witness import Tool, Work, hold_that_ends_early, sleeper
 
 
 @pytest.fixture

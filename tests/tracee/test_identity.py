@@ -13,17 +13,10 @@ import pytest
 import procvm
 from procvm import u64
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
+from tests.support.procfs import assert_free, state_of, states, status_field, tracer_of, tracers
 from tests.tracee.test_going_on import needs_strace, slow_ptrace
-from tests.tracee.witness import (
-    Child,
-    assert_free,
-    state_of,
-    states,
-    status_field,
-    tracer_of,
-    tracers,
-)
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 

@@ -11,8 +11,10 @@ import sys
 import pytest
 
 import procvm
+from tests.support.child import ROOT
 from tests.support.patience import eventually
-from tests.tracee.witness import ROOT, assert_free, sleeper, state_of
+from tests.support.procfs import assert_free, state_of
+from tests.tracee.witness import sleeper
 
 
 def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:

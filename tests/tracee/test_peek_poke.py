@@ -17,7 +17,9 @@ import procvm
 from procvm import i32, u32, u64
 from procvm._hold.server.protocol import Op
 from tests.support.build import compiled
-from tests.tracee.witness import Cas, Child, tracer_of
+from tests.support.child import Child
+from tests.support.procfs import tracer_of
+from tests.tracee.witness import Cas
 
 CALLS = "ptrace,process_vm_readv,process_vm_writev,pwrite64,pread64"
 needs_strace = pytest.mark.strace

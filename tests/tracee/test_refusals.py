@@ -11,7 +11,8 @@ import pytest
 
 import procvm
 from tests.faults.tools import Strace
-from tests.tracee.witness import Work, own_fds, tracer_of
+from tests.support.procfs import own_fds, tracer_of
+from tests.tracee.witness import Work
 
 
 @contextlib.contextmanager

@@ -11,16 +11,10 @@ import pytest
 
 import procvm
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually, pass_time
-from tests.tracee.witness import (
-    Child,
-    Recorder,
-    Work,
-    assert_free,
-    is_free,
-    state_of,
-    states,
-)
+from tests.support.procfs import assert_free, is_free, state_of, states
+from tests.tracee.witness import Recorder, Work
 from tests.tracee.workloads import cycles_of_stopped, queued_signals, races_met, standard_signals
 
 STOPS = [signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU]

@@ -17,17 +17,10 @@ import pytest
 
 import procvm
 from tests.support.build import compiled
+from tests.support.child import ROOT, Child
 from tests.support.patience import eventually
-from tests.tracee.witness import (
-    ROOT,
-    Child,
-    assert_free,
-    comm,
-    own_children,
-    state_of,
-    status_field,
-    tracers,
-)
+from tests.support.procfs import assert_free, own_children, state_of, status_field, tracers
+from tests.tracee.witness import comm
 
 
 def both(argv: Any, **options: Any) -> tuple[bytes, bytes]:

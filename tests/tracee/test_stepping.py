@@ -20,8 +20,9 @@ from procvm._hold.server.stepping import Progress, StepRefusedError, Way, is_our
 from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint
 from procvm._linux.sigsets import bit
 from tests.support.build import compiled
+from tests.support.child import ROOT
+from tests.support.procfs import state_of, status_field
 from tests.tracee.raw_tracer import Ended, RawTracer, ptrace
-from tests.tracee.witness import ROOT, state_of, status_field
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="execution breakpoints are used on x86-64 only"

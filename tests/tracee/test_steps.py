@@ -16,15 +16,9 @@ import procvm
 from procvm import u64
 from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import (
-    Child,
-    assert_free,
-    state_of,
-    states,
-    status_field,
-    tracer_of,
-)
+from tests.support.procfs import assert_free, state_of, states, status_field, tracer_of
 
 TRAP = 1 << (signal.SIGTRAP - 1)
 

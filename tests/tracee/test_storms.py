@@ -11,8 +11,10 @@ import time
 import pytest
 
 import procvm
+from tests.support.child import Child
 from tests.support.patience import USUAL, eventually, pass_time
-from tests.tracee.witness import Child, Execer, Work, assert_free, state_of, states
+from tests.support.procfs import assert_free, state_of, states
+from tests.tracee.witness import Execer, Work
 from tests.tracee.workloads import (
     children_storm,
     clone_storm,

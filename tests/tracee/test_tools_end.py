@@ -11,14 +11,8 @@ from functools import partial
 import pytest
 
 from tests.support.patience import eventually, pass_time
-from tests.tracee.witness import (
-    Tool,
-    Work,
-    assert_free,
-    state_of,
-    tracer_of,
-    tracers,
-)
+from tests.support.procfs import assert_free, state_of, tracer_of, tracers
+from tests.tracee.witness import Tool, Work
 from tests.tracee.workloads import ctrl_c, races_met, tool_killed
 
 

@@ -15,15 +15,10 @@ import pytest
 import procvm
 from procvm import u64
 from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import eventually
-from tests.tracee.witness import (
-    Child,
-    assert_free,
-    has_ended,
-    sleeper,
-    state_of,
-    tracer_of,
-)
+from tests.support.procfs import assert_free, has_ended, state_of, tracer_of
+from tests.tracee.witness import sleeper
 
 
 def limit_descriptors(pid: int, more: int) -> None:
@@ -57,7 +52,8 @@ TOOL = """
 import os, resource, sys
 import procvm
 from tests.tracee.test_trouble import limit_descriptors
-from tests.tracee.witness import sleeper, tracer_of
+from tests.tracee.witness import sleeper
+from tests.support.procfs import tracer_of
 with sleeper() as child, sleeper() as other:
     tracee = procvm.attach(child.pid, longest_hold=None)
     held, more = [], []
@@ -177,7 +173,8 @@ def test_a_failed_start_of_the_tracer_is_one_error_and_the_next_works() -> None:
     """Its program is missing, then is no Python, then is there: two errors of ours, then a hold."""
     tool = """
 import os, signal, sys, procvm
-from tests.tracee.witness import assert_free, eventually, has_ended, sleeper, tracer_of
+from tests.tracee.witness import eventually, sleeper
+from tests.support.procfs import assert_free, has_ended, tracer_of
 with sleeper() as child:
     tracee = procvm.attach(child.pid)
     for program in ("/nowhere/python", "/bin/false", "/bin/true"):

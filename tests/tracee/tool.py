@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import procvm
 from tests.support.patience import PATIENCE, USUAL, be_patient
-from tests.tracee.witness import tracer_of
+from tests.support.procfs import tracer_of
 
 
 def say(line: str) -> None:

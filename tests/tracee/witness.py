@@ -5,77 +5,23 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import select
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 import procvm
 from tests.support.build import compiled
-from tests.support.patience import PATIENCE, eventually, pass_time
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-# What /proc tells
-
-
-def status_field(pid: int | str, field: str) -> str:
-    """Returns a field of /proc/PID/status; OSError if there is no such process."""
-    for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key == field:
-            return value.strip()
-    raise AssertionError(f"no {field} of process {pid}")
-
-
-def state_of(tid: int) -> str:
-    """Returns the letter of a task's state."""
-    return Path(f"/proc/{tid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-
-
-def has_ended(pid: int) -> bool:
-    """Returns whether a process is gone, or a zombie."""
-    try:
-        return state_of(pid) in "ZX"
-    except OSError:
-        return True
-
-
-def states(pid: int) -> dict[int, str]:
-    """Returns the state of every thread; those that end meanwhile are left out."""
-    found = {}
-    for tid in map(int, os.listdir(f"/proc/{pid}/task")):
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{pid}/task/{tid}/stat").read_text(errors="replace")
-            found[tid] = stat.rpartition(")")[2].split()[0]
-    return found
-
-
-def tracers(pid: int) -> set[int]:
-    """Returns the TracerPid of all threads, without 0: empty if nobody traces any of them."""
-    found = set()
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(OSError):
-            found.add(int(status_field(f"{pid}/task/{tid}", "TracerPid")))
-    return found - {0}
-
-
-def tracer_of(pid: int) -> int:
-    """Returns the pid of the process, not the thread, that traces a held target."""
-    (thread,) = tracers(pid)
-    return int(status_field(thread, "Tgid"))
-
-
-def is_free(pid: int) -> bool:
-    """Returns whether no thread is traced or in a ptrace stop."""
-    return not tracers(pid) and "t" not in states(pid).values()
+from tests.support.child import Child
+from tests.support.patience import eventually, pass_time
+from tests.support.procfs import (
+    assert_free,
+    is_free,
+)
 
 
 @contextlib.contextmanager
@@ -83,31 +29,6 @@ def hold_that_ends_early(tracee: procvm.Tracee) -> Iterator[procvm.Held]:
     """A hold that is over before its ``with`` is left, which says so."""
     with pytest.raises(procvm.NotStoppedError), tracee.stopped() as held:
         yield held
-
-
-def assert_free(pid: int) -> None:
-    """The target is let go: nobody traces any thread of it, and none is held."""
-    assert eventually(lambda: is_free(pid)), (
-        f"process {pid} is left {states(pid)}, traced by {tracers(pid)}"
-    )
-
-
-def own_fds() -> list[tuple[int, str]]:
-    """Returns every open descriptor of this process and what it is of."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
-    return sorted(found)
-
-
-def own_children() -> list[str]:
-    """Returns the pids of the children of this process, zombies too."""
-    found: list[str] = []
-    for tid in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
-            found += Path(f"/proc/self/task/{tid}/children").read_text().split()
-    return sorted(found)
 
 
 # Memory that a target and the test share
@@ -142,85 +63,6 @@ class Board:
 
 
 # Processes
-
-
-class Child:
-    """A process of the test's own that answers lines; a context manager that ends it."""
-
-    def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        pass_fds: Sequence[int] = (),
-        env: dict[str, str] | None = None,
-        stderr: int | None = None,
-    ) -> None:
-        self.popen = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            pass_fds=pass_fds,
-            env=env,
-            cwd=ROOT,
-            # Of its own group: in an orphaned one, as of a background job, TSTP stops nothing.
-            process_group=0,
-        )
-        self._rest = b""
-        self._poll = select.poll()
-        assert self.popen.stdout is not None
-        self._poll.register(self.popen.stdout, select.POLLIN)
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def line(self) -> str:
-        """Returns the next line; fails if none comes, because the process ended or hangs."""
-        assert self.popen.stdout is not None
-        while b"\n" not in self._rest:
-            if not self._poll.poll(PATIENCE * 1000):
-                raise AssertionError(f"process {self.pid} hangs")
-            part = os.read(self.popen.stdout.fileno(), 1 << 20)
-            if not part:
-                raise EOFError(f"process {self.pid} has ended")
-            self._rest += part
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
-
-    def send(self, line: str) -> None:
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-
-    def ask(self, line: str) -> str:
-        """Sends a line and returns the answer."""
-        self.send(line)
-        return self.line()
-
-    def hexes(self) -> list[int]:
-        """Returns the numbers that the line with "ready" gives."""
-        words = self.line().split()
-        assert words[0] == "ready", words
-        return [int(word, 16) for word in words[1:]]
-
-    def signal(self, signo: int) -> None:
-        self.popen.send_signal(signo)
-
-    def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
-        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Work(Child):

@@ -19,20 +19,8 @@ from typing import TypeAlias
 import procvm
 from tests.support.build import compiled
 from tests.support.patience import eventually, pass_time
-from tests.tracee.witness import (
-    Board,
-    Cas,
-    Execer,
-    Recorder,
-    Tool,
-    Work,
-    assert_free,
-    is_free,
-    sleeper,
-    state_of,
-    states,
-    tracers,
-)
+from tests.support.procfs import assert_free, is_free, state_of, states, tracers
+from tests.tracee.witness import Board, Cas, Execer, Recorder, Tool, Work, sleeper
 
 Counts: TypeAlias = dict[str, int]
 
