@@ -428,3 +428,18 @@ def test_architecture_names_files_that_exist() -> None:
     for page in (DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"):
         for path in re.findall(r"`(_\w+/[\w/]*(?:\.py)?)`", page.read_text()):
             assert (ROOT / "procvm" / path).exists(), (page.name, path)
+
+
+def test_anchors_of_links_between_pages_are_headings() -> None:
+    """Each `page.md#anchor` is a heading of that page, or an anchor that it defines."""
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([\w-]+)\)", page.read_text()):
+            to = page.parent / target if target else page
+            included = re.fullmatch(r'--8<-- "(.+)"\n', to.read_text())
+            to = ROOT / included[1] if included else to
+            text = re.sub(r"^```.*?^```", "", to.read_text(), flags=re.M | re.S)
+            defined = set(re.findall(r"\{#([\w-]+)\}", text))
+            for heading in re.findall(r"^#+ (.+)$", text, re.M):
+                words = re.sub(r"[^\w\s-]", "", heading).strip().lower()
+                defined.add(re.sub(r"[\s-]+", "-", words))
+            assert anchor in defined or "." in anchor, (page.name, target, anchor)
