@@ -1,4 +1,4 @@
-"""A tracee's requests to the tracer, and its atomics, which seldom need one."""
+"""`Calls`: a tracee's requests to the tracer, and its atomics."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Calls:
         self._image = image
         self.timeout = timeout
         self._lock = threading.RLock()
-        # A read-compare-write under a hold is one step to the target, and has
-        # to be one to the other threads of the tool as well.
+        # An atomic under a hold reads, compares and writes. Without the lock, two threads of the
+        # tool could do so at the same time.
         self._atomic_lock = threading.RLock()
         self._in_atomic = False
         self._channel = channel
@@ -107,7 +107,7 @@ class Calls:
         return self._channel is not None and self._channel.flags.has_expired(hold)
 
     def remember(self, grip: Grip) -> None:
-        """Closes a hold of the tool's as the channel ends."""
+        """Makes `drop` close a hold of the tool too."""
         self._grips = [ref for ref in self._grips if ref() is not None]
         self._grips.append(weakref.ref(grip))
 
@@ -132,7 +132,7 @@ class Calls:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-        # With the channel every hold has ended, and its socket is of no more use.
+        # Every hold has ended with the channel, so its socket can be closed.
         grips, self._grips = self._grips, []
         for ref in grips:
             grip = ref()
@@ -163,7 +163,7 @@ class Calls:
             if reliance is None:
                 return None
             still = Standstill(self._image, reliance, self.look_for_peers)
-            # No call stands from here on: of two threads that made one, one is taken.
+            # If two threads get here with a Standstill each, the first one counts.
             if self._still is None or self._still.reliance.held != still.reliance.held:
                 self._still = still
                 self._image.pages = still.pages
@@ -189,10 +189,10 @@ class Calls:
 
     def _refuse_within(self) -> None:
         if self._in_atomic:
-            # The same thread: between the look and the write of the other one.
+            # The lock is the same thread's: a signal handler came between the look and the write.
             raise VmError(
-                f"an atomic on process {self._image.pid} was begun by a signal handler in the "
-                "middle of another one; do it after the handler"
+                f"cannot do an atomic on process {self._image.pid}: a signal handler interrupted "
+                "another atomic of the same thread; do it after the handler"
             )
 
     def atomic(self, memory: UserMemory, what: Atomic) -> bytes:

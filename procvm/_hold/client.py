@@ -1,4 +1,4 @@
-"""The tool's end of the tracer: its start, and a channel for each tracee."""
+"""The tool's side of the tracer: its start, and a channel for each tracee."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from procvm.errors import NotTracedError, ProcvmError, StopTimeoutError, Unsuppo
 
 __all__ = ["Channel", "open_channel"]
 
-# A grandchild's child, so that the tool has no child but its own: a wait for any child would
-# find it, or wait for it without end. In a session of its own, so that no key of a terminal
-# reaches it. Isolated, and without `site`, which would look through all of
-# site-packages: the tool passes the paths of modules as it finds them itself.
+# The tracer is not a child of the tool: a wait of the tool for any child would find it, or would
+# never end. It has a session of its own, so that no key of a terminal reaches it. Python runs
+# isolated and without `site`, which would search site-packages; the tool passes its sys.path.
 #
-# The parent of the tracer stays as its watchdog: a tracer that is stopped (SIGSTOP) would
-# keep its targets stopped with nothing to end that, so it is killed, which lets go of them.
+# The parent of the tracer stays as its watchdog. A suspended tracer (SIGSTOP) would keep its
+# targets stopped for ever; the watchdog kills it, and the kernel detaches the targets.
 _BOOT = """
 import os, signal, sys
 tool = os.getppid()
 if os.fork():
     os._exit(0)
 os.setsid()
-# Ignored, as the tool may have it, the end of the tracer would not be there to be waited for.
+# If SIGCHLD stayed ignored, the kernel would reap the tracer, and waitid would fail.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 fd = int(sys.argv[1])
 tracer = os.fork()
@@ -57,17 +56,17 @@ runpy.run_module("procvm._hold.server", run_name="__main__", alter_sys=True)
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _GRACE = 30.0
-"""Seconds that an answer may take beyond the time that the request itself may take.
+"""Seconds that an answer may take beyond the time of the request itself.
 
-The worker keeps to that time; a busy machine delays its answer. The end of the tracer is
-seen at once."""
+The worker keeps to the time of the request, but a busy machine delays its answer. The end of the
+tracer is noticed at once."""
 
 _START_TIME = 60.0
 _STARTS = 3
 
 
 class _Line:
-    """One socket to the tracer, and the answers that arrived at it."""
+    """A socket to the tracer, with the answers received from it."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -85,7 +84,7 @@ class _Line:
 
         Raises:
             TimeoutError: No answer came within `limit` seconds.
-            EOFError: The tracer is gone.
+            EOFError: The tracer has ended.
             OSError: As send and recv.
         """
         number = self._number = self._number + 1
@@ -118,11 +117,11 @@ class _Line:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the socket was closed."""
         return self._line.fileno() < 0
 
     def close(self) -> None:
-        """Closes the socket. Twice is fine."""
+        """Closes the socket. May be called twice."""
         self._line.close()
 
 
@@ -136,11 +135,11 @@ class _Tracer(_Line):
         super().__init__(control)
         path = [os.path.abspath(entry) for entry in sys.path if entry]
         if _ROOT not in path:
-            # It was found in the folder that the tool was in, which sys.path may call ''.
+            # An entry '' of sys.path was left out: it is the folder that the tool ran in.
             path.insert(0, _ROOT)
         try:
             with theirs:
-                # Its only job is to become a grandparent.
+                # This child forks the watchdog, and ends.
                 subprocess.run(
                     [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *path],
                     stdin=subprocess.DEVNULL,
@@ -149,18 +148,18 @@ class _Tracer(_Line):
                     cwd="/",
                     check=True,
                 )
-            # It speaks once it listens: none of its start counts against a stop.
+            # Without this wait, the start would use up the time of the first stop.
             self.await_answer(HELLO, _START_TIME)
         except BaseException:
             self.close()
             raise
 
     def alive(self) -> bool:
-        """Returns whether it is there."""
+        """Returns whether the tracer runs."""
         if self.closed:
             return False
         poll = select.poll()
-        poll.register(self._line, 0)  # the end of the other side is told unasked
+        poll.register(self._line, 0)  # poll reports a hangup unasked
         return not poll.poll(0)
 
 
@@ -196,7 +195,7 @@ def _tracer() -> _Tracer:
 
 
 class _Fork:
-    """Lets a forked child keep nothing open that tells the tracer that the tool lives."""
+    """Closes a forked child's control socket, which would keep the tracer after the tool's end."""
 
     def after_fork_in_child(self) -> None:
         """Closes the child's copy of the control socket."""
@@ -222,7 +221,7 @@ def _at_exit() -> None:
 
 
 class Channel(_Line):
-    """A tracee's own line to its worker in the tracer."""
+    """The socket of one tracee to its worker in the tracer."""
 
     def __init__(self, line: socket.socket, flags: Flags) -> None:
         super().__init__(line)
@@ -239,11 +238,11 @@ class Channel(_Line):
     ) -> Any:
         """Asks the worker, and waits for its answer.
 
-        Whatever interrupts it, Ctrl-C too, ends the channel: the worker then
-        lets go, and no answer is ever taken for that of a later request.
+        If Ctrl-C or another error interrupts the wait, the channel ends: the worker lets the
+        target go, and the answer cannot be taken for the answer of a later request.
 
         Raises:
-            ProcvmError: The worker's own, or StopTimeoutError if it does not answer.
+            ProcvmError: The error of the worker; StopTimeoutError if it does not answer.
             NotTracedError: The tracer has ended.
         """
         answered = False
@@ -253,7 +252,7 @@ class Channel(_Line):
             answered = True
         except TimeoutError:
             raise StopTimeoutError(
-                f"the tracer did not answer for process {pid} in time; it lets go of it as "
+                f"the tracer did not answer for process {pid} in time; it lets the process go as "
                 "soon as it can",
                 pid=pid,
             ) from None
@@ -267,13 +266,14 @@ class Channel(_Line):
         try:
             raise answer
         finally:
-            # A frame whose variable has the error is part of a cycle with its traceback: all
-            # that those frames hold, descriptors too, would stay until the cyclic collector runs.
+            # The error's traceback refers to this frame. If the frame kept the error, both would
+            # be a cycle, and descriptors of the callers' frames would stay open until the cyclic
+            # collector runs.
             del answer
 
 
 def _lost(pid: int, error: OSError | EOFError) -> ProcvmError:
-    """Returns the error of a request that got no answer: it ended the channel."""
+    """Returns the error of a request without an answer, which ended the channel."""
     if isinstance(error, EOFError | ConnectionError):
         return NotTracedError(
             f"the tracer process has ended, or had no memory to serve process {pid}; every hold on "
@@ -295,7 +295,7 @@ def open_channel(
         pid: The process.
         pidfd: Its pidfd, which stays the caller's.
         program: /proc/PID/mem and maps of its program; None if it is yet to exec.
-        token_address: Where the token of the program is; see `_linux.process_vm`.
+        token_address: The address of the program's token; see `_linux.process_vm`.
 
     Raises:
         UnsupportedError: The tracer cannot be started.
@@ -324,8 +324,7 @@ def open_channel(
 def _pass_channel(
     pid: int, fds: tuple[int, int], program: tuple[int, ...], token_address: int
 ) -> Flags:
-    # The memfd is closed at once: both sides keep the page by their mappings, and
-    # nothing of ours runs when they go.
+    # The memfd is closed at once: the mappings of both sides keep the page.
     memfd = os.memfd_create("procvm-flags", os.MFD_CLOEXEC)
     try:
         os.ftruncate(memfd, PAGE_SIZE)

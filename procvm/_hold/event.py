@@ -1,4 +1,4 @@
-"""`Event`: what stopped a target on its way, and what becomes of its signal."""
+"""`Event`: an event that stopped a target during `cont`, and its signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Event", "EventKind", "SigInfo"]
 
 
 class EventKind(StrEnum):
-    """What happened: a signal that is about to be delivered, a stop of the process, an exec."""
+    """The kind of an event: a signal to be delivered, a group-stop of the process, an exec."""
 
     SIGNAL = "signal"
     STOP = "stop"
@@ -72,9 +72,9 @@ def _parse(raw: bytes) -> SigInfo | None:
 
 @final
 class Event:
-    """An event that stopped a target on its way; the target is held.
+    """An event that stopped a target during `cont`; the target is held.
 
-    A signal is delivered as the target goes on, unless it is discarded or replaced before.
+    A signal is delivered when the target runs on, unless it is discarded or replaced before.
 
     Attributes:
         kind: "signal" (about to be delivered), "stop" (a signal stopped the whole
@@ -98,7 +98,7 @@ class Event:
         return f"Event(kind={str(self.kind)!r}, tid={self.tid}, signo={self.signo})"
 
     def __eq__(self, other: object) -> bool:
-        """Whether both tell of the same event."""
+        """Returns whether both are the same event."""
         if not isinstance(other, Event):
             return NotImplemented
         return self._calls is other._calls and self._number == other._number
@@ -107,19 +107,19 @@ class Event:
         return hash(self._number)
 
     def discard(self) -> None:
-        """Keeps the signal from the target.
+        """Discards the signal: the target never takes it.
 
-        It takes effect at once, and holds whatever becomes of the tool and the tracer.
+        This takes effect at once, also if the tool or the tracer ends right after.
 
         Raises:
-            ValueError: The event is no signal.
+            ValueError: The event is not a signal.
             NotStoppedError: The signal was delivered or discarded already.
             ProcessExitedError: The process has ended.
         """
         self._deliver(0)
 
     def replace(self, signo: int) -> None:
-        """Delivers another signal in place of this one, as the target goes on.
+        """Delivers another signal in place of this one, when the target runs on.
 
         If the tracer ends before that, the kernel delivers the original one.
 
@@ -127,7 +127,7 @@ class Event:
             signo: The signal, 1 to 64.
 
         Raises:
-            ValueError: The event is no signal, or there is no signal of that number.
+            ValueError: The event is not a signal, or no signal has that number.
             NotStoppedError: The signal was delivered or discarded already.
             ProcessExitedError: The process has ended.
         """

@@ -72,8 +72,9 @@ def attach(
         raise
 
 
-# It waits until it is seized, and then becomes the program: exactly as it would
-# have been started, so what Python itself set up is put back first.
+# The trampoline waits until the tracer has seized it, and then execs the program. The program
+# has to start as subprocess.Popen would start it, so the trampoline first undoes Python's own
+# changes of signal actions.
 _TRAMPOLINE = """
 import marshal, os, signal, sys
 setup, go, failed = map(int, sys.argv[1:4])
@@ -137,7 +138,7 @@ def spawn(
         cwd: As subprocess.Popen.
         pass_fds: As subprocess.Popen.
         start_new_session: As subprocess.Popen.
-        stopped: Whether it is held at its first instruction, until `resume`.
+        stopped: Whether the program is held at its first instruction, until `resume`.
         timeout: As `attach`; for later stops, not for the start.
         longest_hold: As `attach`.
 
@@ -171,8 +172,8 @@ def spawn(
             del setup_end
             paths = _paths(arguments[0], os.environb if variables is None else variables)
             marshal.dump((paths, arguments, variables, blocked), file)
-        # Popen returns before its exec is done. Once the trampoline speaks the next exec is
-        # the program's; should it end before, the pipe does.
+        # Popen returns before its exec is done. After the trampoline's byte, the next exec is the
+        # program's. If the trampoline ends early, the read returns at the end of the pipe.
         os.read(failed.number, 1)
         tracee = _become(popen, go_end, failed, timeout, longest_hold)
         return tracee if stopped else _resumed(tracee)
@@ -182,12 +183,12 @@ def spawn(
 
 
 class _Start:
-    """The start of a child that no Ctrl-C can lose.
+    """Starts a child so that Ctrl-C cannot leave it without an owner.
 
-    Python raises KeyboardInterrupt in the main thread only, so another thread makes the child:
-    in `subprocess.Popen` it would come after the fork and before the object is there. That
-    thread blocks SIGINT, which the child inherits: the interpreter in it would write a
-    traceback before the program is there.
+    KeyboardInterrupt comes only in the main thread. Within `subprocess.Popen` it could come after
+    the fork and before the object exists, so another thread starts the child. That thread blocks
+    SIGINT, and the child inherits the mask: otherwise Ctrl-C would make the trampoline's
+    interpreter write a traceback.
     """
 
     def __init__(self, argv: list[str], **options: Any) -> None:
@@ -231,7 +232,7 @@ class _Start:
             _end(popen)
 
     def give_up(self) -> None:
-        """Ends the child, also one that is yet to start."""
+        """Kills the child, also if its start is still under way."""
         with self._lock:
             self._given_up = True
             popen = self._popen
@@ -241,7 +242,7 @@ class _Start:
 
 def _end(popen: subprocess.Popen[bytes]) -> None:
     popen.kill()
-    # Its __exit__ would close pipes of the caller's as well.
+    # Popen.__exit__ would also wait for pipes of the caller.
     popen.wait()
     for pipe in (popen.stdin, popen.stdout, popen.stderr):
         if pipe is not None:
@@ -318,7 +319,7 @@ def _variables(env: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, by
 
 
 def _pipe() -> tuple[Fd, Fd]:
-    """Returns a pipe whose ends are no standard descriptors, of which some may be free."""
+    """Returns a pipe whose ends are numbered 3 or more, also if 0, 1 or 2 are free."""
     ends = os.pipe2(os.O_CLOEXEC)
     try:
         read_end, write_end = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)

@@ -1,4 +1,4 @@
-"""`Tracee`: a process that can be held still."""
+"""`Tracee`: a live process that can be held."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ __all__ = ["Event", "Held", "Thread", "Tracee"]
 
 @final
 class Tracee(Process):
-    """A live process that can be held still, and used atomically.
+    """A live process that can be held (stopped), and whose memory can be used atomically.
 
-    Between holds it is not traced at all and runs at full speed. A hold ends
-    with `resume`, with its ``with`` statement, with `close`, after
-    `longest_hold` seconds, and with the tool or the tracer, however that ends.
+    Between holds it is not traced and runs at full speed. A hold ends with `resume`, with its
+    ``with`` statement, with `close`, after `longest_hold` seconds, and with the tool or the
+    tracer, however they end.
 
-    A held target notices it as little as the kernel allows: no signal is lost,
-    and a stop by a signal stays one; a few blocking calls return EINTR, as after
-    any stop (epoll_wait and its kin, sigtimedwait, sigwaitinfo, semop, semtimedop,
-    io_getevents, io_uring_enter, and recv, send and accept with a timeout).
+    The target notices a hold as little as the kernel allows: no signal is lost, and a
+    group-stop stays one. A few blocking calls return EINTR, as after any stop: epoll_wait and
+    its kin, sigtimedwait, sigwaitinfo, semop, semtimedop, io_getevents, io_uring_enter, and
+    recv, send and accept with a timeout.
     """
 
     default_timeout: ClassVar[float | None] = 2.0
@@ -58,10 +58,7 @@ class Tracee(Process):
     """
 
     default_longest_hold: ClassVar[float | None] = 5.0
-    """Seconds after which a hold ends by itself by default; None for never.
-
-    It can be set in the same way.
-    """
+    """Seconds after which a hold ends by itself by default; None for never. It can be set too."""
 
     def __init__(
         self,
@@ -93,11 +90,11 @@ class Tracee(Process):
                 of the tracee.
 
         Raises:
-            StopTimeoutError: A thread did not stop (it sleeps uninterruptibly);
-                all run on, and none stops later.
-            AlreadyTracedError: Another process traces it now.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now, which was let go untouched.
+            StopTimeoutError: A thread did not stop (it sleeps uninterruptibly). All threads
+                run on, and none stops later.
+            AlreadyTracedError: Another process traces the target.
+            ProcessExitedError: The target has ended.
+            ProcessExecedError: The target runs another program, which was let go untouched.
         """
         timeout = seconds_or(timeout, self._calls.timeout)
         self._calls.request(Op.STOP, timeout, self._longest_hold, timeout=timeout)
@@ -106,8 +103,8 @@ class Tracee(Process):
         """Takes back one `stop`; with the last one the target runs on.
 
         Raises:
-            NotStoppedError: There is no `stop` to take back, or the hold's
-                longest time was over.
+            NotStoppedError: No `stop` is left to take back, or the hold's longest time
+                was over.
         """
         self._calls.request(Op.RESUME)
 
@@ -116,15 +113,14 @@ class Tracee(Process):
     ) -> Held:
         """Stops the target until the result is closed: ``with tracee.stopped() as held:``.
 
-        Such holds nest with each other and with `stop`. Ctrl-C at any moment in
-        or around the ``with`` leaves the target running. Leaving one that was over before,
-        by its longest time, raises NotStoppedError.
+        Such holds nest with each other and with `stop`. Ctrl-C at any moment in or around the
+        ``with`` leaves the target running. If the longest time of the hold is over before the
+        end of the ``with``, that end raises NotStoppedError.
 
         Args:
             timeout: Seconds that the stop may take; see `stop`.
-            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. Memory that
-                is read all over more than that is read as without. The largest of nested
-                holds counts.
+            cache_len: Bytes of the target that `Held.vm` may keep; 0 for none. Reads beyond
+                that are as slow as without a hold. The largest value of nested holds counts.
 
         Raises:
             StopTimeoutError: As `stop`, and so are the others.
@@ -132,7 +128,7 @@ class Tracee(Process):
         timeout = seconds_or(timeout, self._calls.timeout)
         cache_len = as_len(cache_len, "cache_len")
         if cache_len:
-            with suppress(SharedMemoryError):  # nothing is kept then
+            with suppress(SharedMemoryError):  # no page is kept then
                 self._calls.look_for_peers()
         try:
             theirs, ours = socket.socketpair()
@@ -148,11 +144,11 @@ class Tracee(Process):
                 number: int = self._calls.request(
                     Op.STOP, timeout, self._longest_hold, fds=(theirs.fileno(),), timeout=timeout
                 )
-            # Not before, since a request on a channel that has ended closes what it held.
+            # After the request: one on a channel that has ended closes every remembered hold.
             self._calls.remember(grip)
             still = self._calls.standstill(cache_len)
             if still is None and not self._calls.has_expired(number):
-                # Nothing but the end of the target ends a hold at once.
+                # A hold ends at once only with its target.
                 with self._image.open_pidfd().use() as pidfd:
                     if ended(pidfd, LAST_BREATH_MS):
                         raise self._image.gone()
@@ -163,7 +159,7 @@ class Tracee(Process):
         except BaseException:
             grip.close()
             raise
-        # If Ctrl-C comes from here on, dropping the grip ends the hold.
+        # After a Ctrl-C from here on, dropping the grip ends the hold.
         return Held(grip, vm)
 
     @contextmanager
@@ -179,7 +175,7 @@ class Tracee(Process):
                 )
 
     def _facts(self) -> Facts:
-        """Returns what is known of it, the registers of its threads too, the leader's first."""
+        """Returns the facts for a core file, with registers; the leader is the first thread."""
         known: dict[int, dict[str, int]] = {}
         threads = sorted(self.threads(), key=lambda thread: thread.tid != self.pid)
         for thread in threads:
@@ -192,7 +188,7 @@ class Tracee(Process):
         return self.stopped()
 
     def is_stopped(self) -> bool:
-        """Returns whether the target is held (not: whether a signal stopped it)."""
+        """Returns whether the target is held by this tracee; a group-stop does not count."""
         return bool(self._calls.request(Op.IS_STOPPED))
 
     def registers(self, tid: int | None = None) -> dict[str, int]:
@@ -224,7 +220,7 @@ class Tracee(Process):
 
         Raises:
             NotStoppedError: The target runs.
-            ValueError: There is no register of that name, or the kernel refuses the value.
+            ValueError: The machine has no register of that name, or the kernel refuses the value.
             NoSuchProcessError: The process has no such thread.
             ProcessExitedError: It has ended.
             ProcessExecedError: It runs another program now.
@@ -237,15 +233,15 @@ class Tracee(Process):
         if refused:
             value = f" = {numbers[refused]:#x}" if refused in numbers else ""
             raise ValueError(
-                f"the kernel does not take {refused}{value} as it is; no register was changed"
+                f"the kernel refuses {refused}{value} of process {self.pid}; nothing was changed"
             )
 
     def step(self, tid: int | None = None, timeout: float | Default | None = DEFAULT) -> None:
         """Lets a held thread run one instruction; the others stay held.
 
-        A signal that the thread was about to take is delivered, and the instruction is
-        then the first of its handler. A signal that comes before the instruction ends the
-        step; `pending_events` shows it.
+        If the thread is in a signal-delivery-stop, the signal is delivered, and the instruction
+        is the first of its handler. A signal that comes before the instruction ends the step;
+        `pending_events` shows it.
 
         Args:
             tid: The thread; the leader if it is not given.
@@ -256,27 +252,26 @@ class Tracee(Process):
             StopTimeoutError: The instruction is a system call that blocks; the
                 thread is held again, and the call goes on when the target does.
             UnsupportedError: Without hardware breakpoints the step would change the thread's
-                action for SIGTRAP, and nothing was done; or those of this machine stopped the
-                thread too late, after more than one instruction.
+                action for SIGTRAP, so no step was made; or the machine's breakpoints stopped
+                the thread too late, after more than one instruction.
             NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: The thread ended by it.
+            ProcessExitedError: The thread ended during the step.
             ProcessExecedError: The process runs another program now.
         """
         timeout = seconds_or(timeout, self._calls.timeout)
         self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
 
     def cont(self, timeout: float | None = None) -> Event | None:
-        """Lets a held target run on, traced, to the next event; then it is held again.
+        """Lets a held target run, traced, to the next event; then holds it again.
 
-        Every signal is told before it is delivered. Of events that came together the
-        first is told, and the next calls tell the others before anything runs on.
+        Every signal is returned before it is delivered. If several events came together, the
+        next calls return the others before any thread runs.
 
         Args:
             timeout: Seconds to wait for an event; None for no limit.
 
         Returns:
-            The event; None if none came in time, and the target is held
-            again all the same.
+            The event; None if none came in time. In both cases the target is held again.
 
         Raises:
             NotStoppedError: The target runs.
@@ -291,7 +286,7 @@ class Tracee(Process):
         return None if found is None else Event(self._calls, *found)
 
     def pending_events(self) -> list[Event]:
-        """Returns the events that `cont` will tell next, in that order.
+        """Returns the events that the next calls of `cont` will return, in that order.
 
         Raises:
             NotStoppedError: The target runs.
@@ -303,7 +298,7 @@ class Tracee(Process):
         return self.pid if tid is None else as_int(tid, "tid")
 
     def send_signal(self, signo: int) -> None:
-        """Sends a signal to the process, and to no other that has its number.
+        """Sends a signal to the process by its pidfd, so never to another process.
 
         Args:
             signo: The signal, 1 to 64; 0 sends none, and only checks.
@@ -326,20 +321,18 @@ class Tracee(Process):
             raise errno_error(error.errno or errno.EPERM, what, pid=self.pid) from None
 
     def kill(self) -> None:
-        """Kills the process; it does not matter whether it has ended already."""
-        try:
+        """Kills the process; does nothing if it has ended."""
+        with suppress(ProcessExitedError):
             self.send_signal(signal.SIGKILL)
-        except ProcessExitedError:
-            return
 
     def detach(self) -> None:
-        """Lets go of the target for good; the same as `close`."""
+        """Detaches from the target; the same as `close`."""
         self.close()
 
     def close(self) -> None:
-        """Lets go of the target, which runs on. Twice is fine."""
+        """Ends every hold and the use of the target, which runs on. May be called twice."""
         if not self._calls.closed:
-            self._undo_patches()  # before the hold ends in which they were made
+            self._undo_patches()  # within the hold in which they were made
             try:
                 if self._calls.is_open:
                     self._calls.request(Op.DETACH)
@@ -357,12 +350,12 @@ class Tracee(Process):
 
     @property
     def returncode(self) -> int | None:
-        """The exit status as `wait` or `poll` last saw it."""
+        """The exit status that `wait` or `poll` last returned."""
         return None if self._popen is None else self._popen.returncode
 
     @property
     def stdin(self) -> Any:
-        """The pipe to a spawned process, if one was asked for."""
+        """The pipe to a spawned process's input; None unless `spawn` was given PIPE."""
         return None if self._popen is None else self._popen.stdin
 
     @property
@@ -392,12 +385,12 @@ class Tracee(Process):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes it; a spawned process is ended."""
+        """Closes the tracee; kills and reaps a spawned process."""
         try:
             if self._popen is not None:
-                self._popen.kill()  # by its own handle: the process may be detached from
+                self._popen.kill()  # by Popen: the tracee may be closed already
                 if self._popen.stdin is not None:
-                    # What it was not told any more it can not be told now.
+                    # The process has ended, so buffered input cannot reach it.
                     with suppress(BrokenPipeError):
                         self._popen.stdin.close()
                 self._popen.__exit__(kind, error, traceback)

@@ -55,12 +55,12 @@ class Breakpoints:
         self._signals.clear()
 
     def leave(self, tid: int, breakpoints: list[ExecutionBreakpoint]) -> None:
-        """Notes that the signal of a hit is still pending."""
+        """Records that the signal of a hit is still to come."""
         fds = frozenset(breakpoint_.fd for breakpoint_ in breakpoints)
         self._left[tid] = (breakpoints[0].signo, fds)
 
     def is_left(self, tid: int, info: SigInfo | None) -> bool:
-        """Returns whether a signal is the one that `leave` noted, and forgets that then."""
+        """Returns whether a signal is the one that `leave` recorded, and forgets the record."""
         signo, fds = self._left.get(tid, (0, frozenset[int]()))
         if info is None or info.signo != signo or info.fd not in fds:
             return False

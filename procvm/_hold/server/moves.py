@@ -1,4 +1,4 @@
-"""What lets a held target move: on to its next event, by one instruction, without a signal."""
+"""Moves of a held target: `cont` to the next event, `step` by an instruction, `deliver`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _STEP_TIME = 0.02
 
 
 def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending | None:
-    """Lets every task run on, traced, until something happens; then holds them all again.
+    """Lets every task run, traced, until an event comes; then holds them all again.
 
-    Events that came together are told one by one, before anything runs on.
+    Events that came together are returned one by one, before any task runs.
 
     Args:
         hold: The tasks.
         deadline: When to give up, on the clock of time.monotonic.
-        given_up: Whether the tool does not wait any more.
+        given_up: Returns whether the tool has stopped waiting.
 
     Returns:
-        The first event that was not told yet; None if there was none in time.
+        The oldest event that was not returned yet; None if none came in time.
 
     Raises:
         ProcessExitedError: The process ended.
@@ -53,7 +53,7 @@ def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending |
 
 
 def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> None:
-    # The target may need its debug registers, and change what it does with signals.
+    # The target may need its debug registers, and may change its signal actions.
     hold.stepper.close()
     for tid in hold.in_state(TaskState.HELD):
         hold.run_on(tid)
@@ -86,18 +86,18 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
 def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], bool]) -> None:
     """Lets one held task run one instruction; the others stay held.
 
-    A signal that the task was about to take is delivered: the instruction is then the
-    first of its handler. One that comes before the instruction ends the step.
+    If the task is in a signal-delivery-stop, the signal is delivered, and the instruction is the
+    first of its handler. A signal that comes before the instruction ends the step.
 
     Args:
         hold: The tasks.
         tid: The task.
         timeout: Seconds that the instruction may take; None for no limit.
-        given_up: Whether the tool does not wait any more.
+        given_up: Returns whether the tool has stopped waiting.
 
     Raises:
         Gone: The task left its stop: it was killed.
-        ProcessExitedError: The task ended by it.
+        ProcessExitedError: The task ended during the step.
         StopTimeoutError: The instruction did not complete in time (a system
             call that blocks); the task is held again.
         UnsupportedError: The task cannot be stepped, or ran more than one instruction.
@@ -135,7 +135,7 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
 def _await_step(
     hold: Hold, under_way: Step, timeout: float | None, given_up: Callable[[], bool]
 ) -> Progress:
-    """Takes in the stops of a task until its step is over."""
+    """Takes the stops of a task until its step is over."""
     tid = under_way.tid
     begun = time.monotonic()
     soon = begun + _STEP_TIME
@@ -172,7 +172,7 @@ def _await_step(
 
 
 def _park(hold: Hold, tid: int) -> None:
-    """Drops the signal that a task is about to take; it stays held and runs no instruction."""
+    """Discards the signal of a signal-delivery-stop; the task runs no instruction."""
     hold.swallow(tid)
     while (event := requests.wait_for(tid)) is None:
         os.sched_yield()
@@ -180,12 +180,12 @@ def _park(hold: Hold, tid: int) -> None:
 
 
 def deliver(hold: Hold, tid: int, number: int, signo: int) -> None:
-    """Decides what a task takes in place of the signal that it is about to take.
+    """Sets which signal a task in a signal-delivery-stop takes when it runs on.
 
     Args:
         hold: The tasks.
         tid: The task.
-        number: The number of the event that told the signal.
+        number: The number of the signal's event.
         signo: The signal to take; 0 for none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Proof that what was seized by its number is the process and the program that were opened.
+"""Proof that a task seized by its number belongs to the process and the program that was opened.
 
 ptrace, /proc/PID/task and process_vm_readv go by number. A number names another process
 once its own was reaped, and another program after an exec. The descriptors that the
@@ -48,7 +48,9 @@ class Program:
         self.maps.close()
 
     def token(self) -> bytes | None:
-        """Returns the token as it is now; None if its page is not there, empty if nothing is.
+        """Returns the token's present bytes; None if its page cannot be read.
+
+        Empty bytes say that the address space is gone.
 
         Raises:
             OSError: As pread.
@@ -62,7 +64,7 @@ class Program:
 
 
 class Proof:
-    """What the tracer asks before it acts on a task of process `pid`.
+    """The checks that the tracer makes before it acts on a task of process `pid`.
 
     Attributes:
         pid: The process.
@@ -128,8 +130,8 @@ class Proof:
     def _token_by_number(self, address: int) -> bytes | None:
         """Returns the token of the program that `pid` runs now; None where the kernel refuses.
 
-        Without it a process that left an address space which another process still has, as
-        the child of vfork does by its exec, would pass for the program that was opened.
+        Without this, a child of vfork that execs would pass for the program that was opened:
+        its parent still has the address space that it left.
         """
         # A leader that ended before its threads has no memory.
         for tid in (self.pid, *procfs.thread_ids(self.pid)):

@@ -1,4 +1,4 @@
-"""What the tool and the tracer say to each other.
+"""The messages between the tool and the tracer.
 
 Two kinds of sockets, both SOCK_SEQPACKET: one *control* for the life of the
 tracer, over which each tracee's own *channel* is passed. A request is one packet, with
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 HELLO = 0
-"""The number of the first answer on a control socket, which the tracer gives unasked."""
+"""The number of the first answer on a control socket, which the tracer sends unasked."""
 
 SETTLE_TIME = 20.0
 """Seconds that `cont` may take to hold the target again after an event."""
@@ -123,7 +123,7 @@ def answer_packets(number: int, answer: Any) -> list[bytes]:
     """Returns the packets of an answer: a value of plain types, or an error to be raised."""
     good = not isinstance(answer, ProcvmError)
     data = marshal.dumps((good, answer if good else pickle.dumps(answer)))
-    # A packet of any size would not do: the socket's buffer limits it.
+    # A packet larger than the socket's buffer could not be sent.
     starts = range(0, len(data), _PART_LEN)
     return [
         _PART.pack(number, start + _PART_LEN < len(data)) + data[start : start + _PART_LEN]
@@ -132,7 +132,7 @@ def answer_packets(number: int, answer: Any) -> list[bytes]:
 
 
 class Answers:
-    """The answers that arrived at one socket of the tool, by the numbers of their requests."""
+    """The answers received at one socket of the tool, by the numbers of their requests."""
 
     def __init__(self) -> None:
         self._whole: dict[int, tuple[bool, Any]] = {}
@@ -142,7 +142,7 @@ class Answers:
         """Receives one packet; returns the number of a request that is now answered.
 
         Raises:
-            EOFError: The tracer is gone.
+            EOFError: The tracer has ended.
             OSError: As recv.
         """
         data = line.recv(_LONGEST)
@@ -163,18 +163,18 @@ class Answers:
         return number in self._whole
 
     def take(self, number: int) -> tuple[bool, Any] | None:
-        """Returns (True, value) or (False, error) of a request; None if it is not there."""
+        """Returns (True, value) or (False, error) of a request; None before its answer came."""
         return self._whole.pop(number, None)
 
 
 class Flags:
-    """Three words that both sides map: which hold there is, which ended by itself, and how.
+    """Three words that both sides map: the present hold, the last that expired or was given up.
 
-    The tracer ends a hold after its longest time whatever the tool does. To keep it from
-    doing so in the middle of an atomic of the tool, the number of the hold and the
-    tool's mark that it relies on it are one word, which both change by locked
-    instructions only. Its lower half is a robust futex of the thread that holds: if
-    the tracer is killed, the kernel marks it before it lets the target go.
+    The tracer ends a hold after its longest time. An atomic of the tool that is under way has to
+    finish first, so one word has both the number of the hold and the tool's mark that it relies
+    on the hold; both sides change it only by locked instructions. The word's lower half is a
+    robust futex of the tracing thread: if the tracer is killed, the kernel marks the futex before
+    it detaches the target.
     """
 
     def __init__(self, memory: Buffer) -> None:
@@ -196,7 +196,7 @@ class Flags:
         return self._word[0] & ~_RELIED_ON != 0 and not self._word[0] & _OWNER_DIED
 
     def begin(self, hold: int, tid: int) -> None:
-        """Says that there is a hold; only the tracer does.
+        """Announces a hold; only the tracer calls it.
 
         Args:
             hold: A number that is larger than those of earlier holds of the target.
@@ -208,22 +208,22 @@ class Flags:
                 return
 
     def end(self) -> bool:
-        """Says that there is no hold any more; returns whether the tool relied on it."""
+        """Announces the end of the hold; returns whether the tool relied on it."""
         while True:
             old = self._word[0]
             if self._swap(old, old & _RELIED_ON):
                 return bool(old & _RELIED_ON)
 
     def expire(self) -> None:
-        """Notes that the present hold ends by its longest time; only the tracer does."""
+        """Records that the present hold's longest time is over; only the tracer calls it."""
         self._word[_EXPIRED] = self._word[0] >> _HOLD_SHIFT
 
     def has_expired(self, hold: int) -> bool:
-        """Whether a hold, or a later one, ended by its longest time."""
+        """Returns whether the longest time of a hold, or of a later one, was over."""
         return self._word[_EXPIRED] >= hold
 
     def give_up_waiting(self, hold: int) -> None:
-        """Notes that a hold ends under an atomic of the tool that did not; the tracer does."""
+        """Records that a hold ends before an atomic of the tool does; the tracer calls it."""
         self._word[_GIVEN_UP] = hold
 
     @property
@@ -232,7 +232,7 @@ class Flags:
         return self._swap(_RELIED_ON, _RELIED_ON)
 
     def reliance(self) -> Reliance | None:
-        """Returns what the tool relies on the present hold by, or None if there is none."""
+        """Returns the tool's `Reliance` on the present hold, or None if there is none."""
         word = self._word[0] & ~_RELIED_ON
         return Reliance(self._pin, word) if word and not word & _OWNER_DIED else None
 
@@ -248,8 +248,8 @@ class Reliance:
 
     Attributes:
         word: The word that both sides map, as a view of one element.
-        held: What stands there while the target is held and nothing relies on it.
-        given_up: Whether the tracer ended the hold in the middle of what ended last.
+        held: The value of the word while the target is held and no atomic relies on it.
+        given_up: Whether the tracer ended the hold during the last atomic.
     """
 
     def __init__(self, pinned: Pin, held: int) -> None:
@@ -268,7 +268,7 @@ class Reliance:
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether the hold ended by its longest time or with the tracer, and not by the tool."""
+        """Whether the hold ended by its longest time or with the tracer."""
         word = self.word[0]
         died = bool(word & _OWNER_DIED) and word >> _HOLD_SHIFT == self._number
         return died or self.word[_EXPIRED] >= self._number
@@ -278,9 +278,9 @@ class Reliance:
         return self._begin() == self.held
 
     def end(self) -> bool:
-        """Ends what `begin` began; returns whether nothing ended the hold until here.
+        """Ends what `begin` began; returns whether the hold lasted until here.
 
-        Not so if the tracer died, or waited in vain: the target may have run meanwhile.
+        If it did not (the tracer died, or gave up waiting), the target may have run meanwhile.
         """
         old = self._end()
         while old & _RELIED_ON and old != self.held | _RELIED_ON:

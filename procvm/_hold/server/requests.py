@@ -67,7 +67,7 @@ OPTIONS = (
 )
 """Without EXITKILL, which kills the target when a thread of the tracer ends, and TRACEFORK:
 forked children run on untraced. Without TRACESYSGOOD a tracer that dies in a syscall-stop would
-leave the kernel a SIGTRAP to send to the target; with it the kernel finds 0x85, which is no signal.
+leave the kernel a SIGTRAP to send to the target; with it the kernel finds 0x85, not a signal.
 """
 
 SYSCALL_STOP = 0x85
@@ -109,7 +109,7 @@ def _call(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
         result = int(_func._ptrace(request, tid, arg1, arg2))
         if result != _MINUS_ONE:
             return result
-        # glibc sets errno to 0 when a peek succeeds, so a word of all ones is no error.
+        # glibc sets errno to 0 when a peek succeeds: a word of all ones is then not an error.
         code = ctypes.get_errno()
         if not code:
             return result
@@ -123,7 +123,7 @@ def seize(tid: int) -> None:
     """Begins to trace a task, which runs on.
 
     Raises:
-        Gone: There is no such task.
+        Gone: No task has this tid.
         PermissionError: The task is dead, traced already, a kernel thread, or may not be traced.
     """
     _call(_SEIZE, tid, 0, OPTIONS)

@@ -1,8 +1,8 @@
 """A word that the kernel changes when a thread ends, however it ends.
 
-Before the kernel lets go of what a thread traced it goes through the thread's
-list of robust futexes, and marks each that the thread owns. So a word in
-memory that the tool maps as well tells it that a hold is over, without a call.
+Before the kernel detaches the tasks of a thread that ends, it goes through the thread's list of
+robust futexes and marks each that the thread owns. The tool maps the same word, so that it learns
+the end of a hold without a system call.
 """
 
 from __future__ import annotations

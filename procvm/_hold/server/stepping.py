@@ -15,9 +15,9 @@ ways that can be had:
                     or where the kernel refuses the breakpoints
 ==================  ===========================================================
 
-In each of them the task is *parked* at the end: it lies in the stop of a PTRACE_INTERRUPT, which
-leaves nothing behind. The first three are harmless whenever the tracer dies. The last is not,
-for the time of the step itself.
+At the end of each way the task is *parked*: it is in the stop of a PTRACE_INTERRUPT, which leaves
+no signal with the kernel. If the tracer dies during one of the first three ways, the target is not
+harmed. During the last one, SIGTRAP kills it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Way(Enum):
 
 
 class Progress(Enum):
-    """What a stop of the task means to its step.
+    """The meaning of a task's stop for its step.
 
     `RUNS`: the task runs on; wait for its next stop. `DONE`: the task is parked after the
     instruction, or at the first instruction of a handler. `LATE`: `Step.give_up` was called and
@@ -134,7 +134,7 @@ class Stepper:
         return step
 
     def is_ours(self, tid: int, info: SigInfo | None) -> bool:
-        """Returns whether a signal of a task is what `Step.leave` left: swallow it."""
+        """Returns whether a signal comes from a breakpoint that `Step.leave` left behind."""
         return self.breakpoints.is_left(tid, info)
 
     def close(self, tid: int | None = None) -> None:
