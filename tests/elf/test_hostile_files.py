@@ -23,7 +23,7 @@ from tests.elf.mutations import MOST_CPU_S, STORM, assert_cheap, cost_of, mutati
 from tests.support.build import compiled
 from tests.support.playground import PAGE, Playground
 
-COUNT = 10_000 if STORM else 1000
+COUNT = 10_000 if STORM else 600
 """Mutations of each of two files."""
 
 
@@ -85,6 +85,7 @@ def looked_at(data: bytes, loads: list[tuple[int, int, int]] | None = None) -> b
     return done == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["library", "program"])
 def test_any_mutation_of_a_file_is_symbols_or_malformed(tmp_path: Path, of: str) -> None:
     """Bits, fields, cuts and splices of headers and tables: symbols, or one class; cheap."""

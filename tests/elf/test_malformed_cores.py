@@ -28,7 +28,7 @@ from tests.elf.mutations import MOST_CPU_S, MOST_MEMORY, STORM, assert_cheap, co
 # The files that a core names are opened and not always closed: that has a test of its own.
 UNCLOSED = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
-COUNT = 6667 if STORM else 667
+COUNT = 6667 if STORM else 400
 """Mutations of each of three cores."""
 
 NOTES_LEN = 1 << 24
@@ -72,6 +72,7 @@ def opened(path: str | Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @UNCLOSED
 @pytest.mark.parametrize("maker", ["held", "plain", "gcore"])
 def test_any_mutation_gives_a_snapshot_or_malformed(cores: dict[str, bytes], maker: str) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from scripts.soaking.numbered import numbered_signals
+
+pytestmark = pytest.mark.slow
 
 
 def test_signals_under_cont_are_each_told_once() -> None:

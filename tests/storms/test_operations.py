@@ -7,6 +7,8 @@ import pytest
 from scripts.soaking.blows import BLOWS
 from scripts.soaking.operations import Plan, operations
 
+pytestmark = pytest.mark.slow
+
 
 def test_operations_undisturbed_do_no_harm() -> None:
     """150 operations on targets of several kinds: no error, nothing left, no target harmed."""

@@ -117,6 +117,7 @@ def test_a_killed_tracer_lets_go(work: Work) -> None:
     work.assert_runs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
     """Rows 20 and 24: 4 tools are killed: the target runs on, with every signal in order."""
@@ -134,6 +135,7 @@ def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
     assert found["left stopped"] == 0, found
 
 
+@pytest.mark.slow
 def test_a_tool_killed_in_the_middle_of_spawn_leaves_nothing_held() -> None:
     """Row 24: No process that a killed tool was just spawning stays traced, or stopped."""
     for k in range(8):
