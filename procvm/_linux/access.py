@@ -1,7 +1,7 @@
-"""Why a process may not be accessed: the one true cause, and the way out.
+"""Explains why access to a process is denied, and what to do about it.
 
 The order is that of the kernel's own checks (``__ptrace_may_access`` and the
-security modules after it), so the cause named is the one that was met first.
+security modules after it), so the cause is the check that fails first.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ _NOT_DUMPABLE = (
     "(PR_SET_DUMPABLE); run the tool as root, or with {rights}"
 )
 _OUTSIDE = (
-    "process {pid} lives outside of the tool's user namespace, where no right of the tool's "
-    "reaches; run the tool in the namespace of the process"
+    "process {pid} belongs to a user namespace in which the tool has no capabilities; run the "
+    "tool in that namespace"
 )
 _RIGHTS = "CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
-"""The second since /proc/PID/mem is a file of its owner's alone, as to any other right."""
+"""The second is needed since only the owner may open the file /proc/PID/mem."""
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
 class Explanation(NamedTuple):
-    """What decides whether a process may be accessed and held, without trying it.
+    """The facts that decide whether a process may be accessed and held.
 
     Attributes:
         pid: The process.
-        cause: None if nothing is known to deny access; else one of
+        cause: The cause, or None if nothing is known to deny access:
             ``"tool"``, ``"no process"``, ``"zombie"``, ``"hidden"``, ``"kernel thread"``,
             ``"user namespace"``, ``"other user"``, ``"set-uid"``, ``"file mode"``,
             ``"capabilities"``, ``"not dumpable"``, ``"yama"``.
-        message: The cause and the way out, in words; empty without a cause.
-        tracer_pid: Who traces it, which denies a hold only; 0 for nobody.
-        uids: Its real, effective and saved uid; empty if it is not shown.
+        message: The cause and what to do, in words; empty without a cause.
+        tracer_pid: The pid of its tracer, which denies a hold only; 0 without one.
+        uids: Its real, effective and saved uid; empty if /proc does not show them.
         gids: Its real, effective and saved gid.
-        missing_capabilities: Those that it has and the tool has not, as a mask.
+        missing_capabilities: The capabilities that it has and the tool lacks, as a mask.
         has_sys_ptrace: Whether the tool has CAP_SYS_PTRACE.
-        same_user_namespace: Whether both share one, as far as the tool may look; None
-            where it may not.
-        dumpable: Whether it is; None where nobody tells.
-        yama_scope: kernel.yama.ptrace_scope; None where Yama is absent.
-        is_descendant: Whether it descends from the tool, as Yama 1 asks.
-        seccomp: The tool's own seccomp mode: 0 none, 2 a filter, which may
-            refuse a call that all of this allows.
-        kernel_thread: Whether it is one.
+        same_user_namespace: Whether it and the tool are in the same user namespace; None if the
+            tool may not see that.
+        dumpable: Whether it is dumpable (PR_SET_DUMPABLE); None if it is not known.
+        yama_scope: The value of kernel.yama.ptrace_scope; None without Yama.
+        is_descendant: Whether it descends from the tool, as Yama's scope 1 demands.
+        seccomp: The tool's own seccomp mode: 0 for none, 2 for a filter. A filter may refuse a
+            call that everything else allows.
+        kernel_thread: Whether it is a kernel thread.
         zombie: Whether it has ended and waits to be reaped.
     """
 
@@ -78,18 +78,19 @@ class Explanation(NamedTuple):
 
 
 def open_error(pid: int, error: OSError) -> ProcvmError:
-    """Returns the error for an OSError met while opening process `pid`."""
+    """Returns the error for an OSError raised while opening process `pid`."""
     code = error.errno or errno.EIO
     if code in (errno.EPERM, errno.EACCES):
         found = explain(pid)
         if found.cause is None and found.dumpable is None and not found.has_sys_ptrace:
-            # Root's own process: /proc can not tell, but nothing else is left.
+            # A process of root, whose files belong to root whether or not it is dumpable. No
+            # other cause is left.
             return AccessDeniedError(
                 _NOT_DUMPABLE.format(who=f"process {pid}", rights=_RIGHTS), pid=pid, errno=code
             )
         return denial(pid) or AccessDeniedError(
-            f"the kernel refused access to process {pid} [{errno.errorcode[code]}], and nothing "
-            f"that can be seen says why: {_maybe(found)}",
+            f"the kernel denied access to process {pid} [{errno.errorcode[code]}], and the reason "
+            f"is not visible: {_maybe(found)}",
             pid=pid,
             errno=code,
         )
@@ -102,7 +103,7 @@ def open_error(pid: int, error: OSError) -> ProcvmError:
 
 
 LSM = "/sys/kernel/security/lsm"
-"""Lists the security modules that are active."""
+"""The file that lists the active security modules."""
 WITHOUT_A_SAY = {
     "capability",
     "yama",
@@ -113,11 +114,11 @@ WITHOUT_A_SAY = {
     "safesetid",
     "loadpin",
 }
-"""Security modules that decide about no access to a process, or whose verdict `explain` knows."""
+"""Security modules that never deny access to a process, or whose verdict `explain` knows."""
 
 
 def _maybe(found: Explanation) -> str:
-    """Returns what may deny access beside all that `explain` looks at, with what is known of it."""
+    """Returns the possible causes that `explain` cannot see, in words."""
     causes: list[str] = []
     names = procfs.read_text(LSM)
     if names is None:
@@ -128,7 +129,7 @@ def _maybe(found: Explanation) -> str:
         causes.append(f"a security module ({', '.join(active)} {_is(active)} active)")
     if found.seccomp:
         causes.append("the tool's own seccomp filter")
-    return "it may be " + ", or ".join(causes or ["a policy of this kernel's own"])
+    return "it may be " + ", or ".join(causes or ["a policy of this kernel"])
 
 
 def _is(names: list[str]) -> str:
@@ -136,7 +137,7 @@ def _is(names: list[str]) -> str:
 
 
 def denial(pid: int) -> AccessDeniedError | None:
-    """Returns the cause that denies access to a living process, or None if none is found."""
+    """Returns the error for a living process to which access is denied; None without a cause."""
     found = explain(pid)
     if found.cause in (None, "no process", "zombie"):
         return None
@@ -144,17 +145,16 @@ def denial(pid: int) -> AccessDeniedError | None:
 
 
 def is_ending(pid: int) -> bool:
-    """Returns whether a process that has not ended is about to: it has let go of its memory."""
+    """Returns whether a process is about to end, which has released its memory already."""
     status = procfs.read_status(pid)
     return status is not None and not status.kernel_thread and not procfs.has_memory(pid)
 
 
 def explain(pid: int) -> Explanation:
-    """Tells why process `pid` may or may not be accessed, without attaching or opening it.
+    """Explains whether process `pid` may be accessed, without opening or attaching to it.
 
     Returns:
-        The diagnosis; `cause` is the first thing that the kernel would say no
-        for, or None.
+        The facts. The `cause` is the first check that the kernel would fail, or None.
     """
     status = procfs.read_status(pid)
     ours = procfs.read_status("self")
@@ -191,8 +191,8 @@ def _cause(
         if refusal is not None:
             return (
                 "tool",
-                f"the tool can not even open a file about itself ({refusal}): with too many open "
-                "files, close some or raise its RLIMIT_NOFILE; else mount proc on /proc",
+                f"the tool cannot open /proc/self/status ({refusal}): with too many open files, "
+                "close some or raise RLIMIT_NOFILE; else mount proc on /proc",
             )
         return (
             "hidden",
@@ -252,7 +252,7 @@ def _by_credentials(
 def _by_owner_of_file(
     facts: Explanation, status: procfs.Status, ours: procfs.Status
 ) -> tuple[str, str] | None:
-    """Returns what stands in the way of a tool that may trace, and may not open the file."""
+    """Returns the cause where the tool may trace the process but may not open the file mem."""
     if ours.effective & CAP_DAC_OVERRIDE:
         return None
     try:
@@ -284,8 +284,8 @@ def _by_yama(facts: Explanation) -> tuple[str, str] | None:
     elif scope == 1 and not facts.has_sys_ptrace and not facts.is_descendant:
         message = (
             "Yama allows a tool its own descendants only (kernel.yama.ptrace_scope is 1), and "
-            f"process {pid} is none; start it from the tool, have it call prctl(PR_SET_PTRACER), "
-            "set the scope to 0, or run with CAP_SYS_PTRACE"
+            f"process {pid} is not one of them; start it from the tool, let it call "
+            "prctl(PR_SET_PTRACER), set the scope to 0, or run with CAP_SYS_PTRACE"
         )
     else:
         return None
@@ -319,7 +319,8 @@ def _same_user_namespace(pid: int) -> bool | None:
         return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
     except OSError:
         pass
-    # Who may not look at it needs a right that the first namespace would give.
+    # The link cannot be read. In the initial user namespace the tool only lacks a capability; in
+    # another one the process is outside of the tool's namespace.
     ours = (procfs.read_text("/proc/self/uid_map") or "").split()
     return None if ours == ["0", "0", "4294967295"] else False
 
@@ -337,8 +338,8 @@ def _is_descendant(pid: int) -> bool:
 
 
 def _dumpable(pid: int, status: procfs.Status) -> bool | None:
-    # The files of a process that may not be dumped belong to root; those of
-    # one that may, to its effective user. Root's own are root's either way.
+    # The files of a process that is not dumpable belong to root, those of a dumpable one to its
+    # effective user. Those of a process of root belong to root either way.
     try:
         owner = os.stat(f"/proc/{pid}/mem").st_uid
     except OSError:

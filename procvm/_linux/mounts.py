@@ -1,4 +1,4 @@
-"""What is mounted where, as /proc tells it; the parser is pure."""
+"""Reads the mounts of a process from /proc/PID/mountinfo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Mount(NamedTuple):
     """A mount.
 
     Attributes:
-        root: What of the file system is at its place: ``/``, or a folder of it.
-        point: Its place; a str as of `os.fsdecode`.
-        kind: Of the file system: ``proc``, ``cgroup2``.
-        options: Those of the file system, not those of the mount.
-        dev: Major and minor number of its device, as /proc/PID/maps has them.
+        root: The folder of the file system that is mounted; ``/`` for all of it.
+        point: The mount point, as `os.fsdecode` gives it.
+        kind: The type of the file system, such as ``proc`` or ``cgroup2``.
+        options: The options of the file system, without those of the mount.
+        dev: The major and minor device number, as /proc/PID/maps has them.
     """
 
     root: str
@@ -30,7 +30,7 @@ class Mount(NamedTuple):
 
 
 def parse_mountinfo(data: bytes) -> list[Mount]:
-    """Parses /proc/PID/mountinfo; the last one of a place comes last."""
+    """Parses /proc/PID/mountinfo; of several mounts at one point the visible one comes last."""
     found: list[Mount] = []
     for line in data.split(b"\n"):
         place, dash, rest = line.partition(b" - ")
@@ -44,7 +44,7 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
 
 
 def kinds_by_device(data: bytes) -> dict[tuple[int, int], str]:
-    """Returns the kind of the file system of each device in /proc/PID/mountinfo."""
+    """Returns the file system type of each device in /proc/PID/mountinfo."""
     found: dict[tuple[int, int], str] = {}
     for line in data.split(b"\n"):
         place, dash, rest = line.partition(b" - ")
@@ -56,10 +56,10 @@ def kinds_by_device(data: bytes) -> dict[tuple[int, int], str]:
 
 
 def _text(field: bytes) -> str:
-    # Spaces, tabs, newlines and backslashes are three octal digits there.
+    # The kernel writes a space, tab, newline or backslash as a backslash and three octal digits.
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
 def read_mounts(pid: int | str = "self") -> list[Mount]:
-    """Returns what is mounted for the tool or a process; nothing if /proc does not tell."""
+    """Returns the mounts of the tool or a process; none if the file cannot be read."""
     return parse_mountinfo(procfs.read_bytes(f"/proc/{pid}/mountinfo") or b"")

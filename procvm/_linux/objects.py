@@ -1,4 +1,4 @@
-"""The object that a mapping shows: a file, a memfd, shared memory without a name."""
+"""Opens the object of a mapping: a file, a memfd, or shared memory without a name."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _MEMORY_NAMES = (b"/memfd:", b"/SYSV", b"/dev/zero (deleted)", b"/anon_hugepage"
 
 
 def open_object(pid: int, entry: VmaEntry, *, writable: bool = False) -> Iterator[Fd]:
-    """Yields descriptors of the regular file that a mapping shows, each proven by its inode.
+    """Yields descriptors of a mapping's regular file, each checked by its device and inode.
 
-    The links of /proc/PID/map_files need CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Without
-    these the file is looked for by its path, and among the descriptors of the process.
+    The links of /proc/PID/map_files need CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Without them
+    the file is opened by its path, or by a descriptor of the process.
     """
     flags = os.O_RDWR if writable else os.O_RDONLY
     for path in _paths(pid, entry):
         with contextlib.suppress(OSError):
-            # Before it is opened, since opening a device can have effects.
+            # Checked before it is opened, since opening a device can have side effects.
             if _is_entry(os.stat(path), entry):
-                # Without O_NONBLOCK a lease or a fifo that took the name would block.
+                # Without O_NONBLOCK a lease would block, and a fifo that has the name by now.
                 fd = Fd.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
                 if _is_entry(os.fstat(fd.number), entry):
                     yield fd
@@ -55,7 +55,7 @@ def _paths(pid: int, entry: VmaEntry) -> Iterator[str]:
 
 
 class Objects:
-    """The objects of one process, for the time of one walk."""
+    """Opens the objects of one process's mappings, each once, for one walk."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -72,10 +72,10 @@ class Objects:
         return self._opened[key]
 
     def is_in_memory(self, entry: VmaEntry) -> bool:
-        """Returns whether a page of the object is memory alone: nothing else can be dropped for it.
+        """Returns whether the pages of a mapping's object have no copy on a disk.
 
-        A page of a file on a disk is cache, which the kernel drops when memory is short. A page
-        of a tmpfs, a memfd or hugetlbfs stays, and is charged to the target if it allocates it.
+        The kernel can drop a page of a file on a disk when memory is short. A page of a tmpfs, a
+        memfd or hugetlbfs stays, and is charged to the target if the target allocates it.
         """
         if entry.name.startswith(_MEMORY_NAMES) or entry.dev == _shmem_device():
             return not self._is_device(entry)
@@ -85,7 +85,7 @@ class Objects:
         return self._kinds.get(entry.dev) in _IN_MEMORY and not self._is_device(entry)
 
     def _is_device(self, entry: VmaEntry) -> bool:
-        """Returns whether the mapping is of a device whose node lies in a tmpfs."""
+        """Returns whether the mapping shows a device whose node lies in a tmpfs."""
         try:
             status = os.stat(f"/proc/{self._pid}/root{os.fsdecode(entry.name)}")
         except (OSError, ValueError):
@@ -98,7 +98,7 @@ _MOST_OPEN = 64
 
 @functools.cache
 def _shmem_device() -> tuple[int, int]:
-    """Returns the device of memfds and of shared memory without a file."""
+    """Returns the device number of memfds and of shared memory without a file."""
     try:
         fd = Fd(os.memfd_create("procvm", os.MFD_CLOEXEC))
     except OSError:

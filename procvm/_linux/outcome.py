@@ -28,7 +28,7 @@ class Outcome(Enum):
     """The address space that was opened does not exist any more."""
 
     FAILED = auto()
-    """The system call failed with an errno that is none of these."""
+    """The system call failed with another errno."""
 
 
 Moved: TypeAlias = tuple[int, Outcome, int]

@@ -1,4 +1,4 @@
-"""/proc/PID/pagemap: which pages of a mapping were ever touched."""
+"""/proc/PID/pagemap: tells which pages of a mapping the process has."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _HERE, _THERE, _OF_FILE = 1 << 63, 0b11 << 62, 1 << 61  # present; present or sw
 
 
 def touched(pagemap_fd: int, start: int, end: int, *, files: bool = False) -> list[Run]:
-    """Returns the runs of pages that are present or swapped, as (start, end) pairs.
+    """Returns the runs of pages that are resident or swapped, as (start, end) addresses.
 
-    In a private anonymous mapping every other page is all zeros. A page that was read and
-    never written may be among those returned, before Linux 6.7.
+    Every other page of a private anonymous mapping is all zeros. Before Linux 6.7 a page that
+    was read and never written may be among those returned.
 
     Args:
-        pagemap_fd: The pagemap.
-        start: First address.
-        end: One past the last.
-        files: Whether pages of a file or of shared memory count. Without them the rest of a
-            private mapping of a file is what the file holds.
+        pagemap_fd: The descriptor of pagemap.
+        start: The first address.
+        end: The address after the last.
+        files: Whether pages of a file or of shared memory count. If not, the rest of a private
+            file mapping has the bytes of the file.
 
     Raises:
-        OSError: The address space cannot be looked at.
+        OSError: The address space is gone, or cannot be accessed.
 
     Source:
         PAGEMAP_SCAN; before Linux 6.7 the entries of pagemap.
@@ -74,7 +74,7 @@ def _scan(pagemap_fd: int, start: int, end: int, unwanted: int) -> list[Run]:
             _append(runs, vector[k], vector[k + 1])
         (at,) = struct.unpack_from("@Q", argument, _WALK_END_AT)
         if count < _NR_RUNS and at < end:
-            # Not walked to its end, for whatever reason: it may all be touched.
+            # The kernel did not finish the walk, so the rest may be resident.
             _append(runs, at, end)
             break
     return runs
@@ -97,30 +97,30 @@ def _by_entries(pagemap_fd: int, start: int, end: int, unwanted: int) -> list[Ru
 
 
 def is_copied(pagemap_fd: int, number: int) -> bool:
-    """Returns whether a page of a private mapping is there, and no file's any more.
+    """Returns whether a page of a private mapping is resident and not a page of a file.
 
     Args:
-        pagemap_fd: The pagemap.
-        number: Of the page: its address / page size.
+        pagemap_fd: The descriptor of pagemap.
+        number: The page's address / page size.
 
     Raises:
-        OSError: The address space can not be looked at.
+        OSError: The address space is gone, or cannot be accessed.
     """
     data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
     return int.from_bytes(data, sys.byteorder) & (_HERE | _OF_FILE) == _HERE
 
 
 def is_own(pagemap_fd: int, number: int) -> bool:
-    """Returns whether a page of a private mapping was written, and so differs from the file.
+    """Returns whether a page of a private mapping was written, so that it may differ from the file.
 
-    It may be in swap. Without that case a swapped page would pass for the file's.
+    A page in swap counts. Otherwise it would be taken for an unwritten page of the file.
 
     Args:
-        pagemap_fd: The pagemap.
+        pagemap_fd: The descriptor of pagemap.
         number: The page's address / page size.
 
     Raises:
-        OSError: The address space cannot be looked at.
+        OSError: The address space is gone, or cannot be accessed.
     """
     data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
     entry = int.from_bytes(data, sys.byteorder)

@@ -1,4 +1,4 @@
-"""What a pidfd tells of a process that has ended."""
+"""Asks a pidfd whether its process has ended, and how."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _STAT_EXIT_CODE = 51
 
 
 def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
-    """Returns whether the process has ended, at most `timeout_ms` from now; a zombie has.
+    """Waits at most `timeout_ms` milliseconds; returns whether the process has ended.
+
+    A zombie has ended. A timeout of None waits without a limit.
 
     Raises:
         VmError: The kernel does not tell.
@@ -40,7 +42,7 @@ def ended(pidfd: int, timeout_ms: int | None = 0) -> bool:
             code = error.errno or errno.EIO
             if code not in TRANSIENT or tries == _TRIES - 1:
                 raise VmError(
-                    f"asking whether a process lives: {os.strerror(code)} "
+                    f"cannot find out whether a process has ended: {os.strerror(code)} "
                     f"[{errno.errorcode.get(code, code)}]"
                 ) from None
     return False
@@ -67,22 +69,23 @@ def has_other_memory(pid: int, pidfd: int) -> bool:
 
 
 def exit_status(fd: int, pid: int) -> int | None:
-    """Returns the status of an ended process, as subprocess gives it; None if nobody tells.
+    """Returns the status of an ended process, as subprocess gives it; None if it is not known.
 
-    A child of ours is looked at and not reaped.
+    A child of the tool is not reaped.
 
     Source:
         PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15); proc_pid_stat(5), exit_code.
     """
     try:
         found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except OSError:  # not a child of ours, or nobody tells
+    except OSError:  # not a child of the tool
         found = None
     if found is not None:
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
     code = _code_of_reaped(fd)
     if code is None:
-        # Not reaped yet, or an older kernel: a zombie shows it to whoever may trace it.
+        # The process is not reaped yet, or the kernel is older. The stat of a zombie has the
+        # status if the tool may trace it.
         stat = read_stat(pid)
         if stat is not None and len(stat) > _STAT_EXIT_CODE and stat[2] == b"Z":
             code = int(stat[_STAT_EXIT_CODE])

@@ -1,7 +1,7 @@
-"""/proc/PID/maps: the mapping of one address, and all of them.
+"""/proc/PID/maps: the mapping at one address, and all mappings.
 
-A descriptor of maps belongs to the address space it was opened on: after an
-exec or the end of the process it answers that there is nothing.
+A descriptor of maps belongs to the address space that it was opened on. After an exec or the end
+of the process it shows no mapping.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class VmaRange(NamedTuple):
-    """Where a mapping is and what it allows."""
+    """The range and the permissions of a mapping."""
 
     start: int
     end: int
@@ -62,7 +62,7 @@ _ANSWER_AT = 24
 # vma_page_size, vma_offset, inode, dev_major, dev_minor, vma_name_size,
 # build_id_size, vma_name_addr, build_id_addr.
 _ENTRY = struct.Struct("@QQQQQQQQQIIIIQQ")
-# What an older kernel, or a filter in front of this one, answers.
+# The errnos of PROCMAP_QUERY before Linux 6.11 or under a seccomp filter.
 _NOT_KNOWN = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES})
 _PERMS = re.compile(rb"[r-][w-][x-][ps]")
 _ESCAPED_NEWLINE = rb"\012"
@@ -96,14 +96,14 @@ def vma_at(maps_fd: int, address: int) -> VmaRange | None:
 
 
 def prepared_query(maps_fd: int, need: int) -> tuple[memoryview, bytearray] | None:
-    """Returns a question for a mapping that allows `need` (of `Perms`), to be asked often.
+    """Returns a question for a mapping whose permissions include `need`, to be asked often.
 
-    It is asked by ioctl with `QUERY`: an OSError if there is no such mapping.
+    The caller writes the address to word 2 and calls ioctl with `QUERY`. The start of the mapping
+    is then in word 3 and its end in word 4. The ioctl raises OSError if there is no such mapping.
 
     Returns:
-        The question's words, and what the ioctl takes: the address is written
-        to word 2, and the mapping then begins at word 3 and ends at word 4. None
-        where the kernel can not be asked.
+        The words of the question, and the argument of the ioctl. None where the kernel does not
+        know the question.
 
     Source:
         PROCMAP_QUERY, whose query_flags are numbered as `Perms`.
@@ -124,7 +124,7 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
     Args:
         maps_fd: The maps.
         address: The address.
-        or_next: Whether the first mapping behind it does as well.
+        or_next: Whether to return the first mapping after the address if none holds it.
 
     Raises:
         OSError: As `vma_at`.
@@ -138,7 +138,7 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
     except OSError as error:
         if error.errno == errno.ENOENT and address < _KERNEL_HALF:
             return None
-        # The vsyscall page is in the listing alone, and a name may be too long to be asked for.
+        # PROCMAP_QUERY does not know the vsyscall page, and refuses a name that is too long.
         return _entry_in_text(maps_fd, address, error, or_next=or_next)
     _, _, _, start, end, flags, _, offset, inode, major, minor, size, *_ = _ENTRY.unpack(query)
     text = bytes(room.view[: size - 1]) if size else b""
@@ -147,7 +147,7 @@ def entry_at(maps_fd: int, address: int, *, or_next: bool = False) -> VmaEntry |
 
 
 def entries_between(maps_fd: int, start: int, end: int) -> Iterator[VmaEntry]:
-    """Yields the lines of the mappings that reach into a range, as they are when asked for.
+    """Yields the mappings that overlap a range; each is asked for when it is due.
 
     Raises:
         OSError: As `vma_at`.
@@ -177,12 +177,12 @@ _UNKNOWN = (0,) * 8
 def _entry_in_text(
     maps_fd: int, address: int, refused: OSError, *, or_next: bool = False
 ) -> VmaEntry | None:
-    """Does without PROCMAP_QUERY where it is not known; re-raises any other refusal."""
+    """Finds a mapping in the text where PROCMAP_QUERY is not known; raises any other refusal."""
     if refused.errno not in _NOT_KNOWN | {errno.ENOENT, errno.ENAMETOOLONG}:
         try:
             raise refused
         finally:
-            del refused  # it and this frame would keep each other
+            del refused  # it and this frame would refer to each other
     entries = read_maps(maps_fd, exact_names=False)
     if not entries:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
@@ -193,10 +193,10 @@ def _entry_in_text(
 
 
 def parse_maps(text: bytes) -> list[VmaEntry]:
-    r"""Parses the text of /proc/PID/maps, line by line, as it stands.
+    r"""Parses the text of /proc/PID/maps.
 
-    A newline in a name is ``\012`` in the text and a newline in the result;
-    all other bytes of a name, a backslash too, stand in the text as they are.
+    The kernel writes a newline in a name as ``\012``, and every other byte, also a backslash,
+    as it is.
 
     Raises:
         ValueError: A line is not one of maps.
@@ -236,16 +236,16 @@ _TRIES = 8
 
 
 def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
-    """Returns all mappings, sorted and disjoint; empty if the address space is gone.
+    r"""Returns all mappings, sorted and disjoint; empty if the address space is gone.
 
-    The kernel gives the text in pieces of a page, between which the target
-    may change it. A torn listing is read again; if the target never rests,
-    what contradicts an earlier line of the last listing is left out.
+    The kernel returns the text in pieces of a page, and the target may change its mappings between
+    two of them. Lines that overlap show that; the text is then read again, at most 8 times. Lines
+    of the last text that overlap an earlier one are left out.
 
     Args:
-        maps_fd: /proc/PID/maps, open.
-        exact_names: Whether to ask for each name that may hold a newline or the
-            four characters that stand for one in the text.
+        maps_fd: The descriptor of maps.
+        exact_names: Whether to ask for each name in which the text has ``\012``, which may be a
+            newline or these four characters.
 
     Raises:
         OSError: As read.
@@ -261,15 +261,15 @@ def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
 
 
 def read_named(maps_fd: int, known: bytes) -> tuple[bytes, list[VmaEntry]]:
-    """Returns the text of maps, and the mappings of it that have a name.
+    """Returns the text of maps, and the mappings in it that have a name.
 
-    A process may have 65,530 mappings, nearly all without a name. To read their text
-    takes a quarter of the time that parsing it takes.
+    A process may have 65,530 mappings, nearly all without a name. Reading their text takes a
+    quarter of the time of parsing it.
 
     Args:
-        maps_fd: /proc/PID/maps, open.
-        known: A text that an earlier call returned. Where it is still the same the
-            mappings are not parsed again.
+        maps_fd: The descriptor of maps.
+        known: A text that an earlier call returned. If it has not changed, the mappings are not
+            parsed again.
 
     Returns:
         An empty text if the address space is gone; no mappings if the text is `known`.
@@ -282,13 +282,13 @@ def read_named(maps_fd: int, known: bytes) -> tuple[bytes, list[VmaEntry]]:
         text = _read_all(maps_fd)
         if text == known:
             return text, []
-        # The fields before the name have neither sign, and every name has one of them.
+        # Every name has a "/" or a "[", and no other field has one.
         named = [line for line in text.split(b"\n") if b"/" in line or b"[" in line]
         entries = [_parse_line(line) for line in named]
         if _in_order(entries):
             break
     else:
-        # A torn listing: the next call has to read it again.
+        # The text is torn. The added newline makes the next call parse it again.
         text, entries = text + b"\n", _without_contradictions(entries)
     return text, _with_exact_names(maps_fd, entries)
 
@@ -313,7 +313,7 @@ def _read_all(fd: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        # A larger request does not give a larger answer, but costs one call less.
+        # The kernel returns at most a page or so per call, whatever the size of the buffer.
         while part := os.pread(fd, 1 << 16, size):
             parts.append(part)
             size += len(part)

@@ -196,8 +196,8 @@ class ProcMem(Closing):
             raise ClosedError(
                 f"process {self._pid} was closed", hint=Hint("reopen", {"pid": self._pid})
             )
-        # Not by `errno_error`, which takes ESRCH for the end of the process. This descriptor
-        # tells the end by an empty answer.
+        # `errno_error` would take ESRCH for the end of the process, which this descriptor tells
+        # by an empty answer.
         raise VmError(
             f"cannot read process {self._pid} at {address:#x}: {os.strerror(code)} "
             f"[{errno.errorcode.get(code, code)}]"

@@ -1,19 +1,17 @@
-"""process_vm_readv and process_vm_writev on the image that was opened, and on no other.
+"""process_vm_readv and process_vm_writev on the program that was opened, and on no other.
 
-Both calls go by the number of the process, which says nothing about the
-program it runs now. Two checks make it safe to believe an answer:
+Both calls take a pid, which says nothing about the program that the process runs now. Two checks
+prove where the bytes of a read came from:
 
-*   The first element of every read is the *token*: the 16 random bytes that
-    the kernel gave the program at its exec. The call takes the target's
-    address space once, so a token that matches proves that the rest comes
-    from the same one.
-*   A forked sibling has the same token, and a number is given anew once its
-    process is reaped. So after the call the pidfd is asked: still not ended
-    means that the number was its all along.
+*   The first element of every read is the *token*: the 16 random bytes that the kernel gave the
+    program at its exec. The call looks up the target's address space once, so a token that
+    matches proves that the other bytes came from the same address space.
+*   A forked child has the same token, and a pid is reused after its process was reaped. So the
+    pidfd is polled after the call: if its process has not ended, the pid was its own all along.
 
-A write can not be checked that way, since it has then happened: writes go by
-`_linux.proc_mem`, whose descriptor belongs to the address space, unless nothing
-can change the image meanwhile (`pinned`).
+A write cannot be checked that way, since the check would come too late. Writes use
+`_linux.proc_mem`, whose descriptor belongs to the address space. The tool's own program cannot
+change meanwhile (`pinned`), and is written by process_vm_writev.
 """
 
 from __future__ import annotations
@@ -36,24 +34,24 @@ __all__ = ["IOV_MAX", "NR_RANGES", "TOKEN_LEN", "Guard", "VmCalls"]
 T = TypeVar("T")
 
 IOV_MAX = 1024
-"""Elements of an iovec that one call takes. Source: the kernel's ``UIO_MAXIOV``."""
+"""The most elements of an iovec. Source: the kernel's ``UIO_MAXIOV``."""
 
 NR_RANGES = IOV_MAX - 1
-"""Ranges that one `VmCalls.readv` takes: the token is an element too."""
+"""The most ranges of one `VmCalls.readv`: the token is an element too."""
 
 TOKEN_LEN = 16
 """Bytes at AT_RANDOM. Source: getauxval(3)."""
 
 
 class Guard:
-    """How to know that an answer came from the image that was opened.
+    """Identity check for process_vm_readv: the expected AT_RANDOM bytes and a pidfd.
 
     Attributes:
-        pid: The number that the calls go by.
-        pidfd: The process, whatever its number.
-        token_address: Where the token stands; 0 if the image has none.
-        token: What stands there; None once nothing may be believed any more.
-        pinned: Whether the image and the number can not change: it is our own.
+        pid: The pid that the calls take.
+        pidfd: The process.
+        token_address: The address of the token; 0 if the program has none.
+        token: The expected token; None once no answer may be believed any more.
+        pinned: Whether the process is the tool itself, whose program and pid cannot change.
     """
 
     __slots__ = ("pid", "pidfd", "pinned", "token", "token_address")
@@ -69,13 +67,13 @@ class Guard:
 
 
 def _poller(pidfd: int) -> Callable[[int], list[tuple[int, int]]]:
-    # A poll object answers one thread at a time, so each scratch has its own.
+    # A poll object serves one thread at a time, so each scratch has its own.
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return poll.poll
 
 
-# Words of a scratch: two local elements, two remote ones, then the bytes read.
+# The words of a scratch: two local elements, two remote elements, then the bytes that were read.
 _LOCAL, _REMOTE, _BYTES, _WORDS = 0, 4, 8, 11
 _WORD = 8
 
@@ -85,13 +83,13 @@ Once = Callable[[int, int, int], int]
 class _Scratch:
     """The vectors of one prepared call: the token first, then one range.
 
-    A pinned image has no token to compare, so the range alone is read.
+    The program of a pinned guard cannot change, so its token is not read.
     """
 
     def __init__(self, guard: Guard) -> None:
         self.memory = Scratch(_WORDS * _WORD)
         self.bytes_at = self.memory.address + _BYTES * _WORD
-        # Both keep the memory alive, and so does every function that uses them.
+        # Both refer to the memory, so it lives as long as a function that uses them.
         self.words = self.memory.view.cast("Q")
         self.token = (ctypes.c_char * TOKEN_LEN).from_buffer(self.memory.view, _BYTES * _WORD)
         self.words[_LOCAL], self.words[_LOCAL + 1] = self.bytes_at, TOKEN_LEN
@@ -112,7 +110,7 @@ class _Scratch:
 
 
 def _prepare_once(guard: Guard) -> Once:
-    """Returns `VmCalls.read` for one thread, with all it needs at hand."""
+    """Returns `VmCalls.read` for one thread, with its call prepared."""
     scratch = _Scratch(guard)
     words, token, ended = scratch.words, scratch.token, scratch.ended
     function = libc().readv_quiet
@@ -128,14 +126,14 @@ def _prepare_once(guard: Guard) -> Once:
         # `words` views; the caller keeps its own bytes alive.
         done = function(*args)
         try:
-            # The token last: `close` takes it away before the pidfd's number is free.
+            # The token last: `close` sets it to None before the pidfd's number is free.
             if done >= TOKEN_LEN and not ended(0) and token.raw == guard.token:
                 return done - TOKEN_LEN
         except OSError:
             pass  # not known whether it lives
         if done > TOKEN_LEN:
-            # Not known to be ours to show: whoever has the number now, the
-            # caller's buffer is not where its bytes are to be found.
+            # The bytes may be those of another process that has the pid now, so the caller must
+            # not see them.
             fill_zeros(own_address, done - TOKEN_LEN)
         return -1
 
@@ -172,9 +170,9 @@ class VmCalls:
         """Reads once and checks where the bytes came from.
 
         Returns:
-            Bytes that did arrive and are the image's: less than `n` means that
-            the call failed after them, -1 that nothing of it may be believed
-            (the image knows how to find out why).
+            The count of bytes that arrived from the program. A count below `n` means that the
+            call failed after them; -1 that no byte may be believed (`Handle.verify` finds out
+            why).
         """
         prepared = self._prepared
         once = prepared.take()
@@ -199,21 +197,21 @@ class VmCalls:
         )
 
     def peek(self, address: int, n: int) -> tuple[bytes, int]:
-        """Returns (bytes, errno) of whoever has the number now; no bytes if errno is not 0."""
+        """Returns the bytes and the errno of an unchecked read; no bytes if errno is not 0."""
         scratch = Scratch(n)
         done, code = self._read_unchecked(self.guard.pid, address, scratch.address, n)
         return bytes(scratch.view[: max(done, 0)]), code
 
     def own_faults(self, own_address: int) -> bool:
-        """Returns whether our own byte at `own_address` is one that faults."""
+        """Returns whether the tool's own byte at `own_address` faults."""
         scratch = Scratch(1)
         return self._read_unchecked(os.getpid(), own_address, scratch.address, 1)[1] != 0
 
     def readv(self, ranges: Sequence[tuple[int, int]], first: int, own_address: int) -> int:
-        """Reads ranges from the `first` on, as many as one call takes, into one run of bytes.
+        """Reads ranges from index `first` on, as many as one call takes, to consecutive bytes.
 
         Returns:
-            As `read`, of the ranges' bytes in order.
+            As `read`, for the bytes of the ranges in order.
         """
         some = ranges[first : first + NR_RANGES]
         total = sum([n for _, n in some])
@@ -228,14 +226,13 @@ class VmCalls:
         return self.readv_packed(memoryview(remote), len(some), own_address, total)
 
     def readv_packed(self, words: memoryview, count: int, own_address: int, total: int) -> int:
-        """Reads `readv`'s ranges, given as the words of its vector.
+        """Reads ranges as `readv` does, given as the words of an iovec.
 
         Args:
-            words: Two words of room, which are overwritten, and then (address,
-                length) of each range.
-            count: Ranges, at most `NR_RANGES`.
-            own_address: Where the bytes go.
-            total: Their number.
+            words: Two words that are overwritten, then the address and the length of each range.
+            count: The number of ranges, at most `NR_RANGES`.
+            own_address: The address of the tool's memory that receives the bytes.
+            total: The number of bytes.
         """
         guard = self.guard
         words[0], words[1] = guard.token_address, TOKEN_LEN
@@ -258,7 +255,7 @@ class VmCalls:
                 return -1
         except OSError:
             return -1  # not known whether it lives
-        # As above: the token last.
+        # The token last, as in `_prepare_once`.
         return done - TOKEN_LEN if done >= TOKEN_LEN and arrived == guard.token else -1
 
     def write(self, address: int, own_address: int, n: int) -> tuple[int, int]:
@@ -279,18 +276,18 @@ class VmCalls:
         )
 
     def loader(self, pod: Pod[T], slow: Callable[[int], T]) -> Callable[[int], T]:
-        """Returns a reader of one number with everything prepared.
+        """Returns a function that reads one number with a prepared call.
 
         Args:
-            pod: A number.
-            slow: The complete read, for when the prepared call does not answer.
+            pod: The type of the number.
+            slow: The complete read, which serves where the prepared call fails.
         """
         guard = self.guard
         size = pod.size
         scratch = _Scratch(guard)
         words, token, ended = scratch.words, scratch.token, scratch.ended
         function = libc().readv_quiet
-        # The token and the value arrive side by side, in one local element.
+        # The token and the value arrive in consecutive bytes, so one local element is enough.
         value_at = scratch.bytes_at + TOKEN_LEN
         words[_LOCAL + 1] = whole = TOKEN_LEN + size
         words[_LOCAL + 2], words[_LOCAL + 3] = value_at, size
@@ -302,12 +299,12 @@ class VmCalls:
 
         def load(address: int) -> T:
             where.value = address
-            # SAFETY: the vectors and the bytes they name are in the scratch
-            # that `where` and `value` stand in.
+            # SAFETY: the vectors and their bytes are in the scratch, which `where` and `value`
+            # keep alive.
             try:
                 if function(*args) == whole and not ended(0) and token.raw == guard.token:
                     found: T = value.value
-                    # A signal handler that used this meanwhile left its own address.
+                    # A signal handler that called this meanwhile left its own address.
                     if where.value == address:
                         return found
             except OSError:

@@ -1,4 +1,4 @@
-"""The files of /proc that tell what a process is; parsers are pure, reading is beside them."""
+"""Reads and parses the files of /proc/PID that describe a process."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _PHDR_LENS = {8: 56, 4: 32}
 
 
 def auxv_word(data: bytes) -> int:
-    """Returns the bytes of a word of /proc/PID/auxv, 4 or 8: those of the program's pointers.
+    """Returns the size of a word of /proc/PID/auxv, 4 or 8, which is that of the pointers.
 
-    A vector in which neither size makes sense is taken for one of this machine.
+    It is the size on this machine if neither makes sense.
     """
     for size, phdr_len in _PHDR_LENS.items():
         if _pairs(data, size).get(_AT_PHENT) == phdr_len:
@@ -57,7 +57,7 @@ def auxv_word(data: bytes) -> int:
 
 
 def parse_auxv(data: bytes) -> dict[int, int]:
-    """Parses /proc/PID/auxv, that of a 32-bit program too; what is cut off is left out."""
+    """Parses /proc/PID/auxv of a 32-bit or 64-bit program; leaves out an incomplete last entry."""
     return _pairs(data, auxv_word(data))
 
 
@@ -82,9 +82,9 @@ def parse_undumped(smaps: bytes) -> list[tuple[int, int]]:
 
 
 def token_address(path: str) -> int | None:
-    """Returns where the kernel put 16 random bytes at exec, or 0 if it did not.
+    """Returns the address of the 16 random bytes of the exec (AT_RANDOM); 0 if it has none.
 
-    Returns None while an exec is under way, which has put nothing anywhere yet.
+    The result is None while an exec is under way.
 
     Raises:
         OSError: As open and read.
@@ -174,7 +174,7 @@ def parse_stat(data: bytes) -> list[bytes]:
 
 def read_bytes(path: str, most: int = -1) -> bytes | None:
     """Returns a small file of /proc, or None if the process or the file is not there."""
-    # Not by a file object, whose making takes longer than the system calls.
+    # A Python file object takes longer to make than these system calls.
     parts: list[bytes] = []
     try:
         with Fd.open(path, os.O_RDONLY) as file:
@@ -196,7 +196,7 @@ def read_stat(pid: int) -> list[bytes] | None:
 
 
 def has_memory(pid: int) -> bool:
-    """Returns whether a thread of the process has an address space: not on its way out."""
+    """Returns whether any thread of the process has an address space; one that ends has none."""
     return any(task_has_memory(tid) for tid in (pid, *thread_ids(pid)))
 
 
@@ -206,7 +206,7 @@ def task_has_memory(tid: int) -> bool:
 
 
 def task_with_memory(pid: int) -> int:
-    """Returns the process, or a thread of it if the leader has ended and others live on."""
+    """Returns the leader's tid, or that of a thread with memory if the leader has ended."""
     for tid in (pid, *thread_ids(pid)):
         if task_has_memory(tid):
             return tid
@@ -265,13 +265,13 @@ def thread_leader(tid: int) -> int | None:
 
 
 def read_text(path: str) -> str | None:
-    """Returns a small setting of the kernel, stripped, or None where it is absent."""
+    """Returns the stripped text of a small file, or None if it cannot be read."""
     data = read_bytes(path)
     return None if data is None else data.decode("ascii", "replace").strip()
 
 
 def require_own_proc() -> None:
-    """Raises UnsupportedError unless /proc shows the processes that our pids mean."""
+    """Raises UnsupportedError unless /proc is that of the tool's own pid namespace."""
     try:
         found = os.readlink("/proc/self")
     except OSError:
@@ -297,7 +297,7 @@ def user_space_end() -> int:
     """
     if os.uname().machine != "x86_64":
         return _USER_SPACE_END.get(os.uname().machine, 1 << 56)
-    # The last page is kept free on x86-64. Five-level paging gives 56 bits to
-    # whoever asks; the first processor's flags are in the first page of the text.
+    # The last page is kept free on x86-64. With five-level paging a program can ask for 56-bit
+    # addresses. The flags of the first processor are in the first 8 KiB of the text.
     flags = read_bytes("/proc/cpuinfo", 8192) or b""
     return (1 << (56 if b" la57" in flags else 47)) - 4096

@@ -1,4 +1,4 @@
-"""Our own mapping of an object that a target has mapped shared."""
+"""Maps an object that a target has mapped shared into the tool's own memory."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ __all__ = ["map_page"]
 def map_page(pid: int, entry: VmaEntry, address: int, *, writable: bool) -> Pin:
     """Maps the page of the object that a shared mapping has at `address`.
 
-    Only for a shared mapping: the link of a private one is the file itself, and
-    writing that would write the file.
+    Only for a shared mapping: a write to the object of a private mapping would change the file.
 
     Returns:
-        The page, with what the mapping itself allows and no more.
+        The page; writable only if `writable`.
 
     Raises:
-        SharedMemoryError: The object can not be had, or ends before the page.
+        SharedMemoryError: The object cannot be opened, or ends before the page.
     """
     offset = entry.offset + (address - entry.start) // PAGE_SIZE * PAGE_SIZE
     prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     for fd in open_object(pid, entry, writable=writable):
-        # A page behind the end of the object would kill us with SIGBUS.
+        # An access to a page after the end of the object would end the tool by SIGBUS.
         size = os.fstat(fd.number).st_size
         if offset + PAGE_SIZE <= -(-size // PAGE_SIZE) * PAGE_SIZE:
             with contextlib.suppress(OSError, ValueError):
                 page = mmap.mmap(fd.number, PAGE_SIZE, mmap.MAP_SHARED, prot, offset=offset)
                 return pin(page, writable=writable)
     raise SharedMemoryError(
-        f"the memory at {address:#x} of process {pid} is shared, so that holding the process does "
-        "not keep others from writing it, and the object behind it can not be mapped here: run "
-        "the tool with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+        f"cannot access the memory at {address:#x} of process {pid} atomically: it is shared, so "
+        "other processes may write it during a hold, and the tool cannot map the object; run the "
+        "tool with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
     )

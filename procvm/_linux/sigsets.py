@@ -1,4 +1,4 @@
-"""The signals that a thread blocks, ignores, catches, or has pending, from its status file."""
+"""Reads the signals that a thread blocks, ignores, catches, or has pending."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IGNORABLE = (
     signal.SIGQUIT,
     signal.SIGTERM,
 )
-"""Signals whose sending has no effect but the delivery.
+"""Signals whose sending has no other effect than their delivery.
 
 SIGCONT wakes a stopped process, and SIGTSTP, SIGTTIN and SIGTTOU cancel a pending SIGCONT, as
 they are sent. A real-time signal that cannot be queued is replaced by SIGIO, which kills.
@@ -41,9 +41,9 @@ class SignalSets(NamedTuple):
     Attributes:
         pending: Sent to the thread itself and not delivered yet.
         shared: Sent to its process and not delivered yet.
-        blocked: Those that it blocks.
-        ignored: Those whose action is SIG_IGN.
-        caught: Those with a handler.
+        blocked: The signals that it blocks.
+        ignored: The signals whose action is SIG_IGN.
+        caught: The signals with a handler.
         uids: The real, effective and saved uid of the thread.
     """
 
