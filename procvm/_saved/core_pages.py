@@ -1,4 +1,4 @@
-"""Pages that a core file leaves out: read from the mapped file, or told why they cannot be.
+"""Pages that a core file leaves out: read from the mapped file, or reported with a reason.
 
 The kernel and gdb leave out pages of files that the program never changed. They are read from
 the file itself where it is of the same build, as debuggers do.
@@ -29,12 +29,12 @@ _HEAD_LEN = 1 << 16
 
 
 class FileFinder(NamedTuple):
-    """Where the files are that a core file names.
+    """The places of the files that a core file names.
 
     Attributes:
-        program: What the core file calls the program.
-        exe: The program's file here, if the caller gave it.
-        sysroot: The folder that has the files, if the caller gave it.
+        program: The path of the program in the core file.
+        exe: The path of the program's file on this machine, if the caller gave it.
+        sysroot: The folder with the mapped files, if the caller gave it.
     """
 
     program: bytes
@@ -61,11 +61,11 @@ class _Found(NamedTuple):
 
 @final
 class CorePages:
-    """What a core file has of memory, with pages of files that it leaves out.
+    """The memory in a core file, with the pages of files that it leaves out.
 
     Attributes:
-        pieces: What can be read, in order.
-        gaps: What cannot, with the reason, in order.
+        pieces: The ranges that can be read, in order.
+        gaps: The ranges that cannot, each with the reason, in order.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CorePages:
         self.pieces: list[Piece] = []
         self.gaps: list[Gap] = []
         for load in loads:
-            # A file that was cut off has what is there.
+            # Without this, a file that was cut off faults in the middle of a piece.
             kept_len = min(load.filesz, core.size - load.offset)
             if kept_len > 0:
                 part = FilePart(file, load.offset)
@@ -129,7 +129,7 @@ class CorePages:
         self.gaps.sort()
 
     def _left_out(self) -> Iterator[tuple[FileNote, Segment, int, int]]:
-        """Yields what of mapped files is in a segment and not in the file."""
+        """Yields the parts of mapped files that are in a segment and not in the core file."""
         k = 0
         for load in self._loads:
             low, high = load.vaddr + load.filesz, load.vaddr + load.memsz
@@ -164,7 +164,7 @@ class CorePages:
         return _Found(None, 0, f"the core file leaves out unchanged pages of files, and {why}")
 
     def _head(self, name: bytes, kept: dict[int, Piece]) -> bytes:
-        """Returns the beginning of a mapped file as the core file has it; empty if it has not."""
+        """Returns the first bytes of a mapped file in the core file; empty if it lacks them."""
         for note in self._files:
             piece = kept.get(note.start)
             if note.name == name and note.offset == 0 and piece is not None:

@@ -1,4 +1,4 @@
-"""`open_core`: a core file as the snapshot that it is."""
+"""`open_core`: opens a core file as a snapshot."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _EHDR_LEN = 64
 def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
     """Opens a core file: one that was saved, one of gdb's ``gcore``, or one of the kernel's.
 
-    Nothing of the memory is read until it is asked for. Pages of files that the core file
-    leaves out are read from the files, where these are of the same build. What cannot be
-    had is a page fault that says why.
+    Memory is read from the file at each access. Pages of mapped files that the core file
+    leaves out are read from those files, if they are of the same build. Reading a page that
+    is in neither raises a PageFaultError that says why.
 
     Args:
         path: The path of the file.
@@ -50,16 +50,16 @@ def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
         OSError: It cannot be opened.
     """
     finder_args = _text_of(exe, "exe"), _text_of(sysroot, "sysroot")
-    # Not waiting for the writer of a pipe.
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
     file = Fd.open(os.fsdecode(path), os.O_RDONLY | os.O_NONBLOCK)
     what = printable(os.fsencode(path))
     if not stat.S_ISREG(os.fstat(file.number).st_mode):
-        raise MalformedError(f"{what} is not a regular file, and so no core file")
+        raise MalformedError(f"{what} is not a regular file, so it is not a core file")
     _refuse_compressed(os.pread(file.number, _MAGIC_LEN, 0), what)
     with open(file.number, "rb", buffering=0, closefd=False) as stream:
         elf = Elf(stream, what)
         if elf.kind != ET_CORE:
-            raise elf.malformed(f"an ELF file of type {elf.kind}, which is no core file")
+            raise elf.malformed(f"it is an ELF file of type {elf.kind}, not a core file")
         bits = elf.bits
         _refuse_cut_off(elf, os.pread(file.number, _EHDR_LEN, 0))
         segments = elf.segments()
@@ -83,7 +83,7 @@ def open_core(path: Any, *, exe: Any = None, sysroot: Any = None) -> Snapshot:
             raise elf.malformed(str(error)) from None
     finder = FileFinder(_program_of(facts, files), *finder_args)
     pages = CorePages(elf, file, loads, files)
-    # One of our own has what was asked for: what else there is may have been changed.
+    # A core file of procvm has the pages that were asked for: the file may differ in others.
     if (core.MAPS_OWNER, core.NT_MAPS) not in found:
         pages.fill(finder, _stack_of(facts))
     kept = KeptMemory(
@@ -148,7 +148,7 @@ def _text_of(path: Any, what: str) -> str | None:
 
 
 def _program_of(facts: Facts, files: list[core.FileNote]) -> bytes:
-    """Returns what the program's file is called: the one that the entry point lies in."""
+    """Returns the path of the file that the entry point lies in."""
     entry = procfs.parse_auxv(facts.auxv).get(procfs.AT_ENTRY, 0)
     return next((one.name for one in files if one.start <= entry < one.end), b"")
 
@@ -177,7 +177,7 @@ def _loads(elf: Elf, segments: list[Segment], end: int) -> list[Segment]:
         if load.vaddr < last or load.vaddr + load.memsz > 1 << 64:
             raise elf.malformed(f"the segment at {load.vaddr:#x} overlaps another one, or wraps")
         last = load.vaddr + load.memsz
-    # The kernel's own page in its half of the addresses is no address of user space.
+    # Without this, the vsyscall page, which lies outside of user space, becomes readable.
     return [load for load in loads if load.vaddr + load.memsz <= end]
 
 
@@ -225,7 +225,7 @@ def _maps(
     facts: Facts,
     files: list[core.FileNote],
 ) -> Maps:
-    """Returns the mappings, as far as the file tells."""
+    """Returns the mappings, as far as the file records them."""
     ours = notes.get((core.MAPS_OWNER, core.NT_MAPS), [])
     if ours:
         rows = core.parse_maps_note(ours[0])
@@ -237,7 +237,7 @@ def _maps(
     k = 0
     ends = [load.vaddr + load.memsz for load in loads]
     for one in files:
-        # Of what it leaves out whole, the name alone is known.
+        # A file without any bytes in the core file: only its name is known.
         j = bisect_right(ends, one.start)
         if j == len(loads) or loads[j].vaddr >= one.end:
             found.append(Vma(one.start, one.end, Perms(0), one.offset, _NO_DEV, 0, one.name))

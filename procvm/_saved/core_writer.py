@@ -1,9 +1,9 @@
-"""`CoreWriter`: memory to a core file, in one pass and in constant memory.
+"""`CoreWriter`: writes memory to a core file, in one pass and in constant memory.
 
-The file is written from front to back: the bytes, then what says what they are,
-then a hole. All runs of zeros that take no room are that one hole, so that a
-process with terabytes reserved makes a file of what it uses, also when the file
-is copied by something that knows no holes.
+The file is written from front to back: the bytes, then the notes and program headers,
+then a hole. All runs of zeros share that one hole, so that the file of a process with
+terabytes reserved has the size of the memory in use, also after a copy by a tool that
+does not keep holes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Formats(NamedTuple):
     """The headers of a class.
 
     Attributes:
-        ident: What the file begins with: the class, least byte first, version 1.
+        ident: The first bytes of the file: the class, least byte first, version 1.
         header: The file's header.
         segment: A program header.
         section: A section header.
@@ -113,13 +113,13 @@ class CoreWriter:
         if last is not None and last.end == address and last.offset >= 0:
             self._runs[-1] = last._replace(end=address + len(data))
         else:
-            # As far into a page of the file as into one of memory, as every loader has it.
+            # Without the same offset within a page, debuggers cannot map the segment.
             self._at += (address - self._at) % PAGE_SIZE
             self._runs.append(_Run(address, address + len(data), self._at))
         self._write(data)
 
     def zeros(self, start: int, end: int) -> None:
-        """Writes down that a range is zeros."""
+        """Records that a range is zeros."""
         self._runs.append(_Run(start, end, -1))
 
     def _write(self, data: memoryview | bytes) -> None:
@@ -130,10 +130,10 @@ class CoreWriter:
             rest = rest[done:]
 
     def finish(self, facts: Facts, maps: Maps, end: int) -> None:
-        """Writes what says what the bytes are.
+        """Writes the notes, the program headers and the header.
 
         Args:
-            facts: Of the process.
+            facts: The ids, threads and registers of the process.
             maps: Its mappings.
             end: One past the last address of user space.
 
@@ -147,12 +147,12 @@ class CoreWriter:
         headers_at = self._at = self._at + 7 & ~7
         loads = list(self._loads(maps, end))
         extended = len(loads) + 1 >= PN_XNUM
-        behind = headers_at + formats.segment.size * (len(loads) + 1)
-        behind += formats.section.size * extended
-        hole_at = -(-behind // PAGE_SIZE) * PAGE_SIZE
+        headers_end = headers_at + formats.segment.size * (len(loads) + 1)
+        headers_end += formats.section.size * extended
+        hole_at = -(-headers_end // PAGE_SIZE) * PAGE_SIZE
         longest = 0
         if hole_at + PAGE_SIZE > formats.end:
-            raise OSError(errno.EFBIG, "more than the core file of a 32-bit process can hold")
+            raise OSError(errno.EFBIG, "too large for the core file of a 32-bit process")
         rows = [formats.segment_of(PT_NOTE, _Load(0, 0, 0, notes_at, len(notes)), 4)]
         for one in loads:
             load = one
@@ -168,7 +168,7 @@ class CoreWriter:
         self._write(
             formats.header.pack(
                 *(formats.ident, ET_CORE, facts.machine, 1, 0, headers_at),
-                *(behind - formats.section.size if extended else 0, 0),
+                *(headers_end - formats.section.size if extended else 0, 0),
                 *(formats.header.size, formats.segment.size),
                 *(PN_XNUM if extended else len(rows), formats.section.size if extended else 0),
                 *(int(extended), 0),
@@ -176,7 +176,7 @@ class CoreWriter:
         )
 
     def _loads(self, maps: Maps, end: int) -> Iterator[_Load]:
-        """Yields the segments: what is kept of each mapping, and what is not."""
+        """Yields the segments: the kept and the left out parts of each mapping."""
         runs = self._runs
         starts = [run.start for run in runs]
         for vma in maps:
@@ -216,7 +216,7 @@ def _notes(facts: Facts, maps: Maps) -> Iterator[bytes]:
     ids = {"ppid": facts.ppid, "pgrp": facts.pgrp, "sid": facts.sid}
     bits = 8 * facts.address_size
     unknown = UNKNOWN_REGISTERS if bits == 64 else {}
-    # Debuggers take the first thread for the one to begin with, and want one.
+    # Debuggers start at the first thread, and refuse a core file without one.
     tids = list(facts.registers) or [facts.pid]
     for k, tid in enumerate(tids):
         signo = facts.signo if k == 0 else 0

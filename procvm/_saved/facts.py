@@ -1,4 +1,4 @@
-"""What is known of a process beside its memory, as a core file tells it."""
+"""`Facts`: ids, threads and registers of a process, as a core file records them."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ class Thread(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known of a process at one time.
+    """The ids, threads and registers of a process at one time.
 
     Attributes:
-        pid: Its number.
-        ppid: Its parent's.
-        pgrp: Its group's.
-        sid: Its session's.
-        uid: Whose it is.
-        gid: Of which group.
+        pid: Its pid.
+        ppid: The pid of its parent.
+        pgrp: Its process group.
+        sid: Its session.
+        uid: Its real user id.
+        gid: Its real group id.
         nice: Its niceness.
         state: One letter, as of a thread.
         name: Its name; any bytes.
         args: Its command line, with spaces between.
-        auxv: What the kernel told the program at its start, as it stands there.
+        auxv: Its auxiliary vector, raw.
         machine: The kind of processor, by ELF's number.
         threads: Those whose registers are known, first the one to begin with.
         registers: By tid, and by the kernel's names.
         signo: The signal that ended it, in a core file; 0 for none.
-        siginfo: What the kernel told with that signal, as it stands there; or nothing.
+        siginfo: The siginfo of that signal, raw; empty if there is none.
         address_size: Bytes of a pointer, 4 or 8.
     """
 
@@ -80,7 +80,7 @@ class Facts(NamedTuple):
 
 
 def names_of_program(facts: Facts, argv0: bytes, vm: VmSpace) -> set[bytes]:
-    """Returns what a program was started as: paths, their last parts, and its comm."""
+    """Returns the names that a program was started by: paths, file names, and its comm."""
     names = {facts.name, argv0}
     # The path that was given to exec, of a symlink too.
     path = procfs.parse_auxv(facts.auxv).get(_AT_EXECFN, 0)

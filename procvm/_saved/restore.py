@@ -1,4 +1,4 @@
-"""`restore`: what changed since a snapshot, written back."""
+"""`restore`: writes back the bytes that changed since a snapshot."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _MOST_NAMED = 4
 
 
 def restore(kept: KeptMemory, memory: UserMemory) -> int:
-    """Writes back what differs; returns the number of bytes that did.
+    """Writes back the bytes that differ; returns how many did.
 
     Args:
         kept: The memory as it was.
-        memory: What to write to, with protections ignored.
+        memory: The memory to write to, with protections ignored.
 
     Raises:
-        PageFaultError: A page cannot be written; or some of what was kept is not mapped any
-            more, where all the rest was restored.
+        PageFaultError: A page cannot be written; or a part of the copy is not mapped any
+            more, and all the rest was restored.
         NotStoppedError: The hold ended before all was restored.
     """
     if sum(piece.end - piece.start for piece in kept.pieces() if piece.own) > _WORTH_NUMPY:
@@ -66,8 +66,8 @@ class _Restore:
 
     Attributes:
         done: Bytes that were put back.
-        gone: What was kept and was not restored.
-        lost: Why the first of it could not be read from what was kept, if that is why.
+        gone: The ranges of the copy that were not restored.
+        lost: The error of the first byte of the copy that could not be read, if there is one.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class _Restore:
                 self._unread(kept_end, end)
 
     def _missing(self, start: int, end: int, old: Pin | None, base: int) -> None:
-        """Restores what the layout leaves out, as far as it can be read all the same."""
+        """Restores a range that the layout leaves out, as far as it can be read all the same."""
         at = start
         while old is not None and at < end:
             # The page held data, so that reading it allocates nothing that was not there.
@@ -153,7 +153,7 @@ class _Restore:
         """Raises if the target was held to begin with and is not any more."""
         if self._lasts is None or self._lasts():
             return
-        # A target that has ended is not held either, and says so when it is read.
+        # Without the read, a target that has ended is reported as one whose hold ended.
         byte = Scratch(1)
         self._memory.read(self._kept.pieces()[0].start, byte.address, 1)
         raise NotStoppedError(
@@ -166,20 +166,20 @@ class _Restore:
 
 
 def _by_runs(address: int, old: Pin, new: Pin) -> Iterator[tuple[int, int, int]]:
-    """Yields the bytes that differ and no others, as (first, last, how many)."""
+    """Yields only the bytes that differ, as (first, end, how many)."""
     for first, last in runs_of(old, new):
         yield first, last, last - first
 
 
 def _by_pages(address: int, old: Pin, new: Pin) -> Iterator[tuple[int, int, int]]:
-    """Yields what to write where equal bytes may be written again, as (first, last, how many).
+    """Yields parts to write in which equal bytes may be written again, as (first, end, how many).
 
     Neighbouring pages with a difference are one part, from the first byte that differs to
     the last. A write costs the same as moving some KiB, so that thousands of runs in a page
     would take a thousand times as long. A page without a difference is not written: that
     would copy a page of a file.
     """
-    # An import takes longer than it saves here, with the target stopped.
+    # The target is stopped here: an import of numpy takes longer than it saves.
     np = numpy_or_none() if "numpy" in sys.modules else None
     differ = (
         None

@@ -1,4 +1,4 @@
-"""`KeptMemory`: what was read of a user space, or a core file has of it."""
+"""`KeptMemory`: a copy of a user space, in the tool's memory or in a core file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FilePart(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Bytes that were kept, of a range that has no hole.
+    """The bytes of a range without holes.
 
     Attributes:
         start: First address.
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Bytes that were not kept, and why."""
+    """A range that was not kept, and the reason."""
 
     start: int
     end: int
@@ -62,7 +62,7 @@ class Gap(NamedTuple):
 
 
 class KeptMemory(UserMemory):
-    """Pieces of a user space that was, each readable as it was then and none writable."""
+    """Pieces of a user space as it was, which can be read and not written."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class KeptMemory(UserMemory):
         self._gaps = gaps
         self._pieces = pieces
         self._starts = [piece.start for piece in pieces]
-        # Of what was mapped what was kept: nothing else is worth a look.
+        # Without this, a search of a small snapshot looks at all mappings of the process.
         self._regions = _kept_regions(regions, pieces)
         self._origin: KeptMemory | None = None
         self._end = end
@@ -95,20 +95,20 @@ class KeptMemory(UserMemory):
         return self._closed if self._origin is None else self._origin.closed
 
     def close(self) -> None:
-        """Forgets what was kept, and gives it back."""
+        """Frees the copy."""
         self._closed = True
         self._pieces.clear()
         self._starts.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"{self!r} can not be pickled: it is as large as what it keeps")
+        raise TypeError(f"{self!r} cannot be pickled: it is as large as the memory it copies")
 
     def __repr__(self) -> str:
         return f"a {self._what} of process {self._pid}"
 
     @property
     def domain(self) -> object:
-        """What was kept."""
+        """The list of its pieces, the same for all views of one copy."""
         return self._pieces
 
     @property
@@ -127,7 +127,7 @@ class KeptMemory(UserMemory):
         return self._forced
 
     def forced(self) -> KeptMemory:
-        """Returns the same: all that was kept can be read."""
+        """Returns the same memory: every byte that was kept can be read."""
         other = KeptMemory(
             self._pieces,
             self._regions,
@@ -163,7 +163,7 @@ class KeptMemory(UserMemory):
             if k >= 0 and n <= _FEW:
                 start, end, own = self._pieces[k]
                 if type(own) is FilePart and address + n <= end:
-                    # What most reads are, with no step more than it takes.
+                    # The path of most reads: a general one takes twice as long.
                     file, offset = own
                     try:
                         data = pread(file.number, n, offset + address - start)
@@ -187,7 +187,7 @@ class KeptMemory(UserMemory):
             k = bisect_right(self._starts, at) - 1
             if k < 0 or at >= pieces[k].end:
                 k = bisect_right(self._gaps, at, key=lambda gap: gap.start) - 1
-                why = "nothing was mapped there, or it could not be read, or it was not asked for"
+                why = "it was not mapped, not readable, or not asked for"
                 if k >= 0 and at < self._gaps[k].end:
                     why = self._gaps[k].why
                 raise PageFaultError(
@@ -213,7 +213,7 @@ class KeptMemory(UserMemory):
     def _read_file(
         self, file: Fd, offset: int, own_address: int, n: int, address: int, done: int
     ) -> None:
-        # SAFETY: whoever calls `read` keeps these bytes alive.
+        # SAFETY: the caller of `read` keeps these bytes alive.
         got, code = read_file(file.number, offset, own_address, n)
         if got < n:
             raise PageFaultError(
@@ -250,17 +250,18 @@ class KeptMemory(UserMemory):
         return load
 
     def write(self, address: int, own_address: int, n: int) -> None:
-        """Refuses: what was does not change."""
+        """Raises AccessDeniedError: a copy does not change."""
         raise AccessDeniedError(
-            f"a snapshot is not written, at {address:#x} or elsewhere; write to the process"
+            f"cannot write at {address:#x}: snapshots and core files are read-only; write to the "
+            "live process"
         )
 
     def regions(self) -> list[Region]:
-        """Returns what was mapped."""
+        """Returns the mapped ranges that were kept."""
         return self._regions
 
     def layout(self, start: int, end: int) -> Iterator[Extent]:
-        """Yields what was kept of a range; zeros take no room. See `UserMemory.layout`."""
+        """Yields the kept parts of a range; zeros take no room. See `UserMemory.layout`."""
         return joined(self._extents(start, end))
 
     def _extents(self, start: int, end: int) -> Iterator[Extent]:

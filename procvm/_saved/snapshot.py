@@ -1,4 +1,4 @@
-"""`Snapshot`: the memory of a process as it was, which answers as the process does."""
+"""`Snapshot`: a copy of the memory of a process, which is read as the process is."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ class Snapshot(Mapped, Closing):
 
     @property
     def facts(self) -> Facts:
-        """What was known of the process beside its memory."""
+        """The ids, threads and registers of the process."""
         return self._facts
 
     @property
     def kept_len(self) -> int:
-        """Bytes that it keeps."""
+        """The bytes that the copy takes; zeros are not counted."""
         return sum(piece.end - piece.start for piece in self._kept.pieces() if piece.own)
 
     def kept_ranges(self) -> list[tuple[int, int]]:
-        """Returns what can be read of it, as sorted and disjoint (start, end) pairs."""
+        """Returns the ranges that can be read, as sorted and disjoint (start, end) pairs."""
         return ranges_of((piece.start, piece.end) for piece in self._kept.pieces())
 
     def maps(self) -> Maps:
@@ -106,7 +106,7 @@ class Snapshot(Mapped, Closing):
         return self.maps().find(as_address(address))
 
     def mapped_file(self, vma: Vma) -> MappedFile | None:
-        """Opens what is at its path now: the same file, or one of the same build, or neither."""
+        """Opens the file at the path of a mapping; the caller compares the builds."""
         open_file = self._slow.copy if self.may_hang(vma) else open_mapped
         opened = (open_file(path, vma) for path in self._finder.paths(vma.plain_name))
         return next((file for file in opened if file is not None), None)
@@ -116,7 +116,7 @@ class Snapshot(Mapped, Closing):
         return self._slow.is_slow(vma)
 
     def program_names(self) -> set[bytes]:
-        """Returns what the program was started as: paths, their last parts, and its comm."""
+        """Returns the names that the program was started by: paths, file names, its comm."""
         self._kept.pieces()
         return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self._vm)
 
@@ -150,7 +150,7 @@ class Snapshot(Mapped, Closing):
             tid: The thread; the first if it is not given.
 
         Raises:
-            NotStoppedError: They are not known, since it ran meanwhile.
+            NotStoppedError: They are not known: the process was not held during the copy.
         """
         self._kept.pieces()
         known = self._facts.registers
@@ -212,19 +212,19 @@ class Snapshot(Mapped, Closing):
     ) -> int:
         """Writes an ELF core file, which debuggers open, and `procvm.open_core`.
 
-        It is in place whole or not at all, and its owner's alone (mode 0600). Memory
-        that nobody had touched takes no room in it.
+        It appears whole or not at all, with mode 0600. Memory that the process never touched
+        takes no room in it.
 
         Args:
-            path: Where to; a file or link that is there is replaced.
+            path: The path of the new file; a file or link with that name is replaced.
             dontdump: Whether memory that the process marked MADV_DONTDUMP is written too.
-            progress: Is called with (bytes done, bytes in all).
+            progress: A function that is called with (bytes done, bytes in all).
 
         Returns:
-            Bytes of memory in it.
+            The bytes of memory in it.
 
         Raises:
-            OSError: The file's own: no room, no such folder.
+            OSError: The file cannot be written: no room, no such folder.
             ClosedError: It was closed.
         """
         kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
@@ -260,7 +260,7 @@ def take_snapshot(
     undumped: Iterable[tuple[int, int]] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Snapshot:
-    """Keeps what can be read of a space; see `Process.snapshot`."""
+    """Copies the readable memory of a space; see `Process.snapshot`."""
     memory = vm.memory
     pieces: list[Piece] = []
     for part in parts(memory, _wanted(vm, ranges, exclude), _PART_LEN, progress):
@@ -284,7 +284,7 @@ def write_core(
     exclude: Iterable[Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> int:
-    """Streams what can be read of a space to an open file; see `Process.save`."""
+    """Streams the readable memory of a space to an open file; see `Process.save`."""
     memory = vm.memory
     done = 0
     writer = CoreWriter(fd)
@@ -314,17 +314,17 @@ def _native(facts: Facts) -> Facts:
 
 
 def regions_of(maps: Maps) -> list[Region]:
-    """Returns mappings as a memory tells them."""
+    """Returns mappings as the regions of a memory."""
     return [Region(vma.start, vma.end, int(vma.perms)) for vma in maps]
 
 
 def _kept(memory: UserMemory, part: Part) -> list[Piece]:
-    """Reads a part of a walk to memory of our own, without what cannot be read."""
+    """Copies the readable bytes of a part of a walk to the tool's memory."""
     start, n = part.start, part.end - part.start
-    # A mapping of its own: it goes back to the system at once when it is forgotten.
+    # Without a mapping of its own, the memory of a closed snapshot stays in the heap.
     room = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if n >= 1 << 21:
-        with suppress(OSError):  # of a kernel that has no huge pages
+        with suppress(OSError):  # a kernel without huge pages
             room.madvise(mmap.MADV_HUGEPAGE)
     held = pin(room, writable=True)
     runs: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""What a core file says of a process beside its memory: its notes, made and parsed.
+"""The notes of a core file, packed and parsed: threads, registers, mapped files.
 
 Source:
     elf(5); the kernel's ``include/linux/elfcore.h`` and ``fs/binfmt_elf.c``.
@@ -72,7 +72,7 @@ def register_names(machine: int) -> Sequence[str]:
 
 
 UNKNOWN_REGISTERS = {"cs": 0x33, "ss": 0x2B}
-"""What stands for registers that are not known: debuggers tell by these that it has 64 bits."""
+"""The values of registers that are not known: debuggers see from these that it has 64 bits."""
 
 
 def native_registers(machine: int, values: Mapping[str, int]) -> Mapping[str, int]:
@@ -106,7 +106,7 @@ class _Layout(NamedTuple):
 
     prstatus: struct.Struct
     """si_signo si_code si_errno, cursig, sigpend sighold, pid ppid pgrp sid, four times; the
-    registers, and whether there are others, follow."""
+    registers, and whether floating-point ones follow, come last."""
     prpsinfo: struct.Struct
     """state sname zomb nice, flag, uid gid pid ppid pgrp sid, name, arguments"""
     tid_at: int
@@ -285,7 +285,7 @@ _LAST_OFFSET = (1 << 64) - 1
 def _named(
     rows: memoryview, count: int, entry: struct.Struct, what: str
 ) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """Yields rows that begin with a start and an end, and the name of each, which stand behind.
+    """Yields rows that begin with a start and an end, each with its name from after the rows.
 
     Raises:
         ValueError: They are not as many as said, or not in order.
@@ -317,10 +317,10 @@ class MapsNote(NamedTuple):
     name: bytes
 
 
-# A core names mapped files alone. This note of our own, which others pass over, keeps
+# A core file names mapped files only. This note of procvm, which other tools ignore, keeps
 # the rest: [heap] and [stack], permissions, devices and inodes.
 MAPS_OWNER = b"procvm"
-# No number that somebody else uses: many tools look at the number alone.
+# A number that no other tool uses: many tools ignore the owner.
 NT_MAPS = 0x50564D31
 _MAPS_ENTRY = struct.Struct("=QQIQIIQ")
 
@@ -365,7 +365,7 @@ def by_kind(notes: Iterable[Note], *, bits: int = 64) -> dict[tuple[bytes, int],
     tids: set[bytes] = set()
     for owner, kind, desc in notes:
         if kind == NT_PRSTATUS and owner == b"CORE":
-            # Here, so that nobody looks at more of a file that is made up than it takes.
+            # Checked here, so that a crafted file does not cost more than its first notes.
             at = _LAYOUTS[bits].tid_at
             tid = bytes(desc[at : at + 4])
             if tid in tids:

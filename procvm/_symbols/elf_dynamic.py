@@ -60,7 +60,7 @@ class Reloc(NamedTuple):
 
 @final
 class Dynamic:
-    """The tags of a dynamic section, and what they lead to.
+    """The tags of a dynamic section, and the tables that they point to.
 
     Attributes:
         tags: The first value of each tag, as it is in the bytes that were read.
@@ -101,7 +101,7 @@ class Dynamic:
         return value if value >= self._bias else value + self._bias
 
     def string(self, offset: int) -> bytes:
-        """Returns a string of the table of names; empty where there is none.
+        """Returns a string of the table of names; empty if it has no such string.
 
         Raises:
             MalformedError: It is not in the table, or longer than a path may be.
@@ -180,7 +180,7 @@ class Dynamic:
         """Returns the number of dynamic symbols, or None if no table says it.
 
         Raises:
-            MalformedError: The hash table is none.
+            MalformedError: The hash table is not valid.
         """
         if DT_HASH in self.tags:
             count: int = struct.unpack("=I", self._read(self.address(DT_HASH) + 4, 4))[0]

@@ -1,8 +1,7 @@
 """The headers of an ELF file, checked before they are believed.
 
-pyelftools says what an ELF header means. The tables behind it are unpacked here,
-each in one go: a core of a process with 30,000 mappings has as many segments, at
-20 us each there. Every length is compared with the file's before anything is
+pyelftools parses the ELF header. The tables are unpacked here, each in one call: a core
+of a process with 30,000 mappings has as many segments, at 20 us each in pyelftools. Every length is compared with the file's before anything is
 read, so that a malformed one costs neither time nor memory.
 """
 
@@ -95,7 +94,7 @@ class Section(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A note: who wrote it, what it is, and its bytes."""
+    """A note: its owner, its type, and its bytes."""
 
     owner: bytes
     type: int
@@ -103,14 +102,14 @@ class Note(NamedTuple):
 
 
 class _Formats(NamedTuple):
-    """Of a class: the structs of a segment, a section and a symbol, and the order of fields."""
+    """The structs of a segment, a section and a symbol of one class, and their field order."""
 
     segment: str
     segment_fields: tuple[int, ...]
     section: str
     symbol: str
     symbol_fields: tuple[int, ...]
-    """Of name, info, shndx, value and size."""
+    """The places of name, info, shndx, value and size."""
 
 
 _FORMATS = {
@@ -149,7 +148,7 @@ class Elf:
         self._nr_notes = self._notes_len = 0
         head = bytearray(self.read(0, min(_EHDR_LEN, self.size)))
         try:
-            # Of the header alone, which names no table that would be looked for.
+            # Without the tables, whose offsets pyelftools would follow in a crafted file.
             header = library.ELFFile(io.BytesIO(_alone(head))).header
         except (library.ELFError, ValueError) as error:
             raise self.malformed(f"no ELF header ({error})") from None
@@ -280,7 +279,7 @@ class Elf:
         """Yields the notes of a segment or section, those that procvm knows.
 
         Raises:
-            MalformedError: They are none, or too many, with those asked for before.
+            MalformedError: They are not valid, or too many together with the earlier ones.
         """
         n = part.filesz if isinstance(part, Segment) else part.size
         self._notes_len += n
@@ -297,7 +296,7 @@ class Elf:
             self._nr_notes += 1
             if end > n or not name_len or self._nr_notes > _NR_NOTES:
                 raise self.malformed(
-                    f"the note at {at:#x} of {n:#x} bytes ends at {end:#x}, is nobody's, or is "
+                    f"the note at {at:#x} of {n:#x} bytes ends at {end:#x}, has no owner, or is "
                     f"one of more than {_NR_NOTES}"
                 )
             owner = data[at + head.size : at + head.size + name_len - 1]

@@ -1,4 +1,4 @@
-"""`SymbolTable`: which addresses of an ELF file have names."""
+"""`SymbolTable`: the symbols of an ELF file, by name and by address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NR_RIVALS = 256
 
 
 class ElfSymbol(NamedTuple):
-    """A name and the address it stands for.
+    """A name and its address.
 
     Attributes:
         name: Any bytes.
@@ -67,7 +67,7 @@ class SymbolTable:
     """The symbols of one file, by name and by address.
 
     Attributes:
-        thread_local: Names that have an address in each thread, and none here.
+        thread_local: Names that have an address in each thread, and so no single one.
     """
 
     def __init__(self, symbols: Iterable[ElfSymbol], thread_local: Iterable[bytes] = ()) -> None:
@@ -102,7 +102,7 @@ class SymbolTable:
         return self._symbols
 
     def find(self, name: bytes) -> list[ElfSymbol]:
-        """Returns what a name means: one symbol, none, or several of equal right.
+        """Returns the symbols of a name: one, none, or several that are equally good.
 
         A name that other files link with is preferred to one of the file alone.
         """
@@ -161,7 +161,7 @@ class SymbolTable:
                     symbol.name,
                 )
             )
-            # How far anything reaches that begins there or before: a look back can stop.
+            # The furthest end of all symbols up to there: without it, `at` looks back to the start.
             ends = (symbol.value + symbol.size for symbol in self._symbols)
             self._reach = list(accumulate(ends, max))
             self._starts = [symbol.value for symbol in self._symbols]
@@ -195,7 +195,7 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
 
 
 def debug_symbols_of(build_id: bytes, elf: Elf) -> SymbolTable | None:
-    """Returns the symbols of the file that was split off as the program was stripped."""
+    """Returns the symbols of the split debug file of a stripped file, or None."""
     name = build_id.hex()
     if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
         return None
@@ -211,7 +211,7 @@ _NAMES_LEN = 1 << 20
 
 
 def _end_in(sections: list[Section]) -> Callable[[int, int], int]:
-    """Returns what gives the end of a symbol without a size: its section's."""
+    """Returns a function that gives the end of a symbol's section."""
     ends = [one.vaddr + one.size for one in sections]
     return lambda section, value: ends[section] if section < len(ends) else value
 
@@ -276,7 +276,7 @@ def symbols_in_memory(
         None if it is not dynamic.
 
     Raises:
-        MalformedError: The tables are none.
+        MalformedError: The tables are not valid.
     """
     dynamic = Dynamic(elf, segments, bias, read)
     if not {DT_SYMTAB, DT_STRTAB, DT_STRSZ} <= dynamic.tags.keys():

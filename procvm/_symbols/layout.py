@@ -30,19 +30,19 @@ class LoadedFile:
     Attributes:
         first: Its lowest mapping.
         vmas: All its mappings of the file, sorted.
-        end: One past its last address, memory that is not of the file included.
-        bias: What is added to the addresses that the file says.
+        end: One past its last address, with .bss, which is not in the file.
+        bias: Its load bias: the address in memory minus the address in the file.
         segments: Its program headers.
         header: The first bytes of the file.
         is_loaded: Whether it may run there; a file that is merely read is not.
         rank: How sure it is that the dynamic linker knows it: 0 if it is in its list or the
             program itself, 1 if not.
-        link_name: What the dynamic linker calls it; empty if it is not in its list.
+        link_name: Its name in the dynamic linker's list; empty if it is not in the list.
         path: The file that its headers were read from; empty if they are from memory.
         key: Tells the content of that file from a later one.
         why: Why names of it may be missing, or empty.
         table: Its symbols, once they were read.
-        names: Its soname and what it needs, once they were read.
+        names: Its soname and the sonames that it needs, once they were read.
         build_id: Its build ID, once it was read; empty if it has none.
         copies: By name, where it has copies of the variables of libraries.
         moved: By its own address of a variable, where the copy of that is.
@@ -93,7 +93,7 @@ class LoadedFile:
 
 
 def name_of(vma: Vma) -> bytes:
-    """Returns what a mapping is called in an expression: its name's last part, as a file's."""
+    """Returns the name of a mapping in an expression: the last part of a path, or the name."""
     name = vma.plain_name
     return name.rpartition(b"/")[2] if name.startswith(b"/") else name
 
@@ -130,7 +130,7 @@ def instances_of(vmas: list[Vma], segments: list[Segment]) -> Iterator[tuple[int
         if not mine:
             left = left[1:]
             continue
-        # What lies between is a hole that the linker keeps closed, not another place.
+        # Mappings between its segments are holes that the linker keeps closed, not another place.
         first, last = mine[0].start, mine[-1].end
         inside = [vma for vma in left if first <= vma.start < last]
         left = [vma for vma in left if not first <= vma.start < last]

@@ -26,11 +26,11 @@ class Link(NamedTuple):
 
 
 class Links(NamedTuple):
-    """What a dynamic linker says that it has loaded.
+    """The files that a dynamic linker has loaded, by its own list.
 
     Attributes:
         main: The files of the program's own namespace, in the order they are searched.
-        others: Those of the namespaces that dlmopen made.
+        others: The files of the namespaces that dlmopen made.
         settled: Whether no file is being loaded or unloaded just now.
     """
 
@@ -48,7 +48,7 @@ def read_links(read: Callable[[int, int], bytes], debug: int, bits: int) -> Link
         bits: 64 or 32, as the program's header says.
 
     Raises:
-        PageFaultError: The list leads to memory that is not there.
+        PageFaultError: The list points to memory that is not mapped.
     """
     # int, map, brk, enum, base, next: the ints are as wide as a word with their padding.
     head = struct.Struct("=i4xQQi4xQ" if bits == 64 else "=iIIiI")
@@ -78,7 +78,7 @@ def _chain(read: Callable[[int, int], bytes], at: int, word: struct.Struct) -> l
 def _string(read: Callable[[int, int], bytes], at: int) -> bytes:
     found = b""
     while len(found) < _LONGEST_NAME:
-        # Never past the end of 64 aligned bytes, and so never into a page it does not need.
+        # Without the alignment, a read could cross into a page that is not mapped.
         text, nul, _ = read(at, 64 - at % 64).partition(b"\0")
         found += text
         if nul:

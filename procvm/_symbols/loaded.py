@@ -28,18 +28,18 @@ LIBRARY = "elftools.elf.elffile"
 
 @final
 class Loaded:
-    """What is mapped at one time.
+    """The named mappings and ELF files of a process at one time.
 
     Attributes:
-        token: What `Subject.listing` gave with it.
+        token: The token that `Subject.listing` returned.
         vmas: The mappings that have a name.
         seen: Mappings without a name that were there then.
         by_start: The ELF files, by their addresses.
-        scope: Those that the program's own names lead to, in the order of the dynamic linker:
-            the program, preloaded libraries, and what was loaded at the start.
+        scope: The files in which the program's own names are looked up, in the dynamic linker's
+            order: the program, preloaded libraries, and libraries loaded at the start.
         others: The rest that is loaded: by dlopen or dlmopen, or by other means.
-        settled: Whether the dynamic linker has loaded all that it is about to.
-        groups: The ELF files by all mappings of each; none for one that is no ELF file.
+        settled: Whether the dynamic linker is not loading or unloading a file just now.
+        groups: The ELF files by all mappings of each file; empty for other files.
         unread: Why the headers of some files cannot be read.
     """
 
@@ -86,18 +86,18 @@ class Loaded:
         return [*self.scope, *self.others]
 
     def area(self, vma: Vma) -> bytes:
-        """Returns what a mapping is called: as shortly as tells it from the others."""
+        """Returns the shortest name of a mapping that no other file has."""
         short = name_of(vma)
         return vma.plain_name if short in self._shared else short
 
     def first_of(self, label: bytes) -> int | None:
-        """Returns where the first mapping begins that is called so, or None."""
+        """Returns the start of the first mapping with a name, or None."""
         return self._first.get(label)
 
     def called(self, name: bytes) -> list[LoadedFile]:
-        """Returns the files of a name or path; those that the linker knows come before others.
+        """Returns the files of a name or path; only those of the linker's list if there are any.
 
-        A name may have the address behind it that the file begins at.
+        A name may be followed by ``@0x`` and the address at which the file begins.
         """
         found = self._called.get(name, [])
         if not found and AT_SIGN in name:
@@ -109,7 +109,7 @@ class Loaded:
         return [one for one in found if one.rank == best]
 
     def label(self, module: LoadedFile) -> bytes:
-        """Returns a name of a file that means this one alone."""
+        """Returns a name that only this file has."""
         label = self.area(module.first)
         if self.called(label) == [module]:
             return label
@@ -122,7 +122,7 @@ class Loaded:
         return k > 0 and self.vmas[k - 1] == vma
 
     def module_at(self, address: int) -> LoadedFile | None:
-        """Returns the file whose addresses these are, or None."""
+        """Returns the file that an address lies in, or None."""
         k = bisect_right(self._starts, address) - 1
         return self.by_start[k] if k >= 0 and address < self.by_start[k].end else None
 
@@ -136,7 +136,7 @@ class Finder:
         self._reader = reader
 
     def look(self, before: Loaded) -> Loaded:
-        """Looks at what is mapped now; returns `before` if nothing that matters has changed."""
+        """Returns the present state; `before` itself if no named mapping or file has changed."""
         token, vmas = self._subject.listing(before.token)
         if vmas is None or vmas == before.vmas:
             if before.settled and all(map(self._reader.is_current, before.others)):
@@ -163,7 +163,7 @@ class Finder:
     def _groups(self, vmas: list[Vma], before: Loaded) -> dict[tuple[Vma, ...], list[LoadedFile]]:
         by_file: dict[tuple[object, ...], list[Vma]] = {}
         for vma in vmas:
-            # Shared mappings are data: no linker maps a program so.
+            # Shared mappings are data: a linker maps programs privately.
             if not vma.perms & Perms.SHARED and (vma.kind is Kind.FILE or vma.name == b"[vdso]"):
                 by_file.setdefault((vma.dev, vma.inode, vma.name), []).append(vma)
         found: dict[tuple[Vma, ...], list[LoadedFile]] = {}
@@ -212,7 +212,7 @@ class Finder:
             module.link_name = link.name or module.link_name
 
     def _programs(self, modules: list[LoadedFile]) -> Iterable[LoadedFile]:
-        """Returns what may be the program, which its dynamic linker leaves its list in."""
+        """Returns the files that may be the program, whose DT_DEBUG points to the linker's list."""
         entry = self._subject.program_address()
         asking = [one for one in modules if any(part.type == PT_INTERP for part in one.segments)]
         return sorted(asking, key=lambda one: not one.first.start <= entry < one.end)

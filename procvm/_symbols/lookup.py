@@ -1,4 +1,4 @@
-"""`Search`: what a name may mean in the symbol tables of some files."""
+"""`Search`: finds the symbols of a name in the symbol tables of some files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Meant(NamedTuple):
 
 
 class Search:
-    """A search for one name, and why it may have found nothing."""
+    """A search for one name, which records why it may have found no symbol."""
 
     def __init__(self, reader: ModuleReader, wanted: bytes, unread: Iterable[str]) -> None:
         self._reader = reader
@@ -37,9 +37,9 @@ class Search:
         self._locals: list[Meant] = []
 
     def in_scope(self, scope: list[LoadedFile]) -> list[Meant]:
-        """Returns what the program means by the name.
+        """Returns the symbols that the name means in the program.
 
-        Its own, its statics too, and else the first that a library lets others link with.
+        They are its own, statics too, or else the first exported one of a library.
         """
         for module in scope:
             found = self._in(module)
@@ -49,11 +49,11 @@ class Search:
         return []
 
     def all_of(self, modules: list[LoadedFile], *, is_named: bool = False) -> list[Meant]:
-        """Returns all that the name means in some files; statics only if nothing else is found.
+        """Returns the symbols of the name in some files; statics only without exported ones.
 
         Args:
             modules: The files.
-            is_named: Whether they were asked for, so that one that is no good is an error.
+            is_named: Whether the caller named them, so that an invalid file is an error.
         """
         found = [one for module in modules for one in self._in(module, is_named=is_named)]
         exported = [one for one in found if one.symbol.is_exported]
@@ -79,7 +79,7 @@ class Search:
             self._thread_local.append(module)
         if not found and module.why:
             self._bad.append(module.why)
-        # A file that claims to be loaded where no address is has no symbols.
+        # Skips symbols whose load address lies outside the address space.
         return [
             Meant(module, one, exact) for one in found if 0 <= module.bias + one.value < ADDRESS_END
         ]

@@ -1,4 +1,4 @@
-"""`ModuleReader`: reads a loaded ELF file, from the file itself wherever that can be had.
+"""`ModuleReader`: reads a loaded ELF file, from the file itself where it can be opened.
 
 A page of a file mapping is not read from the target while the file can be read: such a read
 makes the page resident there, and hangs where a process serves the file and does not answer.
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 __all__ = ["UNREADABLE", "ModuleReader", "NamedReloc"]
 
 UNREADABLE = (MalformedError, UnsupportedError, VmError)
-"""What reading a target's ELF file may raise for the state of that file."""
+"""The errors of reading a target's ELF file that are due to the file."""
 
 _NR_TABLES = 256
 _NR_RELOCS = 1 << 16
 _NO_SYMBOLS = SymbolTable([])
-# By build and by file: by the build alone, which a file just says, one target could
-# make up symbols for all others.
+# By build ID and by file: with the build ID alone, one target could forge the symbols of
+# all other targets.
 _tables: OrderedDict[tuple[Any, ...], SymbolTable] = OrderedDict()
 
 
@@ -69,12 +69,12 @@ class ModuleReader:
         """Returns bytes of the target; those of clean file pages come from the file.
 
         Args:
-            address: Where.
-            n: How many.
-            module: The file that is loaded there; None if none is.
+            address: The first address.
+            n: The number of bytes.
+            module: The file that is loaded there, or None.
 
         Raises:
-            PageFaultError: They cannot be had.
+            PageFaultError: They cannot be read.
             AccessDeniedError: They are outside user space.
         """
         if module is None:
@@ -116,7 +116,7 @@ class ModuleReader:
     # Names
 
     def modules_of(self, vmas: list[Vma]) -> Iterator[LoadedFile]:
-        """Yields the places where an ELF file is loaded; none if it is no ELF file.
+        """Yields the places where an ELF file is loaded; none for other files.
 
         Args:
             vmas: All private mappings of one file, sorted.
@@ -167,7 +167,7 @@ class ModuleReader:
     def may_wait(self, vmas: Iterable[Vma]) -> bool:
         """Returns whether a file is worth waiting for a server that may not answer.
 
-        A program or library is mapped to be run; a data file has no names.
+        A program or library has an executable mapping; a data file has no symbols.
         """
         return any(vma.perms & Perms.EXEC and self._subject.may_hang(vma) for vma in vmas)
 
@@ -186,7 +186,7 @@ class ModuleReader:
         """Gives the file of a module, open, or None; `module.why` then says why.
 
         Raises:
-            MalformedError: It is no good ELF file.
+            MalformedError: It is not a valid ELF file.
             UnsupportedError: It is for machines of the other byte order.
         """
         vma = module.first
@@ -278,8 +278,8 @@ class ModuleReader:
         """Gives the dynamic section of a module, and the file if it is read from that.
 
         Raises:
-            MalformedError: It is none.
-            PageFaultError: It is in no file, and not in memory.
+            MalformedError: It is not a valid one.
+            PageFaultError: It can be read neither from the file nor from memory.
         """
         with self.file_of(module) as found:
             if found is not None:
@@ -288,7 +288,7 @@ class ModuleReader:
                 yield self._dynamic_in_memory(module), None
 
     def names_of(self, module: LoadedFile) -> tuple[bytes, list[bytes]]:
-        """Returns DT_SONAME and DT_NEEDED; empty where they cannot be had."""
+        """Returns DT_SONAME and DT_NEEDED; empty if they cannot be read."""
         if module.names is None:
             try:
                 with self.dynamic_of(module) as (dynamic, _):
@@ -305,7 +305,7 @@ class ModuleReader:
         Args:
             module: The file that has them.
             kinds: Their types.
-            name: Of a symbol: a file that does not know it is not searched.
+            name: The name of a symbol: a file without that name is not searched.
         """
         found: list[NamedReloc] = []
         try:
@@ -329,7 +329,7 @@ class ModuleReader:
         """Returns the symbols of a module.
 
         Raises:
-            MalformedError: It is no good ELF file.
+            MalformedError: It is not a valid ELF file.
             UnsupportedError: It is for machines of the other byte order.
         """
         if module.table is None:
@@ -369,5 +369,5 @@ class ModuleReader:
                 table = symbols_of(self._image(module.first, module.first.end))
             table = table or symbols_in_memory(elf_of(module), module.segments, module.bias, read)
         except VmError:
-            table = None  # it was not kept
+            table = None  # a snapshot or a core file left it out
         return table or _NO_SYMBOLS

@@ -1,4 +1,4 @@
-"""`Modules`, `Symbol` and `Location`: what a program has loaded, as callers see it."""
+"""`Modules`, `Symbol` and `Location`: the loaded files and names, as callers see them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Symbol(NamedTuple):
 
 @final
 class Location(str):
-    """What an address is: a text such as ``"libc.so.6!malloc+0x12"``, with its parts.
+    """The name of an address: a text such as ``"libc.so.6!malloc+0x12"``, with its parts.
 
     Attributes:
         module: The file or area that the address lies in, as `Modules` and `Mapped.address`

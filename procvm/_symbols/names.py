@@ -35,10 +35,10 @@ _NR_SHOWN = 8
 
 
 def encoded(name: str) -> bytes:
-    """Returns a name as its bytes, any of which a str can stand for.
+    """Returns a name as bytes, which the str has as `os.fsdecode` makes it.
 
     Raises:
-        NoSuchSymbolError: It stands for no bytes: half of a surrogate pair.
+        NoSuchSymbolError: The str has no bytes: it contains half of a surrogate pair.
     """
     try:
         return os.fsencode(name)
@@ -48,14 +48,14 @@ def encoded(name: str) -> bytes:
 
 @final
 class Names:
-    """The ELF files of one process, looked at when they are asked for."""
+    """The names in the ELF files of one process; they are read when they are needed."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self.reader = ModuleReader(subject)
         self._finder = Finder(subject, self.reader)
         self._now = Loaded(None, [], [], [], settled=False)
-        # Names that lead to what stays loaded as long as the program runs.
+        # Names in files that stay loaded until the program ends.
         self._found: dict[str, tuple[int, Vma]] = {}
 
     def address_of(self, name: str) -> int:
@@ -77,7 +77,7 @@ class Names:
     # A name
 
     def _look_up(self, now: Loaded, name: str) -> tuple[int, LoadedFile]:
-        """Returns the address of a symbol, and the file that it is a name of."""
+        """Returns the address of a symbol, and its file."""
         file, bang, symbol = name.rpartition("!")
         wanted = encoded(symbol)
         resolver = wanted.endswith(RESOLVER)
@@ -120,7 +120,7 @@ class Names:
         return meant.module.bias + meant.symbol.value
 
     def _address(self, now: Loaded, meant: Meant, name: str) -> int:
-        """Returns where a symbol is for the program.
+        """Returns the address that the program uses for a symbol.
 
         Raises:
             NoSuchSymbolError: The dynamic linker did not choose the function yet.
@@ -200,7 +200,7 @@ class Names:
                 except UNREADABLE:
                     continue
                 value = int.from_bytes(raw, "little")
-                # A slot that is not bound yet leads back into the file's own table of jumps.
+                # A slot that is not bound yet points into the file's own PLT.
                 unbound = value in (word, one.bias + word, module.bias + symbol.value)
                 if not unbound and module.first.start <= value < module.end:
                     return value
@@ -209,7 +209,7 @@ class Names:
     # The files of a name
 
     def files_named(self, now: Loaded, file: str, name: str) -> list[LoadedFile]:
-        """Returns the files that a text stands for; see `called`.
+        """Returns the files that have a name; see `called`.
 
         Raises:
             NoSuchSymbolError: No loaded file has the name.
@@ -226,10 +226,10 @@ class Names:
         return found
 
     def called(self, now: Loaded, name: bytes) -> list[LoadedFile]:
-        """Returns the files that a name stands for.
+        """Returns the files that have a name.
 
-        It may be a path or its last part; what the dynamic linker calls the file, or its
-        soname; what the program was started as; or a link to the file beside it.
+        It may be a path or its last part; the file's name in the dynamic linker's list; its
+        soname; a name that the program was started by; or a link in the folder of the file.
         """
         found = now.called(name)
         if found or not name:
@@ -249,13 +249,13 @@ class Names:
         return [one for one in every if self._subject.is_link(name, one.first)]
 
     def mappings_of(self, name: bytes) -> list[Vma]:
-        """Returns the mappings of the files that a name stands for, sorted."""
+        """Returns the mappings of the files that have a name, sorted."""
         if not is_installed(LIBRARY):
             return []
         return sorted(vma for one in self.called(self.refresh(), name) for vma in one.vmas)
 
     def area(self, name: bytes) -> int | None:
-        """Returns where the first mapping of a name begins, or None."""
+        """Returns the start of the first mapping with a name, or None."""
         return self.refresh().first_of(name)
 
     # An address
@@ -300,8 +300,8 @@ class Names:
     def _name(self, now: Loaded, meant: Meant) -> bytes:
         """Returns a name of a symbol that leads back to it.
 
-        The plain one does not where another symbol has it as well, or where the program
-        has a copy that is used instead: the address in the file then is behind it.
+        The address in the file is appended where another symbol has the same name, or where
+        the program uses a copy (a copy relocation).
         """
         module, symbol = meant.module, meant.symbol
         name = now.label(module) + b"!" + symbol.name
