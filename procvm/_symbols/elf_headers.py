@@ -1,8 +1,9 @@
 """The headers of an ELF file, checked before they are believed.
 
 pyelftools parses the ELF header. The tables are unpacked here, each in one call: a core
-of a process with 30,000 mappings has as many segments, at 20 us each in pyelftools. Every length is compared with the file's before anything is
-read, so that a malformed one costs neither time nor memory.
+of a process with 30,000 mappings has as many segments, at 20 us each in pyelftools.
+Every length is compared with the file's before anything is read, so that a malformed
+one costs neither time nor memory.
 """
 
 from __future__ import annotations
