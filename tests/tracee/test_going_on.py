@@ -17,7 +17,7 @@ import procvm
 from procvm import u64
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground
-from tests.support.procfs import assert_free, state_of, states, tracer_of
+from tests.support.procfs import assert_free, has_ended, states, tracer_of
 from tests.tracee.witness import Recorder, Work
 
 needs_strace = pytest.mark.strace
@@ -121,7 +121,7 @@ def test_tracer_killed_between_seeing_a_signal_and_passing_it_on_loses_none(tmp_
             assert eventually(lambda: re.search(r"(waitid|wait4)\(.*SIGUSR1", log.read_text()))
             os.kill(tracer, signal.SIGKILL)
         stopper.join()
-        assert eventually(lambda: not os.path.exists(f"/proc/{tracer}") or state_of(tracer) == "Z")
+        assert eventually(lambda: has_ended(tracer))
         assert eventually(lambda: target.seen(signal.SIGUSR1) == 1)
         target.signal(signal.SIGUSR2)
         assert eventually(lambda: target.seen(signal.SIGUSR2) == 1)
