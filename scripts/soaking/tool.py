@@ -205,7 +205,7 @@ class Tool:
             self._counted(lambda: vm.atomic_compare_exchange(word, u64, old, old + 1)[1])
 
     def _counted(self, change: Callable[[], bool]) -> None:
-        """Notes before and after that one is added to the word, for whoever outlives us."""
+        """Logs before and after an increment of the word, for readers after the end of the tool."""
         at = box(self.cookie)
         self.log[at] += 1
         if change():

@@ -62,7 +62,7 @@ def test_a_thread_is_no_process() -> None:
         target.assert_runs()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="others can not even see it")
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users cannot even see it")
 def test_a_kernel_thread_is_refused_by_its_name() -> None:
     """Row 14: A kernel thread: AccessDeniedError that says so."""
     assert status_field(2, "Kthread") == "1"

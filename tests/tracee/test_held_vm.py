@@ -243,7 +243,7 @@ READABLE = {"rw", "r", "fro", "srw", "file"}
 
 
 def first_bad(base: int, address: int, n: int) -> int | None:
-    """Returns the first address of a range of the layout that can not be read."""
+    """Returns the first address of a range of the layout that cannot be read."""
     for at in range(address, address + n):
         number = (at - base) // PAGE
         if not 0 <= number < len(LAYOUT) or LAYOUT[number] not in READABLE:
@@ -501,7 +501,7 @@ def test_no_more_is_kept_than_was_asked_for(
 def test_only_private_readable_pages_are_kept(
     playground: Playground, tracee: procvm.Tracee
 ) -> None:
-    """Shared pages, pages that can not be read and pages that are not there are never kept."""
+    """Shared pages, pages that cannot be read and pages that are not there are never kept."""
     kinds = ["rw", "r", "rwx", "srw", "sr", "none", "wo", "xo", "hole", "eof", "guard"]
     base = playground.layout(" ".join(kinds))
     with tracee.stopped() as held:

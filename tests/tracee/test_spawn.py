@@ -169,7 +169,7 @@ def outcome(start: Any, argv: Any, options: dict[str, Any]) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Files that can not be executed, each for a reason of its own."""
+    """Files that cannot be executed, each for a reason of its own."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         (path / "plain").write_text("no program")
