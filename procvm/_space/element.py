@@ -1,4 +1,4 @@
-"""What the values of a gather, an array or a search are, for numpy and without it."""
+"""The type of the values of a gather, an array or a search, with numpy and without it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Element", "bytes_of_values", "element_of", "new_array"]
 
 
 class Element(NamedTuple):
-    """What one value is.
+    """The type of one value.
 
     Attributes:
-        size: Its bytes.
-        pod: How to make a value of its bytes; None for a dtype.
-        dtype: What numpy calls it; None for a ctypes type that is not a number,
-            and without numpy.
+        size: Bytes of one value.
+        pod: Makes a value of its bytes; None for a dtype.
+        dtype: The numpy dtype; None for a ctypes type that is not a number, and without
+            numpy.
     """
 
     size: int
@@ -116,7 +116,7 @@ def _bytes_of_ints(np: Any, values: list[Any], dtype: Any) -> bytes:
 
 
 def _whole(np: Any, values: Any, given: Any, dtype: Any) -> bytes:
-    """Converts what is no whole number, and refuses what numpy would cut."""
+    """Converts values that are not integers, and refuses values that numpy would cut."""
     if dtype.kind in "fc" and given.dtype.kind in "iubfc":
         if given.dtype.kind == "c" and dtype.kind == "f":
             raise TypeError(f"values of {given.dtype} are not {dtype}")
@@ -163,7 +163,7 @@ def new_array(np: Any, kind: Any, shape: Any) -> Any:
     dtype = np.dtype(kind if element.pod is None else element.pod.ctype)
     lens = [as_len(n, "a length of the shape") for n in ([shape] if _is_int(shape) else shape)]
     try:
-        # Not more than a machine can have, which numpy would take for a negative length.
+        # numpy would take more bytes than a machine can have for a negative length.
         if prod(lens) * dtype.itemsize > sys.maxsize:
             raise MemoryError
         return np.zeros(lens, dtype)

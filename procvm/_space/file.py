@@ -19,12 +19,11 @@ __all__ = ["VmFile"]
 
 @final
 class VmFile(io.RawIOBase):
-    """A range of memory as a binary file that can be sought in, for whatever reads files.
+    """A range of memory as a seekable binary file.
 
-    Offset 0 is the first byte of the range; at its end a read gives nothing and
-    a write is refused. A read or write that meets a page that can not be accessed
-    moves what stands before it, as a file may; where nothing does it raises
-    PageFaultError, which is an OSError.
+    Offset 0 is the first byte of the range; at its end a read returns no bytes and a write is
+    refused. A read or write that meets a page that cannot be accessed moves the bytes before
+    it, as a file may; if there are none it raises PageFaultError, which is an OSError.
     """
 
     def __init__(self, memory: UserMemory, start: int, end: int) -> None:
@@ -62,18 +61,18 @@ class VmFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to an offset, also behind the end; returns it.
+        """Moves to an offset, which may lie after the end; returns it.
 
         Raises:
-            ValueError: It would be negative, or `whence` is none of 0, 1, 2.
+            ValueError: The offset would be negative, or `whence` is not 0, 1 or 2.
         """
         self._require_open()
         if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
-            raise ValueError(f"whence is {whence}, and can be 0, 1 or 2")
+            raise ValueError(f"whence is {whence}; give 0, 1 or 2")
         base = (0, self._at, self._len)[whence]
         at = base + as_int(offset, "offset")
         if at < 0:
-            raise ValueError(f"can not seek to {at}")
+            raise ValueError(f"cannot seek to the negative offset {at}")
         self._at = at
         return at
 

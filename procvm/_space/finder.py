@@ -39,7 +39,7 @@ class Rules(Protocol):
 
 
 Needle: TypeAlias = bytes | bytearray | memoryview | str | re.Pattern[bytes] | Rules
-"""What `search` looks for: bytes, a pattern of hexadecimal digits, an expression, or rules."""
+"""Something that `search` looks for: bytes, a pattern of digits, an expression, or rules."""
 
 
 class Where(TypedDict, total=False):

@@ -162,7 +162,7 @@ class _Gather:
             is_sorted = bool((block[1:] >= block[:-1]).all())
             order = None if is_sorted else np.argsort(block)
             ranked = block if order is None else block[order]
-            # What leaves user space is behind all that does not.
+            # Addresses that leave user space come after all others.
             count = int(np.searchsorted(ranked, np.uint64(last_start), "right"))
             for first in range(0, len(ranked), self._per_chunk):
                 last = min(first + self._per_chunk, len(ranked))
@@ -178,14 +178,14 @@ class _Gather:
         return values, good
 
     def _chunk(self, ranked: Any, n: int) -> tuple[Any, Any]:
-        """Reads sorted addresses; behind them, up to `n`, there are some that can not be read."""
+        """Reads sorted addresses; those after them, up to `n`, cannot be read."""
         np = self._np
         if len(ranked) == n:
             if self._readable is None:
                 found = self._read(ranked)
                 if found is not None:
                     return found, None
-            # Some can not be read, so first those are left out that are known not to be.
+            # Some cannot be read; leaving out those known to be unreadable saves system calls.
             self._learn()
         ok = np.zeros(n, bool)
         values = np.zeros(n, self._item)
@@ -224,7 +224,7 @@ class _Gather:
         self._readable = (table[:, 0].copy(), table[:, 1].copy())
 
     def _likely(self, ranked: Any) -> Any:
-        """Returns which addresses stand in something readable, by what was mapped a moment ago."""
+        """Returns which addresses lie in a readable mapping, by the mappings of a moment ago."""
         np = self._np
         if self._readable is None or self._readable[0] is None:
             return None
@@ -239,8 +239,8 @@ class _Gather:
 
         Args:
             ranked: The addresses.
-            read: Where to mark those that can not be read; without it None is
-                returned at the first of them.
+            read: Where to mark the values that cannot be read; without it the first such
+                value ends the read, and None is returned.
         """
         np, size = self._np, self._size
         n = len(ranked)
@@ -301,7 +301,7 @@ class _Gather:
             read[first[k] : last[k]] &= ~((here < edge) & (here + np.uint64(size) > fault))
             after = int(np.searchsorted(here, edge))
             if after < len(here):
-                # What stands behind the bad page is read next, to its own place.
+                # The values after the bad page are read next, to their own places.
                 starts[k] = here[after]
                 lens[k] = ends[k] - (here[after] - shift[k])
                 i, batch = k, max(2 * (k - i + 1), 1)

@@ -19,7 +19,7 @@ _DELETED = b" (deleted)"
 
 
 class Kind(StrEnum):
-    """What a mapping is of; a text such as ``"heap"`` is taken wherever one is."""
+    """The kind of a mapping; a text such as ``"heap"`` is taken wherever a kind is."""
 
     FILE = "file"
     ANONYMOUS = "anonymous"
@@ -54,7 +54,7 @@ class Vma(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What it is of."""
+        """The kind of the mapping, told by its name."""
         name = self.name
         if name.startswith(b"/"):
             return Kind.FILE
@@ -152,12 +152,11 @@ class Maps(Sequence[Vma]):
                 (``s`` shared), or flags. ``p`` asks for a private one.
             name: What a mapping is called: its whole name, or the last part of
                 its path.
-            kind: What a mapping is of: a `Kind`, or its text.
+            kind: The kind of mapping: a `Kind`, or its text.
 
         Raises:
-            TypeError: A name that is neither text nor bytes; a kind or permissions of
-                another type.
-            ValueError: No such kind; a letter that is no permission.
+            TypeError: A name, a kind or permissions of the wrong type.
+            ValueError: A text that is not a kind, or a letter that is not a permission.
         """
         need, private = needed(perms)
         wanted = None if name is None else _name_of(name)

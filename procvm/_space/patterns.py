@@ -1,7 +1,7 @@
-"""What a search looks for: bytes, patterns, expressions, values.
+"""Needles: the bytes, patterns, expressions and values that a search looks for.
 
-A needle says at which places of a run of bytes it stands. It is pickled when
-the search runs in other processes.
+A needle finds its places in a run of bytes. It is pickled when the search runs in other
+processes.
 """
 
 from __future__ import annotations
@@ -81,25 +81,25 @@ class Needle(ABC):
 
     @abstractmethod
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        """Returns the offsets at which it stands, in order.
+        """Returns the offsets of its places, in order.
 
         Args:
             view: The bytes.
-            address: Where they stand in our own memory.
-            base: Where they stood in the target.
+            address: Their address in our own memory.
+            base: Their address in the target.
         """
 
     def find_between(
         self, view: memoryview, address: int, base: int, first: int, last: int
     ) -> array[int]:
-        """Returns the addresses at which it stands, from one offset on and before another one.
+        """Returns the addresses of its places between two offsets.
 
         Args:
             view: The bytes.
-            address: Where they stand in our own memory.
-            base: Where they stood in the target.
+            address: Their address in our own memory.
+            base: Their address in the target.
             first: The first offset that is asked for.
-            last: One past the last.
+            last: One past the last offset.
         """
         found = self.find(view, address, base)
         return array("Q", [at + base for at in found if first <= at < last])
@@ -115,7 +115,9 @@ class _Bytes(Needle):
 
     def __init__(self, values: bytes, masks: bytes, align: int) -> None:
         if not any(masks):
-            raise ValueError("such a needle stands everywhere; fix a bit of it or more")
+            raise ValueError(
+                "the pattern is empty or all wildcards, so it matches everywhere; give a digit"
+            )
         self._pattern = pattern_of(values, masks)
         self._align = align
         self.after = len(values) - 1
@@ -164,11 +166,14 @@ class _Expression(Needle):
 
     def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
         if not isinstance(cast(object, expression.pattern), bytes):
-            raise TypeError("the expression is one of text; compile it of bytes, as in rb'...'")
+            raise TypeError("the expression matches text; compile it of bytes, as in rb'...'")
         if expression.match(b"") is not None:
-            raise ValueError(f"{expression.pattern!r} matches nothing at all, and so everywhere")
+            raise ValueError(
+                f"{expression.pattern!r} matches the empty string, so it matches everywhere; use + "
+                "instead of *"
+            )
         self._expression = expression
-        # What looks behind its match may match otherwise where less is seen.
+        # An assertion about the bytes after a match may fail where fewer bytes are seen.
         self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
         self._align = align
         self._max_len = max_len
@@ -297,7 +302,7 @@ class _Rules(Needle):
         return pairs
 
     def found_in_zeros(self) -> bool:
-        return True  # nobody knows what a condition makes of them
+        return True  # the condition of a rule may hold for any bytes
 
     def __reduce__(self) -> tuple[Any, ...]:
         file = io.BytesIO()
@@ -340,15 +345,15 @@ class Several(Needle):
 
 
 NOTHING: Any = object()
-"""No value: None is one that somebody may ask for."""
+"""No value was given: None may be a value."""
 
 
 def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
-    """Returns what `VmSpace.search` was asked to look for.
+    """Returns the needle that `VmSpace.search` was asked for.
 
     Raises:
-        TypeError: Nothing that can be looked for.
-        ValueError: A needle that stands everywhere.
+        TypeError: `what` cannot be looked for.
+        ValueError: The needle matches everywhere.
     """
     if value is not NOTHING:
         return _of_value(what, value, align)
@@ -372,7 +377,7 @@ def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
             raise TypeError("a list of needles has no lists in it; give one flat list")
         return Several(needles)
     raise TypeError(
-        f"{what!r} can not be looked for: give bytes, a pattern such as '48 8B ?? ?F', a compiled "
+        f"{what!r} cannot be looked for: give bytes, a pattern such as '48 8B ?? ?F', a compiled "
         "expression of bytes, a pod with value=..., or a list of these"
     )
 

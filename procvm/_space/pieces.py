@@ -67,7 +67,7 @@ class Task(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one piece of work found.
+    """The result of one piece of work.
 
     Attributes:
         words: The hits, as many words for each as `Needle.stride` says.
@@ -135,10 +135,10 @@ def leave_room(room: Scratch) -> None:
 def read_pieces(
     memory: UserMemory, low: int, high: int, room: Scratch
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Reads a range to the room, as far as it can be read, each byte to its own place.
+    """Reads a range into the room as far as possible, each byte to its own place.
 
     Returns:
-        The runs that stand in the room, and those that could not be read.
+        The runs that were read, and those that could not be read.
     """
     pieces: list[tuple[int, int]] = []
     skipped: list[tuple[int, int]] = []

@@ -37,7 +37,7 @@ class Search(Iterator[Hit]):
         progress: Progress | None,
     ) -> None:
         self.skipped: list[tuple[int, int]] = []
-        # Not a method: it and the search would keep each other, and their threads, alive.
+        # A method here and the search would keep each other, and their threads, alive.
         noted: deque[Task | None] = deque()
         self._hits = _run(
             results(run_task, _noting(tasks, noted), threads, executor),

@@ -35,7 +35,7 @@ def read_by_threads(memory: Memory, address: int, own_address: int, n: int, thre
     part_len = -(-n // parts // PAGE_SIZE) * PAGE_SIZE
     errors: list[tuple[int, BaseException]] = []
     gate = threading.Condition()
-    waiting = set(range(part_len, n, part_len))  # parts that nobody has begun
+    waiting = set(range(part_len, n, part_len))  # parts that no thread has begun
     nr_begun = 0
 
     def read(done: int) -> None:
@@ -56,8 +56,8 @@ def read_by_threads(memory: Memory, address: int, own_address: int, n: int, thre
             nr_begun -= 1
             gate.notify_all()
 
-    # They write to the caller's buffer: none may be left, whatever happens here. Not by joins: a
-    # thread whose start was interrupted can not be joined, and may begin all the same.
+    # A thread that is left would write to the caller's buffer later. Joins do not prevent it: a
+    # thread whose start was interrupted cannot be joined, and may begin all the same.
     try:
         for done in sorted(waiting):
             threading.Thread(

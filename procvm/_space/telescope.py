@@ -84,7 +84,7 @@ class Word(NamedTuple):
 
 
 class _Mapped:
-    """What is mapped, as it was when the telescope began."""
+    """The mappings as they were when the telescope began."""
 
     def __init__(self, vm: Access) -> None:
         self._vm = vm
@@ -115,7 +115,7 @@ def words_at(vm: Access, address: int, n: int, depth: int) -> Iterator[Word]:
         for value in word.slice_from_bytes(data, len(data) // word.size):
             chain, end, text = _followed(vm, mapped, word, value, depth)
             if end is ChainEnd.NUMBER and len(chain) == 1:
-                # Not a pointer, but its own bytes may be those of a text.
+                # The word is not a pointer, but its own bytes may be those of a text.
                 text = _text_at(vm, at)
                 end = ChainEnd.NUMBER if text is None else ChainEnd.TEXT
             yield Word(at, value, chain, end, text)

@@ -197,7 +197,7 @@ class _Window:
         if not 0 <= offset <= len(self._data) - n:
             room = bytearray(min(4 * n, self._vm.end - at))
             got = read_some(self._vm, at, room)
-            # Behind a fault is nothing: no other look gives more.
+            # After a page fault a second read would return no more bytes.
             self._start, self._data = at, got if len(got) == len(room) else got + bytes(n)
             offset = 0
         return self._data[offset : offset + n]

@@ -25,7 +25,7 @@ class Address(int):
         return address
 
     def deref(self, kind: Any) -> Any:
-        """Returns what stands there: a view of a structure or array, or the value of a number.
+        """Returns a view of the structure or array at this address, or the value of a number.
 
         Raises:
             PageFaultError: A number could not be read there; a view reads nothing yet.
@@ -67,7 +67,7 @@ def _value(space: Access, value: Any, ctype: Any) -> Any:
 
 
 _WORDS = (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p)
-"""What a pointer may be declared as; names such as c_size_t are other names of these."""
+"""The types that a pointer may be declared as; c_size_t and the like are names of these."""
 
 
 def _refuse_wide_pointer(space: Access, ctype: Any) -> None:

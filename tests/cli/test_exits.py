@@ -106,7 +106,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["help", "nothing"], "no command is called 'nothing'"),
     (["search", "PID"], "give one of PATTERN"),
     (["search", "PID", "zz"], "'zz' is not a pattern"),
-    (["search", "PID", "??"], "stands everywhere"),
+    (["search", "PID", "??"], "matches everywhere"),
     (["search", "PID", "--regex", "("], "--regex"),
     (["search", "PID", "--regex", "a*"], "so everywhere"),
     (["search", "PID", "-t", "u8", "--value", "+"], "a search reads once"),

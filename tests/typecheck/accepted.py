@@ -4,6 +4,7 @@
 import array
 import ctypes
 import mmap
+import re
 from pathlib import Path
 from typing import Any, TypeVar, assert_type
 
@@ -12,6 +13,7 @@ from procvm import (
     AccessDeniedError,
     Fallible,
     HasVmReaderWriter,
+    Hit,
     Infallible,
     InvalidArgsError,
     Io,
@@ -19,6 +21,8 @@ from procvm import (
     PageFaultError,
     ProcessError,
     ProcvmError,
+    Scan,
+    Search,
     Segment,
     VmIo,
     VmIoFill,
@@ -346,3 +350,47 @@ def write_fallible_from_own_memory_to_a_target(
 ) -> None:
     """`write_fallible` takes a Infallible reader and a Fallible writer."""
     assert_type(writer.write_fallible(reader), int)
+
+
+def search_takes_one_kind_of_need_each(space: VmSpace) -> None:
+    """Bytes, patterns, expressions, values, texts and lists all give hits."""
+    searches = [
+        space.search(b"\x7fELF", near=(0x1000, 64)),
+        space.search("48 8B ?? ?F", ranges=[(0x1000, 0x2000), range(5)]),
+        space.search(re.compile(rb"a+"), max_len=10, threads=2),
+        space.search(u32, value=7, align=4),
+        space.search(u32, value=(1, 5)),
+        space.search(f64, value=1.5),
+        space.search("u4", value=7),
+        space.search(text="hello", encoding="utf-16-le"),
+        space.search([b"a", "0? 11", (u32, 7)]),
+    ]
+    assert_type(searches, list[Search])
+    for hit in searches[0]:
+        assert_type(hit, Hit)
+        assert_type(hit.match, bytes)
+        assert_type(hit.end, int)
+        assert_type(hit + 1, int)
+
+
+def scan_narrows_into_new_scans(space: VmSpace) -> None:
+    """A pod, a dtype or every width; by value, by text, by change."""
+    scan = space.scan(u32, value=7)
+    assert_type(scan.refine("increased"), Scan)
+    assert_type(scan.refine(value=(1, 2)), Scan)
+    assert_type(space.scan("number", about=1.35).refine(about="1.350"), Scan)
+    assert_type(list(scan), list[int])
+
+
+def dumps_are_rows(space: VmSpace) -> None:
+    """A dump is iterated by rows; a path is an address."""
+    assert_type([row.data for row in space.hexdump(0x1000, 64)], list[bytes])
+    assert_type([word.value for word in space.telescope(0x1000, 4)], list[int])
+    assert_type(space.follow(0x1000, 8, -8), int)
+    assert_type(space.read_cstring(0x1000), bytes)
+
+
+def gather_of_structures_is_a_list(space: VmSpace) -> None:
+    """A structure has its class, with the mask too."""
+    assert_type(space.gather([0x1000], Point), list[Point])
+    assert_type(space.gather([0x1000], Point, "mask")[0], list[Point])

@@ -2,6 +2,7 @@
 """Misuses, each an error on its line marked `# rejected` in mypy --strict and strict pyright."""
 
 import ctypes
+import re
 from typing import TypeVar
 
 from procvm import (
@@ -9,6 +10,7 @@ from procvm import (
     HasVmReaderWriter,
     Infallible,
     Io,
+    Scan,
     Segment,
     VmIo,
     VmIoOnce,
@@ -377,3 +379,38 @@ def write_once_on_a_fallible_writer(writer: VmWriter[Fallible]) -> None:
 def write_to_a_fallible_writer(reader: VmReader[Infallible], writer: VmWriter[Fallible]) -> None:
     """`write` takes no fallible writer."""
     writer.write(reader)  # rejected
+
+
+def search_of_a_string_as_a_value(space: VmSpace) -> None:
+    """A u32 is looked for by a number."""
+    space.search(u32, value="7")  # rejected
+
+
+def search_of_nothing(space: VmSpace) -> None:
+    """A search needs something to look for."""
+    space.search()  # rejected
+
+
+def search_of_a_number_alone(space: VmSpace) -> None:
+    """A number has a type in memory, which is given with it."""
+    space.search(7)  # rejected
+
+
+def search_of_a_text_and_bytes(space: VmSpace) -> None:
+    """A search looks for one thing."""
+    space.search(b"x", text="x")  # rejected
+
+
+def search_by_an_expression_of_text(space: VmSpace) -> None:
+    """Memory holds bytes."""
+    space.search(re.compile("x"))  # rejected
+
+
+def refine_by_another_word(scan: Scan) -> None:
+    """The words are four."""
+    scan.refine("bigger")  # rejected
+
+
+def follow_by_a_float(space: VmSpace) -> None:
+    """An offset is a whole number."""
+    space.follow(0x1000, 1.5)  # rejected
