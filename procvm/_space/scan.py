@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
@@ -11,7 +11,8 @@ from procvm._base.optional import required
 from procvm._base.pods import Pod, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from procvm._mm.memory import UserMemory
 from procvm._space.access import Access
-from procvm._space.condition import About, Condition, Number, Wanted, about_of, condition_of
+from procvm._space.asked import CHANGES, asked_of, change_of
+from procvm._space.condition import About, Number, Wanted
 from procvm._space.element import Element, element_of
 from procvm._space.look import Again, Block, First, addresses_of
 from procvm._space.patterns import NOTHING, Needle, Several, Values
@@ -29,13 +30,6 @@ CHUNK_LEN = 1 << 20
 """Bytes that are read at a time; candidates everywhere take several times as much."""
 
 Change = Literal["changed", "unchanged", "increased", "decreased"]
-
-_CHANGES: dict[str, Callable[[Any, Any], Any]] = {
-    "changed": lambda new, old: new != old,
-    "unchanged": lambda new, old: new == old,
-    "increased": lambda new, old: new > old,
-    "decreased": lambda new, old: new < old,
-}
 
 _NUMBERS: tuple[tuple[Pod[Any], ...], ...] = (
     (i8, u8),
@@ -127,7 +121,7 @@ class Scan:
         looks: list[First] = []
         needles: list[Needle] = []
         is_any = value is NOTHING and about is None
-        for row, condition in _asked(readings, value, about, is_number=self._is_number):
+        for row, condition in asked_of(readings, value, about, is_number=self._is_number):
             step = row[0].size if align is None else align
             self._columns.append(_Column(row, step, []))
             looks.append(
@@ -176,8 +170,8 @@ class Scan:
         Raises:
             ValueError: No condition was given, or `how` is another word.
         """
-        if how is not None and how not in _CHANGES:
-            raise ValueError(f"{how!r} is not one of {', '.join(_CHANGES)}")
+        if how is not None and how not in CHANGES:
+            raise ValueError(f"{how!r} is not one of {', '.join(CHANGES)}")
         if how is None and value is NOTHING and about is None:
             raise ValueError(
                 "no condition was given; give a change such as 'changed', a value or about"
@@ -185,7 +179,7 @@ class Scan:
         kept: list[_Column] = []
         tasks: list[tuple[tuple[Again, Block], int]] = []
         readings = [column.readings for column in self._columns]
-        asked = _asked(readings, value, about, is_number=self._is_number)
+        asked = asked_of(readings, value, about, is_number=self._is_number)
         by_size = {(row[0].size, row[0].dtype.kind == "f"): (row, one) for row, one in asked}
         for column in self._columns:
             first = column.readings[0]
@@ -195,7 +189,7 @@ class Scan:
             row, condition = found
             kept.append(_Column(row, column.align, []))
             is_bare = value is NOTHING and about is None
-            changes = None if how is None else _change(how, row)
+            changes = None if how is None else change_of(how, row)
             again = Again(
                 self._np,
                 self._memory,
@@ -341,75 +335,3 @@ class Scan:
         new._columns = [_Column(*column) for column in saved.columns]
         new.skipped = saved.skipped
         return new
-
-
-def _asked(
-    readings: list[tuple[Element, ...]], value: Any, about: About | None, *, is_number: bool
-) -> list[tuple[tuple[Element, ...], Condition]]:
-    """Returns the readings that can hold what is asked for, each row with its condition.
-
-    Raises:
-        OverflowError: No type can hold the value.
-        TypeError: The value is of no use for any type.
-    """
-    if not readings:
-        return []
-    found: list[tuple[tuple[Element, ...], Condition]] = []
-    failed: Exception | None = None
-    for row in readings:
-        fitting: list[tuple[Element, Condition]] = []
-        for element in row:
-            try:
-                fitting.append((element, _condition(element, value, about, is_number=is_number)))
-            except (OverflowError, TypeError) as error:
-                failed = error
-        if fitting:
-            found.append((tuple(one for one, _ in fitting), _either(fitting)))
-    if not found and failed is not None:
-        try:
-            raise failed
-        finally:
-            del failed  # it and this frame would keep each other alive
-    return found
-
-
-def _condition(element: Element, value: Any, about: About | None, *, is_number: bool) -> Condition:
-    parts: list[Condition] = []
-    if value is not NOTHING:
-        if is_number and isinstance(value, float) and value.is_integer():
-            # An integer type would refuse a float, also a whole one.
-            value = value if element.dtype.kind == "f" else int(value)
-        parts.append(condition_of(value, element))
-    if about is not None:
-        parts.append(about_of(about, element))
-    if len(parts) == 1:
-        return parts[0]
-    return lambda values: parts[0](values) & parts[1](values) if parts else True
-
-
-def _either(fitting: list[tuple[Element, Condition]]) -> Condition:
-    """Returns the condition that one of several readings of the same bytes fulfils its own."""
-    if len(fitting) == 1:
-        return fitting[0][1]
-
-    def holds(values: Any) -> Any:
-        first, *rest = (one(values.view(element.dtype)) for element, one in fitting)
-        for other in rest:
-            first = first | other
-        return first
-
-    return holds
-
-
-def _change(how: str, row: tuple[Element, ...]) -> Callable[[Any, Any], Any]:
-    change = _CHANGES[how]
-    if len(row) == 1:
-        return change
-
-    def holds(new: Any, old: Any) -> Any:
-        first, *rest = (change(new.view(one.dtype), old.view(one.dtype)) for one in row)
-        for other in rest:
-            first = first | other
-        return first
-
-    return holds
