@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from procvm._base.fd import Fd
-from procvm.errors import UnsupportedError
+from procvm.errors import UnsupportedError, VmError
 
 __all__ = [
     "Status",
@@ -37,6 +38,8 @@ __all__ = [
     "token_address",
     "user_space_end",
 ]
+
+_OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _AT_PHENT = 4
 AT_ENTRY = 9
@@ -172,8 +175,15 @@ def parse_stat(data: bytes) -> list[bytes]:
     return [pid.strip(), name, *fields]
 
 
+_READ_LEN = 1 << 16
+
+
 def read_bytes(path: str, most: int = -1) -> bytes | None:
-    """Returns a small file of /proc, or None if the process or the file is not there."""
+    """Returns a small file of /proc, or None if the process or the file is not there.
+
+    Raises:
+        VmError: This process lacks descriptors or memory, so that nothing is known.
+    """
     # A Python file object takes longer to make than these system calls.
     parts: list[bytes] = []
     try:
@@ -181,12 +191,21 @@ def read_bytes(path: str, most: int = -1) -> bytes | None:
             while most and (part := os.read(file.number, most if most > 0 else _READ_LEN)):
                 parts.append(part)
                 most = most - len(part) if most > 0 else most
-    except OSError:
+    except OSError as error:
+        _require_own_means(error, path)
         return None
     return b"".join(parts)
 
 
-_READ_LEN = 1 << 16
+def _require_own_means(error: OSError, path: str) -> None:
+    """Raises VmError for an error that says nothing about the process that is asked for.
+
+    Without this a process without free descriptors would tell that its target has ended.
+    """
+    code = error.errno or 0
+    if code in _OWN_SHORTAGE:
+        remedy = "" if code == errno.ENOMEM else "; close some descriptors or raise RLIMIT_NOFILE"
+        raise VmError(f"cannot read {path}: {os.strerror(code)}{remedy}") from None
 
 
 def read_stat(pid: int) -> list[bytes] | None:
@@ -214,10 +233,15 @@ def task_with_memory(pid: int) -> int:
 
 
 def thread_ids(pid: int) -> list[int]:
-    """Returns the ids of the threads of a process other than its leader."""
+    """Returns the ids of the threads of a process other than its leader.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
+    """
     try:
         names = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except OSError as error:
+        _require_own_means(error, f"/proc/{pid}/task")
         return []
     return [int(name) for name in names if name != str(pid)]
 
@@ -246,8 +270,17 @@ def stack_pointer(pid: int, tid: int) -> int | None:
 
 
 def pids() -> list[int]:
-    """Returns the pids of all processes."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    """Returns the pids of all processes.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
+    """
+    try:
+        names = os.listdir("/proc")
+    except OSError as error:
+        _require_own_means(error, "/proc")
+        return []
+    return [int(name) for name in names if name.isdigit()]
 
 
 def children(pid: int, tids: Iterable[int]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import threading
 import time
@@ -16,6 +15,7 @@ from procvm._base import forks
 from procvm._base.address import as_address, as_int, as_timeout
 from procvm._base.closing import Closing
 from procvm._linux import procfs
+from procvm._linux.libc import errno_error
 from procvm._linux.perf_samples import READS_AND_WRITES, RUNS, WRITES, Breakpoints, Sample
 from procvm._live.image import Image
 from procvm.errors import AccessDeniedError, ClosedError, ProcvmError, UnsupportedError
@@ -280,12 +280,9 @@ def _refused(pid: int, address: int, error: OSError) -> ProcvmError:
             f"{where}: this machine cannot watch that address, or the kernel is older than "
             "Linux 5.13"
         )
-    if code == errno.EMFILE:
-        return UnsupportedError(
-            f"{where}: it takes a descriptor per thread and CPU, and this process may open no "
-            "more (RLIMIT_NOFILE)"
-        )
-    return UnsupportedError(f"{where}: {os.strerror(code)}")
+    if code in (errno.EMFILE, errno.ENFILE):
+        where += " (it takes a descriptor per thread and CPU; close some or raise RLIMIT_NOFILE)"
+    return errno_error(code, where, pid=pid)
 
 
 def _setting(name: str) -> str:

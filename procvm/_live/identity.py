@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from procvm._base.fd import Fd
 from procvm._linux import procfs
+from procvm._linux.access import open_error
 from procvm._linux.libc import same_memory
-from procvm.errors import ProcessExitedError, UnsupportedError
+from procvm._live.opening import open_pidfd
+from procvm.errors import NoSuchProcessError, ProcessExitedError, UnsupportedError
 
 __all__ = ["Identity", "identity_of", "is_shared", "require_same"]
 
@@ -59,6 +61,7 @@ def require_same(known: Identity) -> None:
     Raises:
         ProcessExitedError: The process has ended, even if another process has its pid now.
         UnsupportedError: The pid belongs to another pid namespace.
+        VmError: This process lacks descriptors or memory.
     """
     pid = known.pid
     boot, namespace = _here()
@@ -73,10 +76,12 @@ def require_same(known: Identity) -> None:
             "pid means another process; unpickle it in a process of the same pid namespace"
         )
     try:
-        with Fd.of(os.pidfd_open, pid) as pidfd:
+        with open_pidfd(pid) as pidfd:
             inode = _inode_of(pidfd.number)
-    except OSError:
+    except NoSuchProcessError:
         raise ProcessExitedError(f"process {pid} has ended", pid=pid) from None
+    except OSError as error:
+        raise open_error(pid, error) from None
     same = inode == known.inode if inode and known.inode else _start_of(pid) == known.start
     if not same:
         raise ProcessExitedError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -246,3 +249,87 @@ def test_threads_of_a_process_that_ended_raise() -> None:
     process.close()
     with pytest.raises(procvm.ClosedError):
         process.threads()
+
+
+def test_operations_without_free_descriptors_say_so_and_never_that_the_target_ended(
+    process: procvm.Process, playground: Playground
+) -> None:
+    """Each open that fails is one of ours with the cause, at whichever call of an operation."""
+    data = pickle.dumps(process.vm)
+    address = playground.layout("rw")
+    operations: dict[str, Callable[[procvm.Process], object]] = {
+        "open": lambda p: procvm.open(p.pid).close(),
+        "open by name": lambda _: procvm.open("no such name"),
+        "threads": lambda p: p.threads(),
+        "snapshot": lambda p: p.snapshot().close(),
+        "search": lambda p: list(p.vm.search(b"no such bytes")),
+        "explain": lambda p: procvm.explain(p.pid),
+        "modules": lambda p: _closed_after(p.pid, lambda q: q.modules()),
+        "trace": lambda p: p.trace_accesses(address & ~7, procvm.u64).close(),
+    }
+    for operation in operations.values():  # what it imports is open no more
+        with contextlib.suppress(procvm.ProcvmError):
+            operation(process)
+    failures = Counter(
+        name
+        for name, operation in operations.items()
+        for free in range(8)
+        if not _works_with(free, lambda operation=operation: operation(process))  # type: ignore[misc]
+    )
+    assert failures.keys() == operations.keys()
+    tool = subprocess.run(
+        [sys.executable, "-c", _UNPICKLES, data.hex(), str(address)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert set(tool.stdout.split()) == {"VmError", "read"}
+
+
+_UNPICKLES = """
+import os, pickle, resource, sys
+import procvm
+pickle.loads(bytes.fromhex(sys.argv[1]))  # imports what it takes
+procvm.VmError
+for free in range(8):
+    if os.fork():
+        os.wait()
+        continue
+    # Numbers of descriptors that are closed count as free, so there is none below the limit.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3 + free, 1000))
+    os.closerange(3, 100)
+    try:
+        pickle.loads(bytes.fromhex(sys.argv[1])).read_bytes(int(sys.argv[2]), 1)
+        print("read", flush=True)
+    except procvm.ProcvmError as error:
+        print(type(error).__name__, flush=True)
+    os._exit(0)
+"""
+
+
+def _closed_after(pid: int, use: Callable[[procvm.Process], object]) -> None:
+    with procvm.open(pid) as process:
+        use(process)
+
+
+def _works_with(free: int, operation: Callable[[], object]) -> bool:
+    """Returns whether an operation works with that many free descriptors, or says that it lacks."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    fill = [os.open("/dev/null", os.O_RDONLY)]
+    while fill[-1] < highest:
+        fill.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fill[-1] + 1 + free, limits[1]))
+    try:
+        operation()
+    except procvm.NoSuchProcessError:
+        return True  # the name that is looked for
+    except procvm.VmError as error:
+        if "open files" not in str(error) and "descriptors" not in str(error):
+            raise
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in fill:
+            os.close(fd)
+    return True
