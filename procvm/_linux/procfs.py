@@ -205,7 +205,8 @@ def _require_own_means(error: OSError, path: str) -> None:
     code = error.errno or 0
     if code in _OWN_SHORTAGE:
         remedy = "" if code == errno.ENOMEM else "; close some descriptors or raise RLIMIT_NOFILE"
-        raise VmError(f"cannot read {path}: {os.strerror(code)}{remedy}") from None
+        name = errno.errorcode[code]
+        raise VmError(f"cannot read {path}: {os.strerror(code)} [{name}]{remedy}") from None
 
 
 def read_stat(pid: int) -> list[bytes] | None:
