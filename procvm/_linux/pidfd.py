@@ -86,7 +86,10 @@ def exit_status(fd: int, pid: int) -> int | None:
     if code is None:
         # The process is not reaped yet, or the kernel is older. The stat of a zombie has the
         # status if the tool may trace it.
-        stat = read_stat(pid)
+        try:
+            stat = read_stat(pid)
+        except VmError:  # no free descriptor; the process is reaped by now, or its status unknown
+            stat = None
         if stat is not None and len(stat) > _STAT_EXIT_CODE and stat[2] == b"Z":
             code = int(stat[_STAT_EXIT_CODE])
         else:
