@@ -5,9 +5,6 @@ Usage: check_words.py [FILE ...]
 Without FILE it reads the docstrings, comments and string literals of `procvm/` and of the
 examples, and the prose of every Markdown page. Each finding is one line, `FILE:LINE: message`,
 and the exit code is 1 if there is one. Code in Markdown (fenced blocks and `inline`) is not prose.
-
-Files named in `words_pending.txt` have not been rewritten yet. Their findings are counted and not
-shown, and the count does not fail the check. A file whose findings are gone leaves the list.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-PENDING = Path(__file__).with_name("words_pending.txt")
 LINE_LEN = 120
 """The longest line of prose in Markdown; ruff checks the lines of Python."""
 
@@ -187,25 +183,11 @@ def all_files() -> list[Path]:
 
 def main(names: list[str]) -> int:
     """Checks the files named, or all; returns the exit code."""
-    pending = set(PENDING.read_text().split()) if PENDING.exists() else set[str]()
     files = [Path(name) for name in names] or all_files()
-    failed, left, clean = False, 0, []
-    for path in files:
-        findings = check(path)
-        name = path.resolve().relative_to(ROOT).as_posix() if not names else path.as_posix()
-        if not names and name in pending:
-            left += len(findings)
-            clean += [] if findings else [name]
-            continue
-        for finding in findings:
-            print(finding)
-        failed |= bool(findings)
-    if not names and pending:
-        print(f"{len(pending)} files are not rewritten yet, with {left} findings")
-        clean += [name for name in sorted(pending) if not (ROOT / name).exists()]
-        for name in clean:
-            print(f"  {name} has none: remove it from {PENDING.relative_to(ROOT)}")
-    return int(failed)
+    findings = [finding for path in files for finding in check(path)]
+    for finding in findings:
+        print(finding)
+    return int(bool(findings))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ _MODE = 0o600
 def new_file(path: Any) -> Generator[int]:
     """Gives the descriptor of a new file, which takes the place of `path` at the end.
 
-    Nobody but its owner can open it, from the first instant. While it is written
-    it has no name where the file system knows such files, so that nothing stays
-    behind however the tool ends; after an exception nothing does either, and what
-    was at `path` is as it was. A symbolic link there is replaced, not followed; a
-    device is refused.
+    The file is created with mode 0600. While it is written it has no name, where the
+    file system supports that (O_TMPFILE), so no part of it is left if the tool dies. After
+    an exception the file that was at `path` is unchanged. A symbolic link at `path` is
+    replaced, not followed; a device is refused.
 
     Raises:
         OSError: As open, link and rename.

@@ -33,7 +33,7 @@ def c_function(name: str, result: Any, *, keeps_errno: bool = False) -> Function
     Args:
         name: Its name.
         result: The ctypes type of its result.
-        keeps_errno: Whether `ctypes.get_errno` gives the errno of a call. That takes a tenth of
+        keeps_errno: Whether `ctypes.get_errno` gives the errno of a call. It takes a tenth of
             a microsecond per call.
 
     Raises:

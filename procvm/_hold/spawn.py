@@ -186,7 +186,7 @@ class _Start:
     """Starts a child so that Ctrl-C cannot leave it without an owner.
 
     KeyboardInterrupt comes only in the main thread. Within `subprocess.Popen` it could come after
-    the fork and before the object exists, so another thread starts the child. That thread blocks
+    the fork and before the object exists, so another thread starts the child. The thread blocks
     SIGINT, and the child inherits the mask: otherwise Ctrl-C would make the trampoline's
     interpreter write a traceback.
     """

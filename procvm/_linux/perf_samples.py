@@ -21,7 +21,7 @@ from procvm._linux.perf_event import Attr, control, open_event
 __all__ = ["READS_AND_WRITES", "RUNS", "WRITES", "Breakpoints", "Sample"]
 
 WRITES, READS_AND_WRITES, RUNS = 2, 3, 4
-"""What a breakpoint is hit by: HW_BREAKPOINT_W, _RW and _X."""
+"""The accesses that hit a breakpoint: HW_BREAKPOINT_W, _RW and _X."""
 
 _TYPE_SOFTWARE, _TYPE_BREAKPOINT = 1, 5
 _SW_DUMMY = 9
@@ -79,7 +79,7 @@ class Sample(NamedTuple):
         pid: The process.
         tid: The thread that hit it.
         time: When, in nanoseconds of CLOCK_MONOTONIC.
-        ip: The instruction pointer. Of an access on x86-64 it is the next instruction.
+        ip: The instruction pointer. On x86-64 it is the instruction after the access.
         address: The address of the breakpoint.
         registers: The general registers by the kernel's names; empty if not asked for.
         stack: Bytes from the stack pointer upwards; empty if not asked for.
@@ -98,7 +98,7 @@ class Sample(NamedTuple):
 class _Ring:
     """The ring of one CPU, and the event that it belongs to.
 
-    That event counts nothing in this process's main thread. Without it the ring would belong to
+    The event counts nothing, in this process's main thread. Without it the ring would belong to
     a thread of the target, and with the end of that thread poll(2) would report a hangup for
     as long as the others live.
     """

@@ -27,7 +27,7 @@ _KINDS = {"write": WRITES, "access": READS_AND_WRITES, "call": RUNS}
 _LOOK_MS = 100
 """How often a wait looks whether the program is still the one that was opened.
 
-An exec wakes nobody: the kernel only takes the breakpoints away.
+An exec does not end the wait: the kernel only removes the breakpoints.
 """
 
 _LONGEST_STACK = 65_528 // 8 * 8
@@ -241,8 +241,8 @@ def _open_all(image: Image, address: int, breakpoints: Breakpoints) -> None:
                 with suppress(ProcessLookupError):
                     breakpoints.add(tid)
             known |= new
-            # A thread may have ended, and a thread of another process have its number. What was
-            # opened for that one is closed before anything is armed.
+            # A thread may have ended, and a thread of another process have its number. Its
+            # breakpoint is closed before any is armed.
             breakpoints.drop(new - _threads(image.pid))
             image.prove()
         breakpoints.arm()

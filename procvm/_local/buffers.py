@@ -202,6 +202,6 @@ def load(ctype: type[Any], address: int) -> Any:
 
 def store(ctype: type[Any], address: int, value: Any) -> None:
     """Stores one number of a ctypes simple type with a single machine store."""
-    # Not struct.pack_into, which clears the bytes before it sets them.
+    # struct.pack_into would clear the bytes before it sets them.
     # SAFETY: the caller vouches for the range; the cell does not outlive this line.
     ctype.from_address(address).value = value

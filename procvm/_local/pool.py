@@ -41,7 +41,7 @@ class Pool(Generic[T]):
 
     def take(self) -> T:
         """Returns an object that nothing else uses; makes one if the pool has none."""
-        # Not "pop if the pool is not empty": another thread may pop in between.
+        # A check before the pop would race: another thread may pop in between.
         try:
             return self._idle.pop()
         except IndexError:

@@ -10,7 +10,7 @@ __all__ = ["Content", "Extent", "Source", "joined"]
 
 
 class Content(StrEnum):
-    """What an extent holds."""
+    """The kinds of bytes that an extent holds."""
 
     DATA = "data"
     """Bytes that have to be read."""
@@ -21,7 +21,7 @@ class Content(StrEnum):
 
 
 class Source(Protocol):
-    """What the bytes of an extent are read from."""
+    """A source of the bytes of an extent, such as a mapped file."""
 
     def read(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` bytes at `address`; see `Memory.read`."""

@@ -1,7 +1,7 @@
-"""What an object of memory can do: `VmIo`, `VmIoFill`, `VmIoOnce`.
+"""The interfaces of objects of memory: `VmIo`, `VmIoFill`, `VmIoOnce`.
 
-Whoever has `reader()` and `writer()` inherits `HasVmReaderWriter` and gets all
-three; one that has only `read` and `write` inherits `VmIo` and gets the rest of it.
+A class with `reader()` and `writer()` inherits `HasVmReaderWriter` and gets all three. A class
+with only `read` and `write` inherits `VmIo` and gets the rest of it.
 """
 
 from __future__ import annotations

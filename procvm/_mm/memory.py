@@ -218,9 +218,9 @@ class UserMemory(Memory):
     def layout(self, start: int, end: int) -> Iterator[Extent]:
         """Yields extents that cover a range in order, without reading the memory.
 
-        Whoever reads much goes by it (`procvm._space.walk`): a read of a page that exists
-        nowhere would allocate it in the target, which in a small memory cgroup is killed
-        for that. The default is that all of it is data.
+        `procvm._space.walk` reads by it. Without the layout, a walk would read pages that were
+        never touched, the kernel would allocate them in the target, and a target in a small
+        memory cgroup would be killed. By default the whole range is data.
         """
         if start < end:
             yield Extent(start, end, Content.DATA)

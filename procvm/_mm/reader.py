@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class _UserSpace(Protocol):
-    """What a cursor asks of a `VmSpace`, which is made of cursors itself."""
+    """The one method of `VmSpace` that `from_user_space` needs."""
 
     def reader(self, vaddr: int, n: int, /) -> VmReader[Fallible]: ...
 

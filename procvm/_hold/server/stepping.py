@@ -227,7 +227,7 @@ class Step:
         else:
             requests.cont(self.tid, 0)
 
-    # What happens to it
+    # Stops, signals, and the end of the step
 
     def give_up(self) -> None:
         """Interrupts the task; `stopped` then ends with `Progress.DONE` or `Progress.LATE`."""

@@ -205,7 +205,7 @@ class Tasks:
     def swallow(self, tid: int) -> None:
         """Discards the signal of a signal-delivery-stop; the task runs no instruction.
 
-        The task stops again with no signal to take. That stop is an event still to come.
+        The task stops again without a signal; this second stop is reported as an event later.
         """
         self.mark_running(tid)
         requests.cont_and_stop(tid, 0)
