@@ -6,22 +6,22 @@ import errno
 import signal
 import socket
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, final
 
-from procvm._base.address import as_address, as_int, as_len, as_timeout
+from procvm._base.address import as_int, as_len, as_timeout
 from procvm._hold.calls import CACHE_LEN, Calls
+from procvm._hold.control import Control
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
 from procvm._hold.held import LAST_BREATH_MS, Grip, Held
 from procvm._hold.held_memory import HeldMemory
-from procvm._hold.server.protocol import SETTLE_TIME, Op
+from procvm._hold.server.protocol import Op
 from procvm._linux.libc import errno_error
 from procvm._linux.pidfd import ended
 from procvm._live.image import Image
-from procvm._live.process import Process
 from procvm._saved.facts import Facts, Thread
 from procvm._space.space import VmSpace
 from procvm.errors import (
@@ -37,7 +37,7 @@ __all__ = ["Event", "Held", "Thread", "Tracee"]
 
 
 @final
-class Tracee(Process):
+class Tracee(Control):
     """A live process that can be held (stopped), and whose memory can be used atomically.
 
     Between holds it is not traced and runs at full speed. A hold ends with `resume`, with its
@@ -69,7 +69,6 @@ class Tracee(Process):
         popen: subprocess.Popen[bytes] | None = None,
     ) -> None:
         super().__init__(image, calls)
-        self._calls = calls
         self._longest_hold = longest_hold
         self._popen = popen
 
@@ -190,112 +189,6 @@ class Tracee(Process):
     def is_stopped(self) -> bool:
         """Returns whether the target is held by this tracee; a group-stop does not count."""
         return bool(self._calls.request(Op.IS_STOPPED))
-
-    def registers(self, tid: int | None = None) -> dict[str, int]:
-        """Returns the general registers of a held thread, by the kernel's names.
-
-        Args:
-            tid: The thread; the leader if it is not given.
-
-        Raises:
-            NotStoppedError: The target runs.
-            NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now.
-        """
-        found: dict[str, int] = self._calls.request(Op.GET_REGISTERS, self._tid(tid))
-        return found
-
-    def set_registers(self, values: Mapping[str, int], tid: int | None = None) -> None:
-        """Sets registers of a held thread; those not named stay as they are.
-
-        All of them are set, or none if there is an error. On x86-64 ``fs_base`` and
-        ``gs_base`` are addresses (the first is where thread-local storage ends), which the
-        kernel takes below the end of user space; ``orig_rax`` is the number of the system call
-        that the thread is in, negative for none.
-
-        Args:
-            values: Values from 0 to 2^64 - 1 by the kernel's names.
-            tid: The thread; the leader if it is not given.
-
-        Raises:
-            NotStoppedError: The target runs.
-            ValueError: The machine has no register of that name, or the kernel refuses the value.
-            NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now.
-        """
-        numbers = {name: as_address(value, name) for name, value in values.items()}
-        unknown = numbers.keys() - self.registers(tid).keys()
-        if unknown:
-            raise ValueError(f"no register is called {sorted(unknown)[0]!r} on this machine")
-        refused = self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
-        if refused:
-            value = f" = {numbers[refused]:#x}" if refused in numbers else ""
-            raise ValueError(
-                f"the kernel refuses {refused}{value} of process {self.pid}; nothing was changed"
-            )
-
-    def step(self, tid: int | None = None, timeout: float | Default | None = DEFAULT) -> None:
-        """Lets a held thread run one instruction; the others stay held.
-
-        If the thread is in a signal-delivery-stop, the signal is delivered, and the instruction
-        is the first of its handler. A signal that comes before the instruction ends the step;
-        `pending_events` shows it.
-
-        Args:
-            tid: The thread; the leader if it is not given.
-            timeout: Seconds that the instruction may take; see `stop`.
-
-        Raises:
-            NotStoppedError: The target runs.
-            StopTimeoutError: The instruction is a system call that blocks; the
-                thread is held again, and the call goes on when the target does.
-            UnsupportedError: Without hardware breakpoints the step would change the thread's
-                action for SIGTRAP, so no step was made; or the machine's breakpoints stopped
-                the thread too late, after more than one instruction.
-            NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: The thread ended during the step.
-            ProcessExecedError: The process runs another program now.
-        """
-        timeout = seconds_or(timeout, self._calls.timeout)
-        self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
-
-    def cont(self, timeout: float | None = None) -> Event | None:
-        """Lets a held target run, traced, to the next event; then holds it again.
-
-        Every signal is returned before it is delivered. If several events came together, the
-        next calls return the others before any thread runs.
-
-        Args:
-            timeout: Seconds to wait for an event; None for no limit.
-
-        Returns:
-            The event; None if none came in time. In both cases the target is held again.
-
-        Raises:
-            NotStoppedError: The target runs.
-            ProcessExitedError: It ended.
-            StopTimeoutError: A thread did not stop again after the event (it sleeps
-                uninterruptibly); all run on.
-        """
-        timeout = as_timeout(timeout)
-        found = self._calls.request(
-            Op.CONT, timeout, timeout=None if timeout is None else timeout + SETTLE_TIME
-        )
-        return None if found is None else Event(self._calls, *found)
-
-    def pending_events(self) -> list[Event]:
-        """Returns the events that the next calls of `cont` will return, in that order.
-
-        Raises:
-            NotStoppedError: The target runs.
-            ProcessExitedError: It ended.
-        """
-        return [Event(self._calls, *found) for found in self._calls.request(Op.PENDING)]
-
-    def _tid(self, tid: int | None) -> int:
-        return self.pid if tid is None else as_int(tid, "tid")
 
     def send_signal(self, signo: int) -> None:
         """Sends a signal to the process by its pidfd, so never to another process.

@@ -14,6 +14,7 @@ __all__ = ["address_of"]
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")
 _DECIMAL = re.compile(r"[0-9]+")
+_REGISTER = re.compile(r"\$[a-z][a-z0-9_]*")
 _BARE_HEX = re.compile(r"(?!0[bB][01]+$)[0-9a-fA-F]+")  # without Python's binary numbers
 _LOWEST = 0x10000
 """No process maps memory below: shorter hexadecimal digits are not a pasted address."""
@@ -22,7 +23,13 @@ _LONGEST = 4000  # characters; Python converts at most 4300 digits to a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
 
 
-def address_of(expression: str, names: Names, end: int, read_pointer: Callable[[int], int]) -> int:
+def address_of(
+    expression: str,
+    names: Names,
+    end: int,
+    read_pointer: Callable[[int], int],
+    register: Callable[[str], int],
+) -> int:
     """Returns the address that an expression means; see `Mapped.address`.
 
     Args:
@@ -30,12 +37,13 @@ def address_of(expression: str, names: Names, end: int, read_pointer: Callable[[
         names: The names of the target.
         end: One past the last address of its user space.
         read_pointer: Returns the pointer at an address of the target.
+        register: Returns the value of a register, by its name without the $.
     """
     if len(expression) > _LONGEST:
         raise InvalidArgsError(
             f"an expression of {len(expression)} characters is too long; give at most {_LONGEST}"
         )
-    parser = _Parser(expression, names, end, read_pointer)
+    parser = _Parser(expression, names, end, read_pointer, register)
     address = parser.parsed(expression.strip(), _DEEPEST)
     if not 0 <= address < 1 << 64:
         raise InvalidArgsError(
@@ -48,12 +56,18 @@ class _Parser:
     """Parses one expression."""
 
     def __init__(
-        self, whole: str, names: Names, end: int, read_pointer: Callable[[int], int]
+        self,
+        whole: str,
+        names: Names,
+        end: int,
+        read_pointer: Callable[[int], int],
+        register: Callable[[str], int],
     ) -> None:
         self._whole = whole
         self._names = names
         self._end = end
         self._read_pointer = read_pointer
+        self._register = register
 
     def parsed(self, text: str, depth: int) -> int:
         """Returns the value of a part; `depth` is how much deeper parts may nest."""
@@ -67,6 +81,8 @@ class _Parser:
             return int(text, 16)
         if _DECIMAL.fullmatch(text):
             return self._decimal(text)
+        if _REGISTER.fullmatch(text):
+            return self._register(text[1:])
         is_name = text[0] not in "*("
         area = self._names.area(encoded(text)) if is_name and "!" not in text else None
         if area is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from procvm._base.address import as_address
@@ -16,7 +16,7 @@ from procvm._symbols.mapped_file import MappedFile
 from procvm._symbols.modules import Location, Modules, Symbol
 from procvm._symbols.names import Names, encoded
 from procvm._symbols.near import with_near
-from procvm.errors import NoSuchSymbolError
+from procvm.errors import InvalidArgsError, NoSuchSymbolError
 
 if TYPE_CHECKING:
     from procvm._space.space import VmSpace
@@ -205,7 +205,8 @@ class Mapped(ABC):
                 ``[heap]``: where its first mapping begins), a symbol (``environ``,
                 ``libc.so.6!environ``), any of these followed by ``+`` and ``-`` of numbers,
                 ``*`` before a pointer that is to be followed, ``*(g_list+8)``. If the whole
-                expression is a name, it means that name.
+                expression is a name, it means that name. In a hold of a `Tracee` a register
+                too, as in ``*($rsp+8)``.
 
         A number is ``0x7f..``, or hexadecimal digits that cannot be a decimal number, as
         ``7f4736d5b000``, or decimal. Digits that may be an address pasted without its 0x, as
@@ -220,10 +221,26 @@ class Mapped(ABC):
             AccessDeniedError: A pointer is outside of user space.
             AddressOverflowError: A pointer ends past 2^64.
         """
+        return self._address(expression, self._register)
+
+    def _address(self, expression: str | int, register: Callable[[str], int]) -> int:
         if not isinstance(expression, str):
             return as_address(expression)
         names, vm = self._known(), self.vm
         try:
-            return address_of(expression, names, vm.end, lambda at: vm.read_val(at, self.usize))
+            return address_of(
+                expression,
+                names,
+                vm.end,
+                lambda at: vm.read_val(at, self.usize),
+                register,
+            )
         except NoSuchSymbolError as error:
             raise with_near(error, names) from error.__cause__
+
+    def _register(self, name: str) -> int:
+        """Returns a register of the thread that expressions are about."""
+        raise InvalidArgsError(
+            f"${name} is a register, and process {self.pid} is not held; stop it first, as with "
+            "`Tracee.stopped`"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
-from procvm._hold.server import atomics, moves, requests
+from procvm._hold.server import atomics, moves, regsets, requests
 from procvm._hold.server.lease import Lease, deadline_of
 from procvm._hold.server.proof import Program
 from procvm._hold.server.protocol import Op
@@ -88,6 +88,10 @@ def _get_registers(lease: Lease, _fds: list[int], tid: int) -> dict[str, int]:
     return requests.registers(lease.held_task(tid))
 
 
+def _get_floats(lease: Lease, _fds: list[int], tid: int) -> tuple[str, bool, bytes]:
+    return regsets.float_regset(lease.held_task(tid))
+
+
 def _set_registers(lease: Lease, _fds: list[int], tid: int, values: dict[str, int]) -> str | None:
     return requests.set_registers(lease.held_task(tid), values)
 
@@ -128,6 +132,7 @@ OPERATIONS: MappingProxyType[int, Callable[..., object]] = MappingProxyType(
         Op.AWAIT_EXEC: _await_exec,
         Op.DETACH: _detach,
         Op.GET_REGISTERS: _get_registers,
+        Op.GET_FLOATS: _get_floats,
         Op.SET_REGISTERS: _set_registers,
         Op.STEP: _step,
         Op.CONT: _cont,

@@ -64,6 +64,11 @@ class Op(IntEnum):
     ECHO = 13
     PENDING = 14
     DELIVER = 15
+    GET_FLOATS = 16
+    ADD_POINT = 17
+    REMOVE_POINT = 18
+    CALL = 19
+    CONT_CALLS = 20
 
 
 class Request(NamedTuple):

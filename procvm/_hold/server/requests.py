@@ -1,7 +1,7 @@
 """The ptrace requests and the waits of the tracer, by python-ptrace's bindings.
 
 python-ptrace lacks SEIZE, INTERRUPT, LISTEN and the signal mask, so these go by its generic
-function. Its wrapper formats a message for every failure (7 us); `_call` reads errno instead.
+function. Its wrapper formats a message for every failure (7 us); `ptrace` reads errno instead.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "listen",
     "peek",
     "poke",
+    "ptrace",
     "reap",
     "registers",
     "rseq_area",
@@ -92,7 +93,7 @@ class Gone(Exception):  # noqa: N818 (a state, not an error)
     """The task is dead, or left its ptrace-stop because it was killed."""
 
 
-def _call(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
+def ptrace(request: int, tid: int, arg1: int = 0, arg2: int = 0) -> int:
     """Makes one request; the result as an unsigned word.
 
     Raises:
@@ -126,17 +127,17 @@ def seize(tid: int) -> None:
         Gone: No task has this tid.
         PermissionError: The task is dead, traced already, a kernel thread, or may not be traced.
     """
-    _call(_SEIZE, tid, 0, OPTIONS)
+    ptrace(_SEIZE, tid, 0, OPTIONS)
 
 
 def interrupt(tid: int) -> None:
     """Asks a seized task to stop; the stop comes as an event."""
-    _call(_INTERRUPT, tid)
+    ptrace(_INTERRUPT, tid)
 
 
 def cont(tid: int, signo: int) -> None:
     """Lets a stopped task run on, with a signal delivered; 0 for none."""
-    _call(_func.PTRACE_CONT, tid, 0, signo)
+    ptrace(_func.PTRACE_CONT, tid, 0, signo)
 
 
 def cont_and_stop(tid: int, signo: int) -> None:
@@ -151,29 +152,29 @@ def cont_and_stop(tid: int, signo: int) -> None:
 
 def listen(tid: int) -> None:
     """Leaves a task in its group-stop until SIGCONT, and reports that."""
-    _call(_LISTEN, tid)
+    ptrace(_LISTEN, tid)
 
 
 def step(tid: int, signo: int) -> None:
     """Lets a stopped task run one instruction, with a signal delivered first; 0 for none."""
-    _call(_func.PTRACE_SINGLESTEP, tid, 0, signo)
+    ptrace(_func.PTRACE_SINGLESTEP, tid, 0, signo)
 
 
 def syscall(tid: int) -> None:
     """Lets a stopped task run to the next entry or exit of a system call."""
-    _call(_func.PTRACE_SYSCALL, tid)
+    ptrace(_func.PTRACE_SYSCALL, tid)
 
 
 def detach(tid: int, signo: int = 0) -> None:
     """Lets go of a stopped task, with a signal delivered; a group-stop stays one."""
-    _call(_func.PTRACE_DETACH, tid, 0, signo)
+    ptrace(_func.PTRACE_DETACH, tid, 0, signo)
 
 
 def event_message(tid: int) -> int:
     """Returns the message of a stopped task's event: the new tid of an `EVENT_CLONE`."""
     message = ctypes.c_ulong()
     # SAFETY: `message` outlives the call, which writes one long into it.
-    _call(_func.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
+    ptrace(_func.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
     return message.value
 
 
@@ -210,7 +211,7 @@ def siginfo(tid: int) -> SigInfo | None:
     room = ctypes.create_string_buffer(_SIGINFO_LEN)
     try:
         # SAFETY: `room` outlives the call, which writes one siginfo_t of 128 bytes into it.
-        _call(_func.PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(room))
+        ptrace(_func.PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(room))
     except OSError:
         return None  # EINVAL: a group-stop has none
     signo, _, code = (int.from_bytes(room.raw[i : i + 4], "little", signed=True) for i in (0, 4, 8))
@@ -221,7 +222,7 @@ def signal_mask(tid: int) -> int:
     """Returns which signals a stopped task blocks: bit `signo - 1` of each."""
     mask = ctypes.c_uint64()
     # SAFETY: `mask` outlives the call, which writes its 8 bytes.
-    _call(_GET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(mask))
+    ptrace(_GET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(mask))
     return mask.value
 
 
@@ -229,7 +230,7 @@ def set_signal_mask(tid: int, mask: int) -> None:
     """Sets which signals a stopped task blocks; see `signal_mask`."""
     value = ctypes.c_uint64(mask)
     # SAFETY: `value` outlives the call, which reads its 8 bytes.
-    _call(_SET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(value))
+    ptrace(_SET_SIGMASK, tid, _MASK_LEN, ctypes.addressof(value))
 
 
 def peek(tid: int, address: int) -> int:
@@ -241,12 +242,12 @@ def peek(tid: int, address: int) -> int:
         Gone: The task left its stop.
         OSError: EIO, no page is there.
     """
-    return _call(_func.PTRACE_PEEKDATA, tid, address)
+    return ptrace(_func.PTRACE_PEEKDATA, tid, address)
 
 
 def poke(tid: int, address: int, word: int) -> None:
     """Stores a word of 8 bytes at an aligned address of a stopped task; see `peek`."""
-    _call(_func.PTRACE_POKEDATA, tid, address, word)
+    ptrace(_func.PTRACE_POKEDATA, tid, address, word)
 
 
 def registers(tid: int) -> dict[str, int]:
@@ -257,7 +258,7 @@ def registers(tid: int) -> dict[str, int]:
 def set_eflags(tid: int, value: int) -> None:
     """Sets the flags of a stopped task on x86-64, and no other register."""
     offset = _func.ptrace_registers_t.eflags.offset
-    _call(_func.PTRACE_POKEUSER, tid, offset, value)
+    ptrace(_func.PTRACE_POKEUSER, tid, offset, value)
 
 
 def rseq_area(tid: int) -> int:
@@ -265,7 +266,7 @@ def rseq_area(tid: int) -> int:
     room = ctypes.create_string_buffer(_RSEQ_LEN)
     try:
         # SAFETY: `room` has the 24 bytes that the request names, and outlives the call.
-        _call(_GET_RSEQ_CONFIGURATION, tid, _RSEQ_LEN, ctypes.addressof(room))
+        ptrace(_GET_RSEQ_CONFIGURATION, tid, _RSEQ_LEN, ctypes.addressof(room))
     except OSError:
         return 0
     return int.from_bytes(room.raw[:8], "little")
