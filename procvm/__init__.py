@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         u64,
         usize,
     )
+    from procvm._hold.admission import allow_attach
     from procvm._hold.event import Event, EventKind, SigInfo
     from procvm._hold.held import Held
     from procvm._hold.spawn import attach, spawn
@@ -167,6 +168,7 @@ __all__ = [
     "VmWriterArray",
     "Vma",
     "WaitTimeoutError",
+    "allow_attach",
     "attach",
     "explain",
     "f32",
@@ -189,6 +191,7 @@ _HOMES = {
     "procvm._base.markers": "Fallible Infallible Io",
     "procvm._base.perms": "Perms",
     "procvm._base.pods": "Pod PodAtomic PodOnce f32 f64 i8 i16 i32 i64 isize u8 u16 u32 u64 usize",
+    "procvm._hold.admission": "allow_attach",
     "procvm._hold.event": "Event EventKind SigInfo",
     "procvm._hold.held": "Held",
     "procvm._hold.spawn": "attach spawn",

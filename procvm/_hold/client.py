@@ -22,7 +22,7 @@ from procvm._hold.server.protocol import HELLO, Answers, Flags, Op
 from procvm._linux.libc import errno_error
 from procvm.errors import NotTracedError, ProcvmError, StopTimeoutError, UnsupportedError, VmError
 
-__all__ = ["Channel", "open_channel"]
+__all__ = ["Channel", "open_channel", "tracer_pid"]
 
 # The tracer is not a child of the tool: a wait of the tool for any child would find it, or would
 # never end. It has a session of its own, so that no key of a terminal reaches it. Python runs
@@ -126,7 +126,11 @@ class _Line:
 
 
 class _Tracer(_Line):
-    """The running tracer, by its control socket."""
+    """The running tracer, by its control socket.
+
+    Attributes:
+        pid: Its pid.
+    """
 
     def __init__(self) -> None:
         if not sys.executable:
@@ -149,7 +153,8 @@ class _Tracer(_Line):
                     check=True,
                 )
             # Without this wait, the start would use up the time of the first stop.
-            self.await_answer(HELLO, _START_TIME)
+            _, answer = self.await_answer(HELLO, _START_TIME)
+            self.pid = int(answer)
         except BaseException:
             self.close()
             raise
@@ -192,6 +197,23 @@ def _tracer() -> _Tracer:
                     f"{': ' if what else ''}{what}; its error output is this process's own"
                 ) from None
     return _running
+
+
+def tracer_pid() -> int:
+    """Returns the pid of the tracer, which is started if it does not run.
+
+    Raises:
+        UnsupportedError: It cannot be started.
+        VmError: The tool has no descriptor, memory or process left for it.
+    """
+    try:
+        with _lock:
+            return _tracer().pid
+    except OSError as error:
+        if isinstance(error, ProcvmError):
+            raise
+        what = "starting the tracer"
+        raise errno_error(error.errno or 0, what, pid=os.getpid()) from None
 
 
 class _Fork:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import IO, Any, TypeAlias, cast
 
 from procvm._base.fd import Fd
+from procvm._hold.admission import to_admit
 from procvm._hold.calls import Calls
 from procvm._hold.client import open_channel
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
@@ -74,7 +75,8 @@ def attach(
 
 # The trampoline waits until the tracer has seized it, and then execs the program. The program
 # has to start as subprocess.Popen would start it, so the trampoline first undoes Python's own
-# changes of signal actions.
+# changes of signal actions. Under Yama's scope 1 it admits the tracer, which is not its ancestor
+# (PR_SET_PTRACER).
 _TRAMPOLINE = """
 import marshal, os, signal, sys
 setup, go, failed = map(int, sys.argv[1:4])
@@ -82,7 +84,7 @@ for fd in (setup, go, failed):
     os.set_inheritable(fd, False)
 try:
     with open(setup, "rb") as file:
-        paths, argv, env, blocked = marshal.load(file)
+        paths, argv, env, blocked, tracer = marshal.load(file)
 except EOFError:
     os._exit(127)
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -92,6 +94,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 if env is None:
     with open("/proc/self/environ", "rb") as file:
         env = dict(line.split(b"=", 1) for line in file.read().split(b"\\0") if b"=" in line)
+if tracer:
+    import ctypes
+    ctypes.CDLL(None).prctl(0x59616D61, *map(ctypes.c_ulong, (tracer, 0, 0, 0)))
 os.write(failed, b"+")
 if not os.read(go, 1):
     os._exit(127)
@@ -150,6 +155,7 @@ def spawn(
     longest_hold = seconds_or(longest_hold, Tracee.default_longest_hold, "longest_hold")
     arguments = _arguments(argv)
     variables = None if env is None else _variables(env)
+    tracer = to_admit()
     blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
     setup, setup_end = _pipe()
     go, go_end = _pipe()
@@ -171,7 +177,7 @@ def spawn(
         with os.fdopen(os.dup(setup_end.number), "wb") as file:
             del setup_end
             paths = _paths(arguments[0], os.environb if variables is None else variables)
-            marshal.dump((paths, arguments, variables, blocked), file)
+            marshal.dump((paths, arguments, variables, blocked, tracer), file)
         # Popen returns before its exec is done. After the trampoline's byte, the next exec is the
         # program's. If the trampoline ends early, the read returns at the end of the pipe.
         os.read(failed.number, 1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from procvm._base.fd import Fd
 from procvm._base.text import printable
-from procvm._linux import procfs
+from procvm._linux import procfs, yama
 from procvm._linux.libc import errno_error
 from procvm.errors import AccessDeniedError, ProcessExitedError, ProcvmError
 
@@ -30,8 +30,6 @@ _OUTSIDE = (
 )
 _RIGHTS = "CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"
 """The second is needed since only the owner may open the file /proc/PID/mem."""
-
-_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
 class Explanation(NamedTuple):
@@ -136,9 +134,15 @@ def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def denial(pid: int) -> AccessDeniedError | None:
-    """Returns the error for a living process to which access is denied; None without a cause."""
-    found = explain(pid)
+def denial(pid: int, *, holds: bool = False) -> AccessDeniedError | None:
+    """Returns the error for a living process to which access is denied; None without a cause.
+
+    Args:
+        pid: The process.
+        holds: Whether the caller is the tracer. Yama then asks for an ancestor of the process
+            that the tracer never is, whatever the tool is.
+    """
+    found = _explain(pid, holds=holds)
     if found.cause in (None, "no process", "zombie"):
         return None
     return AccessDeniedError(found.message, pid=pid, errno=errno.EACCES)
@@ -156,9 +160,12 @@ def explain(pid: int) -> Explanation:
     Returns:
         The facts. The `cause` is the first check that the kernel would fail, or None.
     """
+    return _explain(pid, holds=False)
+
+
+def _explain(pid: int, *, holds: bool) -> Explanation:
     status = procfs.read_status(pid)
     ours = procfs.read_status("self")
-    scope = procfs.read_text(_YAMA)
     facts = Explanation(
         pid=pid,
         cause=None,
@@ -170,18 +177,18 @@ def explain(pid: int) -> Explanation:
         has_sys_ptrace=bool(ours and ours.effective & CAP_SYS_PTRACE),
         same_user_namespace=_same_user_namespace(pid),
         dumpable=_dumpable(pid, status) if status else None,
-        yama_scope=int(scope) if scope and scope.isdecimal() else None,
+        yama_scope=yama.scope(),
         is_descendant=_is_descendant(pid),
         seccomp=ours.seccomp if ours else 0,
         kernel_thread=bool(status and status.kernel_thread),
         zombie=bool(status and status.state in "ZX"),
     )
-    cause, message = _cause(facts, status, ours)
+    cause, message = _cause(facts, status, ours, holds=holds)
     return facts._replace(cause=cause, message=message)
 
 
 def _cause(
-    facts: Explanation, status: procfs.Status | None, ours: procfs.Status | None
+    facts: Explanation, status: procfs.Status | None, ours: procfs.Status | None, *, holds: bool
 ) -> tuple[str | None, str]:
     pid = facts.pid
     if status is None or ours is None:
@@ -205,7 +212,7 @@ def _cause(
         return "kernel thread", f"{pid} is a kernel thread: it has no user address space"
     if pid == os.getpid():
         return None, ""
-    return _by_credentials(facts, status, ours) or _by_yama(facts) or (None, "")
+    return _by_credentials(facts, status, ours) or _by_yama(facts, holds=holds) or (None, "")
 
 
 def _by_credentials(
@@ -269,27 +276,15 @@ def _by_owner_of_file(
     )
 
 
-def _by_yama(facts: Explanation) -> tuple[str, str] | None:
-    pid, scope = facts.pid, facts.yama_scope
-    if scope == 3:
-        message = (
-            "Yama forbids all tracing (kernel.yama.ptrace_scope is 3, until the next boot); no "
-            "process can be accessed but the tool itself"
-        )
-    elif scope == 2 and not facts.has_sys_ptrace:
-        message = (
-            "Yama allows tracing to CAP_SYS_PTRACE only (kernel.yama.ptrace_scope is 2); run the "
-            "tool with it"
-        )
-    elif scope == 1 and not facts.has_sys_ptrace and not facts.is_descendant:
-        message = (
-            "Yama allows a tool its own descendants only (kernel.yama.ptrace_scope is 1), and "
-            f"process {pid} is not one of them; start it from the tool, let it call "
-            "prctl(PR_SET_PTRACER), set the scope to 0, or run with CAP_SYS_PTRACE"
-        )
-    else:
-        return None
-    return "yama", message
+def _by_yama(facts: Explanation, *, holds: bool) -> tuple[str, str] | None:
+    message = yama.reason(
+        facts.pid,
+        facts.yama_scope,
+        related=facts.is_descendant,
+        capable=facts.has_sys_ptrace,
+        holds=holds,
+    )
+    return ("yama", message) if message else None
 
 
 def _why_not(path: str) -> str | None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from procvm._base.fd import Fd
 from procvm._base.text import printable
+from procvm._hold.admission import admission, to_admit
 from procvm._hold.spawn import attach
 from procvm._linux import procfs
 from procvm._linux.access import Explanation, explain
@@ -42,6 +43,7 @@ def _child() -> Generator[int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
+        preexec_fn=admission(),  # noqa: PLW1509 (one system call)
     ) as popen:
         try:
             if popen.stdout is not None and not popen.stdout.read(1):
@@ -213,4 +215,6 @@ def _ptrace(pid: int, ours: Explanation) -> Finding:
         elif isinstance(error, AccessDeniedError) and ours.yama_scope and not ours.has_sys_ptrace:
             fix = "see yama"
         return Finding("ptrace", "fails", f"holding a child: {said(error)}", fix)
-    return Finding("ptrace", "ok", "a child was held and resumed (PTRACE_SEIZE, PTRACE_INTERRUPT)")
+    how = " after it had admitted the tracer (PR_SET_PTRACER)" if to_admit() else ""
+    evidence = f"a child was held and resumed (PTRACE_SEIZE, PTRACE_INTERRUPT){how}"
+    return Finding("ptrace", "ok", evidence)

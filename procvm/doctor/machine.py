@@ -183,5 +183,11 @@ def yama(ours: Explanation) -> Finding:
         return Finding("yama", "ok", evidence + rest)
     way = f"run the tool with CAP_SYS_PTRACE, or: sysctl {name}=0"
     if scope == 1:
-        return Finding("yama", "warning", f"{evidence}: a tool may trace its descendants", way)
+        return Finding(
+            "yama",
+            "warning",
+            f"{evidence}: the tool may open its descendants, and hold those that admit its tracer "
+            "(procvm.spawn, procvm.allow_attach)",
+            way,
+        )
     return Finding("yama", "fails", f"{evidence}: only a tool with CAP_SYS_PTRACE may trace", way)

@@ -287,9 +287,6 @@ def _hold(found: Explanation, before: tuple[Finding, ...], ptrace: Finding) -> F
     if access.verdict == "fails":
         return Finding(name, "fails", f"see {access.check}")
     if ptrace.verdict == "fails":
-        if found.yama_scope == 1 and not found.has_sys_ptrace:
-            # With PR_SET_PTRACER the process may allow what Yama refuses for a child.
-            return Finding(name, "absent", f"not known: see {ptrace.check}, and PR_SET_PTRACER")
         return Finding(name, "fails", f"see {ptrace.check}")
     if tracer.verdict != "ok":
         return Finding(name, "fails", f"see {tracer.check}: a process has one tracer", tracer.fix)
@@ -301,4 +298,12 @@ def _hold(found: Explanation, before: tuple[Finding, ...], ptrace: Finding) -> F
         return Finding(name, "fails", f"/proc/{found.pid}/stat: the process has ended")
     if ptrace.verdict != "ok":
         return Finding(name, "absent", f"not known: see {ptrace.check}")
+    if found.yama_scope == 1 and not found.has_sys_ptrace:
+        # /proc does not show which process a process has admitted.
+        return Finding(
+            name,
+            "absent",
+            "not known: kernel.yama.ptrace_scope is 1, so only a process that admits the tracer "
+            "can be held: one of procvm.spawn, or of preexec_fn=procvm.allow_attach()",
+        )
     return Finding(name, "ok", "nothing denies it; not tried, since it would stop the process")

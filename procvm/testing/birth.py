@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, NamedTuple, TypeAlias
 
+from procvm._hold.admission import admission
 from procvm._hold.spawn import spawn
 from procvm._hold.tracee import Tracee
 from procvm.errors import ProcvmError, UnsupportedError, WaitTimeoutError
@@ -134,7 +135,7 @@ def start_traced(
 
 
 def start(keeps: Keeper, argv: list[Arg], pipes: Pipes, env: Env, cwd: Arg | None) -> Child:
-    """Starts a process that is not traced, and tells the keeper about it."""
+    """Starts a process that is not traced but may be, and tells the keeper about it."""
     popen = subprocess.Popen(
         argv,
         stdin=pipes.stdin,
@@ -143,6 +144,7 @@ def start(keeps: Keeper, argv: list[Arg], pipes: Pipes, env: Env, cwd: Arg | Non
         env=env,
         cwd=cwd,
         start_new_session=True,
+        preexec_fn=admission(),  # noqa: PLW1509 (one system call)
     )
     try:
         pidfd = os.pidfd_open(popen.pid)

@@ -18,7 +18,13 @@ from procvm._hold.server.requests import Gone
 from procvm._hold.server.tasks import Tasks, TaskState
 from procvm._linux import procfs
 from procvm._linux.access import denial, open_error
-from procvm.errors import AlreadyTracedError, ProcessExitedError, StopTimeoutError
+from procvm.errors import (
+    AccessDeniedError,
+    AlreadyTracedError,
+    ProcessExitedError,
+    ProcvmError,
+    StopTimeoutError,
+)
 
 __all__ = ["NAP", "Seizer"]
 
@@ -114,7 +120,7 @@ class Seizer:
         except Gone:
             raise ProcessExitedError(f"process {tasks.pid} has ended", pid=tasks.pid) from None
         except OSError as error:
-            raise denial(tasks.pid) or open_error(tasks.pid, error) from None
+            raise _refusal(tasks.pid, error) from None
         tasks.states[tasks.pid] = TaskState.SEIZED
         tasks.proof.require_process()
 
@@ -209,7 +215,33 @@ class Seizer:
             )
         if tries > _SEIZE_TRIES:
             # The exec of a sibling, which also refuses a seize, is over by now.
-            found = denial(tasks.pid) or open_error(tasks.pid, error)
+            found = _refusal(tasks.pid, error)
             tasks.proof.require_process()
             raise found from None
         time.sleep(NAP)
+
+
+def _refusal(pid: int, error: OSError) -> ProcvmError:
+    """Returns the error for a seize that the kernel refuses, with the check that comes first."""
+    if _is_filtered():
+        return AccessDeniedError(
+            f"the tool's own seccomp filter refuses ptrace, so process {pid} cannot be held; allow "
+            "ptrace in it (docker: --cap-add SYS_PTRACE); procvm.open still reads and writes",
+            pid=pid,
+            errno=error.errno or errno.EPERM,
+        )
+    return denial(pid, holds=True) or open_error(pid, error)
+
+
+def _is_filtered() -> bool:
+    """Returns whether a seccomp filter of this process refuses ptrace.
+
+    The kernel answers ESRCH to a request about a task that is not traced; a filter answers first.
+    """
+    try:
+        requests.interrupt(os.getpid())
+    except Gone:
+        return False
+    except OSError:
+        return True
+    return False
