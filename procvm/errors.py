@@ -91,6 +91,7 @@ class Hint(NamedTuple):
 
 WORDINGS: Mapping[str, str] = MappingProxyType(
     {
+        "admit": "start it with procvm.spawn(), or with preexec_fn=procvm.allow_attach()",
         "attach": "procvm.attach(pid) opens a process that can be held",
         "forced": "maps() shows the permissions, and vm.forced() ignores them as a debugger does",
         "held_snapshot": "take the snapshot of a Tracee, which is held meanwhile",

@@ -14,7 +14,7 @@ from procvm._base.fd import Fd
 from procvm._base.text import printable
 from procvm._linux import procfs, yama
 from procvm._linux.libc import errno_error
-from procvm.errors import AccessDeniedError, ProcessExitedError, ProcvmError
+from procvm.errors import AccessDeniedError, Hint, ProcessExitedError, ProcvmError
 
 __all__ = ["LSM", "WITHOUT_A_SAY", "Explanation", "denial", "explain", "is_ending", "open_error"]
 
@@ -145,7 +145,10 @@ def denial(pid: int, *, holds: bool = False) -> AccessDeniedError | None:
     found = _explain(pid, holds=holds)
     if found.cause in (None, "no process", "zombie"):
         return None
-    return AccessDeniedError(found.message, pid=pid, errno=errno.EACCES)
+    admit = holds and found.cause == "yama" and found.yama_scope == 1
+    return AccessDeniedError(
+        found.message, pid=pid, errno=errno.EACCES, hint=Hint("admit") if admit else None
+    )
 
 
 def is_ending(pid: int) -> bool:

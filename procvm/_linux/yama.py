@@ -82,10 +82,8 @@ def reason(pid: int, value: int | None, *, related: bool, capable: bool, holds: 
         return (
             f"Yama does not allow process {pid} to be held (kernel.yama.ptrace_scope is 1): the "
             "tracer, a process of its own, is not its ancestor, and the process has not admitted "
-            "it, or no longer; start it with procvm.spawn or with "
-            "preexec_fn=procvm.allow_attach() (what these allow is lost when the tracer ends and "
-            f"when a thread other than the first execs), {RIGHTS_OF_ROOT}; procvm.open may still "
-            "read and write it if it descends from the tool"
+            "the tracer, or no longer does, since the tracer ended or a thread other than the "
+            f"first made an exec; {RIGHTS_OF_ROOT}"
         )
     return (
         f"Yama allows a process its own descendants only (kernel.yama.ptrace_scope is 1), and "

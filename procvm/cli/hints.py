@@ -9,6 +9,7 @@ __all__ = ["WORDINGS"]
 
 WORDINGS: Mapping[str, str] = MappingProxyType(
     {
+        "admit": "procvm read, write and snapshot need no hold of a process that they may open",
         "attach": "procvm write --expect holds the process",
         "forced": "procvm maps {pid} shows the permissions, and --force ignores them",
         "held_snapshot": "save it again with procvm snapshot --hold",

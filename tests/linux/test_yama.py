@@ -118,7 +118,6 @@ def test_the_reason_names_who_asks(
         assert f"ptrace_scope is {scope}" in text
     if refused and scope == 1:
         assert ("the tracer" in text) == holds
-        assert ("allow_attach" in text) == holds
         assert ("descend from the tool" in text) != holds
     if refused and scope != 3:
         assert "sudo" in text

@@ -21,6 +21,7 @@ from procvm._linux.access import denial, open_error
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
+    Hint,
     ProcessExitedError,
     ProcvmError,
     StopTimeoutError,
@@ -226,8 +227,9 @@ def _refusal(pid: int, error: OSError) -> ProcvmError:
     if _is_filtered():
         return AccessDeniedError(
             f"the tool's own seccomp filter refuses ptrace, so process {pid} cannot be held; allow "
-            "ptrace in it (docker: --cap-add SYS_PTRACE); procvm.open still reads and writes",
+            "ptrace in it (in a container, by the capability SYS_PTRACE)",
             pid=pid,
+            hint=Hint("open"),
             errno=error.errno or errno.EPERM,
         )
     return denial(pid, holds=True) or open_error(pid, error)
