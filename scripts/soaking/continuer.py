@@ -45,6 +45,8 @@ class Continuer:
         self.gaps = bool(gaps)
         self.chance = random.Random(seed + self.words[At.TOLD])
         self.unsure: list[int] = []
+        # Delivered by a step of their thread before their events were told.
+        self.stepped: set[int] = set()
         self.foretold: list[tuple[int, int, int]] = []
         self.complaint = ""
 
@@ -54,10 +56,12 @@ class Continuer:
             tracee.stop()
             os.write(1, b"holding\n")
             while not self.words[At.STOP]:
+                # While events wait to be told no thread runs, and a replacement is not delivered:
+                # if the tracer were killed now, the kernel would deliver the signal itself.
+                runs = not tracee.pending_events()
                 event = tracee.cont(timeout=0.2)
-                for n in self.unsure:
-                    self.bytes[self.decided + n] |= SURE
-                self.unsure.clear()
+                if runs:
+                    self._make_sure()
                 if event is None:
                     self.words[At.IDLE] += 1
                 else:
@@ -66,6 +70,12 @@ class Continuer:
                 if self.gaps and self.chance.random() < 0.02:
                     self._leave_a_gap(tracee)
             tracee.resume()
+
+    def _make_sure(self) -> None:
+        """Notes that what was decided so far has taken effect."""
+        for n in self.unsure:
+            self.bytes[self.decided + n] |= SURE
+        self.unsure.clear()
 
     def _take(self, event: Any) -> None:
         if event.kind != "signal" or not FIRST <= event.signo < FIRST + KINDS:
@@ -78,7 +88,7 @@ class Continuer:
             return
         self.bytes[self.told + n] += 1
         choice = {3: DISCARD, 7: REPLACE}.get(n % 10, 0)
-        if choice:
+        if choice and n not in self.stepped:
             self.bytes[self.decided + n] = choice
             self.unsure.append(n)
             self.words[At.TAKEN] += 1
@@ -107,13 +117,12 @@ class Continuer:
         if kind == "resume":
             self.foretold.clear()
             tracee.resume()
-            for n in self.unsure:
-                self.bytes[self.decided + n] |= SURE
-            self.unsure.clear()
+            self._make_sure()
             tracee.stop()
         elif kind == "step":
             self.foretold.clear()
             tid = self.chance.choice([thread.tid for thread in tracee.threads()])
+            self.stepped.update(number_of(e) for e in tracee.pending_events() if e.tid == tid)
             try:
                 tracee.step(tid, timeout=0.02)
             except procvm.StopTimeoutError:
