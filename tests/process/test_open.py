@@ -223,7 +223,9 @@ def test_threads_of_a_process_tell_their_stacks() -> None:
         lines = [child.stdout.readline().split() for _ in range(3)]
         handles = {int(tid): int(handle) for tid, handle in lines}
         with procvm.open(child.pid) as process:
-            assert eventually(lambda: all(each.stack for each in process.threads()))
+            assert eventually(
+                lambda: all(each.stack and each.state == "S" for each in process.threads())
+            )
             found = process.threads()
             (stack,) = process.maps().filter(name=b"[stack]")
             assert [each.tid for each in found] == sorted({child.pid, *handles})
