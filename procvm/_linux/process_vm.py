@@ -97,15 +97,19 @@ class _Scratch:
         self.ended = _poller(guard.pidfd)
 
     def args(self, pid: int, first: int, nr_local: int, nr_remote: int) -> tuple[object, ...]:
-        """Returns the call's arguments, from element `first` of both vectors on."""
+        """Returns the call's arguments, from element `first` of both vectors on.
+
+        They are converted here: to convert six of them takes 200 to 350 ns of each call.
+        """
         base = self.memory.address
+        pointer, word = ctypes.c_void_p.from_param, ctypes.c_ulong.from_param
         return (
-            pid,
-            ctypes.c_void_p(base + (_LOCAL + 2 * first) * _WORD),
-            ctypes.c_ulong(nr_local),
-            ctypes.c_void_p(base + (_REMOTE + 2 * first) * _WORD),
-            ctypes.c_ulong(nr_remote),
-            ctypes.c_ulong(0),
+            ctypes.c_int.from_param(pid),
+            pointer(base + (_LOCAL + 2 * first) * _WORD),
+            word(nr_local),
+            pointer(base + (_REMOTE + 2 * first) * _WORD),
+            word(nr_remote),
+            word(0),
         )
 
 

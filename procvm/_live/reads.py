@@ -17,8 +17,9 @@ from procvm._linux.process_vm import NR_RANGES, VmCalls
 from procvm._linux.procfs import user_space_end
 from procvm._live.extents import layout_of
 from procvm._live.faults import failed_transfer, own_fault, page_fault, unseen_page
+from procvm._live.forced import QUICK_LEN, Asked, forced_loader
 from procvm._live.image import Image
-from procvm._local.buffers import fill_zeros
+from procvm._local.buffers import Buffer, fill_zeros
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
 from procvm.errors import PageFaultError, ProcvmError
@@ -47,6 +48,7 @@ class Readable(UserMemory):
     image: Image
     _calls: VmCalls
     _forced: bool
+    _last_asked: Asked | None = None
 
     @property
     def domain(self) -> object:
@@ -183,9 +185,24 @@ class Readable(UserMemory):
 
     def loader(self, pod: Pod[T]) -> Callable[[int], T]:
         """Returns a function that reads one value with a prepared call."""
-        if not pod.code or not self.image.by_calls:
+        if not pod.code:
+            return super().loader(pod)
+        if self._forced:
+            return forced_loader(self.image, self._asked(), pod, super().loader(pod))
+        if not self.image.by_calls:
             return super().loader(pod)
         return self._calls.loader(pod, super().loader(pod))
+
+    def read_buffer(self, address: int, buf: Buffer, n: int) -> int:
+        """Begins a forced read of a few KiB by one call; see `UserMemory.read_buffer`."""
+        return self._asked().read_into(address, buf, n) if n <= QUICK_LEN and self._forced else 0
+
+    def _asked(self) -> Asked:
+        """Returns the mapping that forced accesses last asked for."""
+        asked = self._last_asked
+        if asked is None:
+            asked = self._last_asked = Asked(self.image)
+        return asked
 
     def regions(self) -> list[Region]:
         """Returns the mappings; see `UserMemory.regions`."""

@@ -15,6 +15,7 @@ from procvm._linux.libc import TRANSIENT
 from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import QUERY, prepared_query
 from procvm._live.faults import failed_transfer
+from procvm._live.forced import forced_storer
 from procvm._live.reads import Readable
 from procvm._local.buffers import address_of_bytes
 from procvm.errors import AccessDeniedError
@@ -96,11 +97,13 @@ class Writable(Readable):
         """Returns a function that writes one value by two system calls where nothing fails."""
         image = self.image
         size = pod.size
+        if self._forced and image.open_files().writable:
+            return forced_storer(image, self._asked(), pod, self.write)
         to_bytes = pod.to_bytes
         slow = self.write
         files = image.open_files()
         mem, maps = files.mem.number, files.maps.number
-        prepared = prepared_query(maps, 0 if self._forced else WRITE)
+        prepared = prepared_query(maps, WRITE)
         if prepared is None:
             return super().storer(pod)
         words, query = prepared

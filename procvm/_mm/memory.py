@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, TypeVar
 
 from procvm._base.pods import Pod, PodAtomic, PodOnce, usize
-from procvm._local.buffers import address_of, address_of_bytes
+from procvm._local.buffers import Buffer, address_of, address_of_bytes
 from procvm._mm.extent import Content, Extent
 from procvm.errors import PageFaultError, ProcvmError, UnsupportedError
 
@@ -206,6 +206,15 @@ class UserMemory(Memory):
     def is_forced(self) -> bool:
         """Whether page protections are ignored."""
         return False
+
+    def read_buffer(self, address: int, buf: Buffer, n: int) -> int:
+        """Begins to fill a writable buffer of `n` bytes the quick way, if the memory has one.
+
+        Returns:
+            Bytes that did arrive. The caller reads the rest with `read`, which raises what
+            stopped this.
+        """
+        return 0
 
     @abstractmethod
     def forced(self) -> UserMemory:

@@ -43,7 +43,10 @@ T = TypeVar("T")
 
 
 class _Prepared(threading.local):
-    """Prepared accesses by pod; their scratch memory serves one thread only."""
+    """Prepared accesses by pod, each with the last address that the pod fits at.
+
+    Their scratch memory serves one thread only.
+    """
 
     def __init__(self) -> None:
         self.loads: dict[Any, tuple[Callable[[int], Any], int]] = {}
@@ -60,6 +63,7 @@ class Access(VmIo, VmIoFill):
             )
         self._memory = memory
         self._end = memory.end
+        self._is_forced = memory.is_forced
         self._prepared = _Prepared()
 
     @property
@@ -176,11 +180,18 @@ class Access(VmIo, VmIoFill):
         if type(offset) is not int or not 0 <= offset <= self._end - n:
             offset, n = self._check(offset, n)
         if n:
+            done = 0
+            if self._is_forced and threads == 1:
+                done = self._memory.read_buffer(offset, buf, n)
+                if done == n:
+                    return
             # Keeps the buffer at its address, and refuses one that cannot be written.
             cell = writable_cell(buf)
             # SAFETY: `cell` lies at the first of the buffer's `n` bytes and keeps them
             # alive until the read is done.
-            if threads == 1:
+            if done:
+                _read_rest(self._memory, offset, address_of(cell), n, done)
+            elif threads == 1:
                 self._memory.read(offset, address_of(cell), n)
             else:
                 self._read(offset, address_of(cell), n, threads)
@@ -200,12 +211,12 @@ class Access(VmIo, VmIoFill):
         """Returns the value at an address; see `VmIo.read_val`."""
         loads = self._prepared.loads
         try:
-            load, size = loads[pod]
+            load, last = loads[pod]
         except (KeyError, TypeError):
             plain = pod_of(pod)
-            load, size = loads[pod] = self._memory.loader(plain), plain.size
-        if type(offset) is not int or not 0 <= offset <= self._end - size:
-            offset, _ = self._check(offset, size)
+            load, last = loads[pod] = self._memory.loader(plain), self._end - plain.size
+        if type(offset) is not int or not 0 <= offset <= last:
+            offset, _ = self._check(offset, self._end - last)
         return load(offset)
 
     @overload
@@ -216,12 +227,12 @@ class Access(VmIo, VmIoFill):
         """Writes one value at an address; see `VmIo.write_val`."""
         stores = self._prepared.stores
         try:
-            store, size = stores[pod]
+            store, last = stores[pod]
         except (KeyError, TypeError):
             plain = pod_of(pod)
-            store, size = stores[pod] = self._memory.storer(plain), plain.size
-        if type(offset) is not int or not 0 <= offset <= self._end - size:
-            offset, _ = self._check(offset, size)
+            store, last = stores[pod] = self._memory.storer(plain), self._end - plain.size
+        if type(offset) is not int or not 0 <= offset <= last:
+            offset, _ = self._check(offset, self._end - last)
         store(offset, value)
 
     def fill_zeros(self, offset: int, n: int) -> None:
@@ -364,3 +375,11 @@ class Access(VmIo, VmIoFill):
             if stored:
                 return found
             current = found
+
+
+def _read_rest(memory: UserMemory, address: int, own_address: int, n: int, done: int) -> None:
+    try:
+        memory.read(address + done, own_address + done, n - done)
+    except ProcvmError as error:
+        error.copied_len += done
+        raise
