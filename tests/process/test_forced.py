@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import procvm
-from procvm import f64, u8, u32, u64
+from procvm import Pod, f64, u8, u32, u64
 from tests.support.playground import PAGE, Playground, pattern
 
 
@@ -53,7 +54,8 @@ def test_forced_values_are_those_of_the_target(kind: str) -> None:
         base = child.layout(f"{kind} {kind}")
         vm = process.vm.forced()
         at = base + PAGE - 3
-        for pod, value in ((u32, 0xDEADBEEF), (u64, 1 << 63), (f64, -1.5)):
+        numbers: list[tuple[Pod[Any], Any]] = [(u32, 0xDEADBEEF), (u64, 1 << 63), (f64, -1.5)]
+        for pod, value in numbers:
             vm.write_val(at, pod, value)
             assert child.peek(at, pod.size) == pod.to_bytes(value)
             assert vm.read_val(at, pod) == value
