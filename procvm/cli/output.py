@@ -26,6 +26,7 @@ __all__ = [
     "OutputError",
     "begin_line",
     "fault_of",
+    "folded",
     "message_of",
     "tell",
     "wants_color",
@@ -42,6 +43,17 @@ _STYLES: dict[str, dict[str, Any]] = {
     "name": {"fg": "blue", "bold": True},
     "new": {"fg": "yellow", "bold": True},
 }
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Returns text as lines of at most `width` columns, broken between words alone.
+
+    A word that is wider than a line keeps a line for itself: half an address or half a path
+    could not be copied.
+    """
+    import textwrap  # noqa: PLC0415 (only a terminal needs it)
+
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 class OutputError(Exception):

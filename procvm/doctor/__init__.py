@@ -7,5 +7,6 @@ is opened and read, but never stopped.
 
 from procvm.doctor.examination import examine
 from procvm.doctor.finding import Finding, Verdict
+from procvm.doctor.verdict import verdict_on
 
-__all__ = ["Finding", "Verdict", "examine"]
+__all__ = ["Finding", "Verdict", "examine", "verdict_on"]

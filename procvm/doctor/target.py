@@ -129,6 +129,8 @@ def target(pid: int, calls: list[Finding], hidepid: Finding) -> Iterator[Finding
     tracer, frozen = _tracer(found), _frozen(pid)
     yield tracer
     yield frozen
+    if access.verdict == "ok":
+        yield _fuse(pid)
     yield _hold(found, (access, tracer, frozen), calls[-1])
 
 
@@ -277,6 +279,26 @@ def _freezer_file(mounts: list[Mount], controllers: str, path: str) -> str | Non
         if fits and path.startswith(root) and inside[:1] in ("", "/"):
             return f"{mount.point}/{inside.strip('/')}/{file}".replace("//", "/")
     return None
+
+
+def _fuse(pid: int) -> Finding:
+    """Returns whether a mapping is of a file that a process serves."""
+    name = "target FUSE"
+    try:
+        with open_process(pid) as process:
+            slow = sorted({printable(vma.name) for vma in process.maps() if process.may_hang(vma)})
+    except ProcvmError as error:
+        return Finding(name, "absent", f"not known: {said(error)}")
+    if not slow:
+        return Finding(name, "ok", f"/proc/{pid}/maps has no file that another process serves")
+    rest = f", and {len(slow) - 1} more" if len(slow) > 1 else ""
+    return Finding(
+        name,
+        "warning",
+        f"/proc/{pid}/mountinfo: {slow[0]}{rest} is on a file system that a process or a server "
+        "provides; a read of a page of it waits for an answer",
+        "if a read waits, restart the server, or read other mappings",
+    )
 
 
 def _hold(found: Explanation, before: tuple[Finding, ...], ptrace: Finding) -> Finding:

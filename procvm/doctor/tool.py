@@ -105,6 +105,7 @@ def map_files() -> Finding:
 _EXTRAS = (
     ("numpy", "arrays, scan", "numpy"),
     ("pyelftools", "symbols", "symbols"),
+    ("drgn", "types, variables and stacks from debug information", "types"),
     ("yara-x", "rules in a search", "yara"),
     ("click", "the command", "cli"),
     ("rich", "the command", "cli"),

@@ -63,6 +63,7 @@ MACHINE = [
     "map_files",
     "numpy",
     "pyelftools",
+    "drgn",
     "yara-x",
     "click",
     "rich",
@@ -79,6 +80,7 @@ TARGET = [
     "target access",
     "target tracer",
     "target frozen",
+    "target FUSE",
     "target hold",
 ]
 

@@ -10,7 +10,7 @@ import click
 from procvm._base.text import shown
 from procvm.cli.declare import command, missing, pid_argument
 from procvm.cli.exits import DENIED, DONE
-from procvm.cli.output import Output
+from procvm.cli.output import Output, folded
 from procvm.cli.target import TargetParam, address_in, open_process, pid_of
 from procvm.errors import UnsupportedError
 
@@ -28,17 +28,20 @@ _STYLES = {"ok": "good", "warning": "new", "fails": "bad", "absent": "dim"}
 def doctor(out: Output, target: str | None, show_all: bool) -> int:
     """Say what prevents access on this machine or to a process, and how to fix it.
 
-    Each line is a check with its verdict and its evidence, the file or the call that says so.
-    The exit code is 3 if a check fails.
+    The first line says what you can do. Each further line is a check that is not in order, with
+    its evidence, the file or the call that says so, and what to do. The exit code is 3 if a
+    check fails.
     """
-    from procvm.doctor import examine  # noqa: PLC0415 (only this command needs it)
+    from procvm.doctor import examine, verdict_on  # noqa: PLC0415 (only this command needs it)
 
     pid = None if target is None else pid_of(target)
     findings = examine(pid)
+    summary = verdict_on(findings, pid)
     if out.json:
-        out.document({"pid": pid, "findings": [_finding(one) for one in findings]})
+        rows = [_finding(one) for one in findings]
+        out.document({"pid": pid, "summary": shown(summary), "findings": rows})
     else:
-        _show(out, findings, show_all=show_all)
+        _show(out, summary, findings, show_all=show_all)
     return DENIED if any(one.verdict == "fails" for one in findings) else DONE
 
 
@@ -51,28 +54,27 @@ def _finding(one: Finding) -> dict[str, str]:
     }
 
 
-def _show(out: Output, findings: list[Finding], *, show_all: bool) -> None:
+def _show(out: Output, summary: str, findings: list[Finding], *, show_all: bool) -> None:
+    listed = [one for one in findings if show_all or one.verdict in ("warning", "fails")]
     if not out.is_terminal:
-        for one in findings:
+        out.line(shown(summary))
+        for one in listed:
             out.line("\t".join([one.verdict, one.check, shown(one.evidence), shown(one.fix)]))
         return
-    import textwrap  # noqa: PLC0415 (only a terminal needs it)
-
-    width = max(len(one.check) for one in findings) if findings else 0
-    margin = width + 11
-    for one in findings:
-        if one.verdict in ("ok", "absent") and not show_all and not one.fix:
-            continue
-        texts = textwrap.wrap(shown(one.evidence), max(out.width - margin, 20)) or [""]
-        head = f"{out.style(f'{one.verdict:7}', _STYLES.get(one.verdict, 'bad'))}  "
-        out.line(f"{head}{one.check:{width}}  {texts[0]}")
-        for text in texts[1:]:
-            out.line(" " * margin + text)
-        for k, text in enumerate(textwrap.wrap(shown(one.fix), max(out.width - margin - 2, 20))):
-            out.line(f"{' ' * margin}{out.arrow if k == 0 else ' '} {text}")
-    nr = sum(one.verdict == "ok" for one in findings)
-    hidden = "" if show_all else "; --all shows all of them"
-    out.line(out.style(f"{nr} of {len(findings)} checks are in order{hidden}", "dim"))
+    for line in folded(shown(summary), out.width):
+        out.line(out.style(line, "head"))
+    for one in listed:
+        out.line()
+        out.line(f"{out.style(f'{one.verdict:7}', _STYLES[one.verdict])}  {one.check}")
+        for line in folded(shown(one.evidence), out.width - 4):
+            out.line(f"    {line}")
+        for k, line in enumerate(folded(shown(one.fix), out.width - 6)):
+            out.line(f"    {out.arrow if k == 0 else ' ' * len(out.arrow)} {line}")
+    rest = len(findings) - len(listed)
+    if rest:
+        out.line()
+        what = "other checks are" if listed else "checks are all"
+        out.line(out.style(f"{rest} {what} in order or not needed; --all shows them", "dim"))
 
 
 @command(
