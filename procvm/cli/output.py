@@ -37,11 +37,18 @@ Color = Literal["auto", "always", "never"]
 _STYLES: dict[str, dict[str, Any]] = {
     "address": {"fg": "cyan"},
     "bad": {"fg": "red"},
+    "code": {"fg": "red"},
+    "data": {"fg": "yellow"},
     "dim": {"dim": True},
     "good": {"fg": "green"},
     "head": {"bold": True},
+    "heap": {"fg": "blue"},
+    "match": {"bold": True, "reverse": True},
     "name": {"fg": "blue", "bold": True},
     "new": {"fg": "yellow", "bold": True},
+    "number": {},
+    "stack": {"fg": "magenta"},
+    "text": {"fg": "green"},
 }
 
 
@@ -154,6 +161,7 @@ class Output:
         json: Whether JSON was asked for.
         is_terminal: Whether stdout is a terminal and JSON was not asked for.
         color: Whether to use colours.
+        is_utf8: Whether stdout takes every character.
         width: Columns of the terminal.
         arrow: An arrow in the encoding of the output.
         ellipsis: The sign for text that was left out.
@@ -174,8 +182,8 @@ class Output:
         self.is_terminal = is_terminal and not as_json
         self.color = not as_json and wants_color(color, is_terminal=is_terminal)
         self.width = max(shutil.get_terminal_size().columns, 40)
-        is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-        self.arrow, self.ellipsis = ("→", "…") if is_utf8 and self.is_terminal else ("->", "~")
+        self.is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        self.arrow, self.ellipsis = ("→", "…") if self.is_utf8 and self.is_terminal else ("->", "~")
         self.before_line: Callable[[], None] | None = None
 
     @property

@@ -108,7 +108,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["search", "PID", "zz"], "'zz' is not a pattern"),
     (["search", "PID", "??"], "matches everywhere"),
     (["search", "PID", "--regex", "("], "--regex"),
-    (["search", "PID", "--regex", "a*"], "so everywhere"),
+    (["search", "PID", "--regex", "a*"], "so it matches everywhere"),
     (["search", "PID", "-t", "u8", "--value", "+"], "a search reads once"),
     (["maps", "PID", "--perms", "q"], "letters of r, w, x, s and p"),
     (["watch", "PID", "0x10", "-i", "0"], "not a number of seconds"),

@@ -15,9 +15,10 @@ from procvm._base.text import printable, size_text
 from procvm._linux.processes import NamedProcess, processes
 from procvm.cli.declare import command, missing, pid_argument, range_options
 from procvm.cli.exits import DONE, NOTHING
-from procvm.cli.output import NothingFoundError, Output, tell
+from procvm.cli.output import NothingFoundError, Output, folded, tell
 from procvm.cli.ranges import Where, ranges_in
 from procvm.cli.target import open_target, process_text
+from procvm.cli.use import Use, Uses, uses_of
 
 __all__ = ["maps", "ps"]
 
@@ -132,8 +133,9 @@ def maps(
     wide: bool,
     picture: str | None,
 ) -> int:
-    """List the mappings of a process.
+    """List the mappings of a process, their sizes, and how much is resident and dirty.
 
+    RSS is in physical memory; DIRTY was written, and is in no file. A core file has neither.
     In a pipe the lines are those of /proc/PID/maps, with 0x before each address and with
     printable names. --range and --near list the mappings that overlap them, whole.
     """
@@ -156,17 +158,19 @@ def maps(
                 fits = f"--kind {kind} {where}".rstrip()
                 raise NothingFoundError(f"no mapping of {process_text(process)} fits {fits}")
         pid = process.pid
+        uses = uses_of(process) if out.json or out.is_terminal else Uses({})
     if out.json:
-        out.long_document({"pid": pid}, "mappings", map(_mapping, found))
+        rows = (_mapping(vma, uses.by_range.get((vma.start, vma.end))) for vma in found)
+        out.long_document({"pid": pid}, "mappings", rows)
     elif out.is_terminal:
-        _maps_table(out, found, wide=wide)
+        _maps_table(out, found, uses, wide=wide)
     else:
         for vma in found:
             out.line(str(vma))
     return DONE
 
 
-def _mapping(vma: Vma) -> dict[str, Any]:
+def _mapping(vma: Vma, use: Use | None) -> dict[str, Any]:
     return {
         "start": hex(vma.start),
         "end": hex(vma.end),
@@ -177,27 +181,60 @@ def _mapping(vma: Vma) -> dict[str, Any]:
         "inode": vma.inode,
         "kind": vma.kind.value,
         "name": printable(vma.name),
+        "resident": None if use is None else use.resident,
+        "dirty": None if use is None else use.dirty,
     }
 
 
-def _maps_table(out: Output, found: procvm.Maps, *, wide: bool) -> None:
+_LEAST_FOR_ENDS = 78
+"""Columns below which a table leaves the ends out: the sizes tell them."""
+
+
+def _maps_table(out: Output, found: procvm.Maps, uses: Uses, *, wide: bool) -> None:
     # Only [vsyscall] has longer addresses: its row alone is out of line.
-    head = f"{'START':14} {'END':14} PERM  SIZE  " + (f"{'OFFSET':>10}  " if wide else "")
+    ends = wide or out.width >= _LEAST_FOR_ENDS
+    head = (f"{'START':14} {'END':14} " * ends or f"{'START':14} ") + "PERM  SIZE "
+    if uses.by_range:
+        head += "  RSS DIRTY "
+    head += f" {'OFFSET':>10} " * wide + " "
     out.line(out.style(head + "NAME", "head"))
     room = max(out.width - len(head), 12)
     last = b""
     for vma in found:
         name = printable(vma.name)
-        text = name if wide else out.cut(name, room)
-        offset = f"{vma.offset:>#10x}  " if wide else ""
-        # The mappings of a file are consecutive: only the first shows its name bright.
-        out.line(
-            f"{out.style(address_text(vma.start), 'address')} {address_text(vma.end)} "
-            f"{_perms(out, vma)} "
-            f"{size_text(vma.size):>5}  {offset}"
-            f"{out.style(text, 'dim' if vma.name == last else 'name')}".rstrip()
-        )
+        is_new = vma.name != last
+        if not wide:
+            # The mappings of a file are consecutive: only the first shows the whole path.
+            name = out.cut(name if is_new else name.rpartition("/")[2], room)
+        cells = [out.style(address_text(vma.start), "address")]
+        cells += [address_text(vma.end)] if ends else []
+        cells += [_perms(out, vma), f"{size_text(vma.size):>5}"]
+        if uses.by_range:
+            use = uses.by_range.get((vma.start, vma.end))
+            cells += [
+                f"{'-' if use is None else size_text(n) if n else '':>5}"
+                for n in (use or (0, 0))[:2]
+            ]
+        cells += [f" {vma.offset:>#10x}"] if wide else []
+        out.line(" ".join([*cells, "", out.style(name, "name" if is_new else "dim")]).rstrip())
         last = vma.name
+    _maps_summary(out, found, uses)
+
+
+def _maps_summary(out: Output, found: procvm.Maps, uses: Uses) -> None:
+    """Shows the sums; of the part of a list that was asked for, if it was a part."""
+    n = len(found)
+    text = f"{n} mapping{'s' * (n != 1)}, {size_text(sum(vma.size for vma in found))} in all"
+    if uses.why_not:
+        text += f"; resident and dirty memory is not known: {uses.why_not}"
+    else:
+        used = [uses.by_range.get((vma.start, vma.end), Use(0, 0, 0)) for vma in found]
+        text += f", {size_text(sum(use.resident for use in used))} resident"
+        text += f", {size_text(sum(use.dirty for use in used))} dirty"
+        swapped = sum(use.swapped for use in used)
+        text += f", {size_text(swapped)} in swap" if swapped else ""
+    for line in folded(text, out.width):
+        out.line(out.style(line, "head"))
 
 
 def _perms(out: Output, vma: Vma) -> str:

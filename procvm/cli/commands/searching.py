@@ -10,13 +10,16 @@ from typing import Any
 
 import click
 
-from procvm._base.hexrows import address_text, ascii_text
+from procvm import Hit
+from procvm._base.address import PAGE_SIZE
+from procvm._base.hexrows import ADDRESS_WIDTH, address_text, ascii_text
 from procvm._space.texts import read_some
 from procvm._symbols.mapped import Mapped
 from procvm._terminal.conditions import GRAMMAR, condition_of
 from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Number
 from procvm.cli.declare import (
+    SIZE,
     SIZE_ABOVE_0,
     command,
     pid_argument,
@@ -31,8 +34,11 @@ from procvm.cli.target import name_of, open_target, said_of
 
 __all__ = ["search"]
 
-_PREVIEW_LEN = 24
-"""Columns for the bytes at a hit."""
+_CONTEXT_LEN = 8
+"""Bytes that a terminal shows before and after a hit."""
+
+_MATCH_LEN = 16
+"""Bytes of a hit that are shown in hexadecimal at most."""
 
 
 @command(
@@ -67,6 +73,13 @@ _PREVIEW_LEN = 24
     help="Only addresses that are multiples of this.",
 )
 @click.option("--limit", type=SIZE_ABOVE_0, metavar="N", help="Stop after N addresses.")
+@click.option(
+    "-C",
+    "--context",
+    type=SIZE,
+    metavar="BYTES",
+    help="Show so many bytes before and after each hit; a terminal shows 8 anyway.",
+)
 def search(
     out: Output,
     target: str,
@@ -79,6 +92,7 @@ def search(
     where: Where,
     align: int,
     limit: int | None,
+    context: int | None,
 ) -> int:
     """Find every address of bytes, a text or a value, in ascending order.
 
@@ -104,7 +118,7 @@ def search(
         )
         for hit in itertools.islice(hits, None if limit is None else min(limit, sys.maxsize)):
             nr += 1
-            _show(out, process, hit, as_text=text is not None or regex is not None)
+            _show(out, process, hit, context, as_text=text is not None or regex is not None)
         hits.close()
     return DONE if nr else NOTHING
 
@@ -141,16 +155,51 @@ def _asked(
     return {"what": said_of("--value", lambda: kind.encode(given, process.address))}
 
 
-def _show(out: Output, process: Mapped, hit: int, *, as_text: bool) -> None:
+def _show(out: Output, process: Mapped, hit: Hit, context: int | None, *, as_text: bool) -> None:
     if out.json:
-        out.record({"address": hex(hit), "where": process.describe(hit)})
+        record: dict[str, Any] = {"address": hex(hit), "where": process.describe(hit)}
+        if context is not None:
+            around = _around(process, hit, context)
+            record.update(zip(("before", "match", "after"), (b.hex() for b in around), strict=True))
+        out.record(record)
         return
     name = name_of(process, hit)
     if not out.is_terminal:
-        out.line(f"{hit:#x}\t{name}", flush=True)
+        more = [] if context is None else [b.hex() for b in _around(process, hit, context)]
+        out.line("\t".join([f"{hit:#x}", name, *more]), flush=True)
         return
-    n = _PREVIEW_LEN if as_text else _PREVIEW_LEN // 3
-    seen = read_some(process.vm, hit, bytearray(min(n, process.vm.end - hit)))
-    preview = f"{ascii_text(seen) if as_text else seen.hex(' '):{_PREVIEW_LEN}}"
+    n = _CONTEXT_LEN if context is None else context
+    before, match, after = _around(process, hit, n)
+    if as_text:
+        parts, widest, gap = [ascii_text(part) for part in (before, match, after)], n, ""
+    else:
+        # Half as many bytes if the user did not say: each takes three columns.
+        n = n if context is not None else n // 2
+        around = before[len(before) - min(n, len(before)) :], match[:_MATCH_LEN], after[:n]
+        parts, widest, gap = [part.hex(" ") for part in around], max(3 * n - 1, 0), " "
+    shown = (
+        f"{out.style(f'{parts[0]:>{widest}}', 'dim')}{gap}{out.style(parts[1], 'match')}"
+        f"{gap}{out.style(f'{parts[2]:{widest}}', 'dim')}"
+    )
     place = out.style(address_text(hit), "address")
-    out.line(f"{place}  {preview}  {out.style(name, 'name')}".rstrip())
+    columns = ADDRESS_WIDTH + 2 + 2 * (widest + len(gap)) + len(parts[1])
+    if columns + 2 + len(name) <= out.width:
+        out.line(f"{place}  {shown}  {out.style(name, 'name')}".rstrip())
+    else:
+        out.line(f"{place}  {out.style(name, 'name')}".rstrip())
+        out.line(f"  {shown}".rstrip())
+
+
+def _around(process: Mapped, hit: Hit, n: int) -> tuple[bytes, bytes, bytes]:
+    """Returns what can be read of the bytes before a hit, the hit, and the bytes after it."""
+    vm, at = process.vm, int(hit)
+    before = b""
+    # If the page before the hit cannot be read, the bytes of its own page still can.
+    for low in (max(at - n, 0), max(at - n, at & -PAGE_SIZE)):
+        before = read_some(vm, low, bytearray(at - low))
+        if len(before) == at - low:
+            break
+    else:
+        before = b""
+    after = read_some(vm, hit.end, bytearray(max(min(n, vm.end - hit.end), 0)))
+    return before, hit.match, after

@@ -22,6 +22,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.kind_param import kind_option
 from procvm.cli.output import Output, OutputError, tell
+from procvm.cli.sparkline import Sparkline
 from procvm.cli.target import address_in, open_process, said_of
 
 __all__ = ["freeze", "watch"]
@@ -148,6 +149,9 @@ class _Lines:
             self._out.line(f"{seconds:.3f}\t{self.text(value)}", flush=True)
 
 
+_END = "; Ctrl-C ends"
+
+
 class _Live(_Lines):
     """Writes a line for each change, and a last line that shows how long the value is there."""
 
@@ -169,6 +173,7 @@ class _Live(_Lines):
             redirect_stderr=False,
         )
         self._nr = 0
+        self._line = Sparkline(out) if isinstance(kind, Number) else None
 
     def __enter__(self) -> _Lines:
         self._live.start()
@@ -193,9 +198,17 @@ class _Live(_Lines):
             if step:
                 line.append(f"  {step}", style="green" if step[0] == "+" else "red")
             self._console.print(line)
-        status = self._text(
+        text = (
             f"{seconds:10.3f}  {self.title} {self._kind.name}: changed {self._nr - 1} "
-            f"time{'s' * (self._nr != 2)}; Ctrl-C ends",
+            f"time{'s' * (self._nr != 2)}"
+        )
+        if self._console.width >= len(text) + len(_END):
+            text += _END
+        if self._line is not None:
+            self._line.add(value)
+            text += self._line.text(self._console.width - len(text))
+        status = self._text(
+            text,
             style="dim",
             overflow="ellipsis",
             no_wrap=True,

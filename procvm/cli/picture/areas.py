@@ -6,32 +6,15 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from procvm._base.text import printable
 from procvm._live.process import Process
 from procvm._saved.snapshot import Snapshot
 from procvm._space.maps import Kind, Vma
+from procvm.cli.use import Use, uses_of
 
-__all__ = ["Area", "Row", "Use", "areas_of", "gaps_of", "rows_of", "title_of", "use_of"]
-
-
-class Use(NamedTuple):
-    """How much of a range is used, as /proc/PID/smaps counts it.
-
-    Attributes:
-        resident: Bytes in physical memory.
-        dirty: Resident bytes that were written and are in no file yet.
-        swapped: Bytes in swap.
-    """
-
-    resident: int
-    dirty: int
-    swapped: int
-
-    def plus(self, other: Use) -> Use:
-        """Returns the sums of both."""
-        return Use(*(a + b for a, b in zip(self, other, strict=True)))
+__all__ = ["Area", "Row", "areas_of", "gaps_of", "rows_of", "title_of", "use_of"]
 
 
 _NO_USE = Use(0, 0, 0)
@@ -100,24 +83,9 @@ def areas_of(target: Process | Snapshot) -> list[Area]:
     """Returns the mappings and their use at this moment."""
     if isinstance(target, Snapshot):
         return [Area(vma, None) for vma in target.maps()]
-    uses = _uses(target.pid)
+    uses = uses_of(target).by_range
     # Read after the use: maps() raises if the pid belongs to another process by now.
     return [Area(vma, uses.get((vma.start, vma.end))) for vma in target.maps()]
-
-
-def _uses(pid: int) -> dict[tuple[int, int], Use]:
-    import psutil  # noqa: PLC0415 (slow to import)
-
-    found: dict[tuple[int, int], Use] = {}
-    try:
-        listed: Any = psutil.Process(pid).memory_maps(grouped=False)
-    except psutil.Error:
-        return found  # it has ended, which maps() reports, or smaps is denied
-    for one in listed:
-        start, _, end = one.addr.partition("-")
-        dirty = one.private_dirty + one.shared_dirty
-        found[int(start, 16), int(end, 16)] = Use(one.rss, dirty, one.swap)
-    return found
 
 
 def gaps_of(areas: Sequence[Area]) -> set[int]:
