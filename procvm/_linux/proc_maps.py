@@ -11,10 +11,12 @@ import fcntl
 import os
 import re
 import struct
+import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from procvm._base import forks
 from procvm._local.buffers import Scratch
 from procvm._local.pool import Pool
 
@@ -240,7 +242,10 @@ def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
 
     The kernel returns the text in pieces of a page, and the target may change its mappings between
     two of them. Lines that overlap show that; the text is then read again, at most 8 times. Lines
-    of the last text that overlap an earlier one are left out.
+    of the last text that overlap an earlier one are left out. Threads that list through one
+    descriptor take turns: the kernel continues at the mapping where the last call on the
+    descriptor ended, and counts bytes from the first mapping for any other offset, so that it
+    would begin within a line if the mappings have changed.
 
     Args:
         maps_fd: The descriptor of maps.
@@ -252,7 +257,11 @@ def read_maps(maps_fd: int, *, exact_names: bool = True) -> list[VmaEntry]:
     """
     entries: list[VmaEntry] = []
     for _ in range(_TRIES):
-        entries = parse_maps(_read_all(maps_fd))
+        try:
+            entries = parse_maps(_read_all(maps_fd))
+        except ValueError:
+            # A forked child has the same open file, and may read it at the same time.
+            continue
         if _in_order(entries):
             break
     else:
@@ -284,7 +293,10 @@ def read_named(maps_fd: int, known: bytes) -> tuple[bytes, list[VmaEntry]]:
             return text, []
         # Every name has a "/" or a "[", and no other field has one.
         named = [line for line in text.split(b"\n") if b"/" in line or b"[" in line]
-        entries = [_parse_line(line) for line in named]
+        try:
+            entries = [_parse_line(line) for line in named]
+        except ValueError:
+            continue  # as in `read_maps`
         if _in_order(entries):
             break
     else:
@@ -309,14 +321,34 @@ def _with_exact_name(maps_fd: int, entry: VmaEntry) -> VmaEntry:
     return asked if asked is not None and asked[:6] == entry[:6] else entry
 
 
+class _Turns:
+    """A lock for each descriptor number, which one listing at a time holds."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.RLock] = {}
+        forks.register(self)
+
+    def of(self, fd: int) -> threading.RLock:
+        """Returns the lock of a number; re-entrant, for a signal handler that lists as well."""
+        return self._locks.get(fd) or self._locks.setdefault(fd, threading.RLock())
+
+    def after_fork_in_child(self) -> None:
+        """Forgets the locks that threads of the parent may have held."""
+        self._locks = {}
+
+
+_turns = _Turns()
+
+
 def _read_all(fd: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        # The kernel returns at most a page or so per call, whatever the size of the buffer.
-        while part := os.pread(fd, 1 << 16, size):
-            parts.append(part)
-            size += len(part)
+        with _turns.of(fd):
+            # The kernel returns at most a page or so per call, whatever the size of the buffer.
+            while part := os.pread(fd, 1 << 16, size):
+                parts.append(part)
+                size += len(part)
     except ProcessLookupError:
         return b""  # ended and reaped
     return b"".join(parts)

@@ -116,7 +116,9 @@ def open_address_space(pid: int) -> tuple[ProcMem, int | None]:
     try:
         return _open_at(pid, f"/proc/{pid}")
     except OSError as error:
-        if not is_absent(error):
+        # The files of a leader that has ended belong to root (EACCES), those of its threads not.
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        if not is_absent(error) and not (denied and not procfs.task_has_memory(pid)):
             raise
         for tid in procfs.thread_ids(pid):
             try:

@@ -277,6 +277,18 @@ def test_a_zombie_of_another_user() -> None:
         assert refusal.pid == pid
 
 
+@as_root
+@needs("setpriv")
+def test_a_zombie_leader_of_an_ordinary_user() -> None:
+    """Row 14: its files then belong to root, and those of its threads still to the user."""
+    with Subject(prefix=run_as(NOBODY), program=public("subject")) as target:
+        assert target.ask("leader") == "ok"
+        assert state_of(target.pid) == "Z"
+        with Tool(*run_as(NOBODY)) as tool:
+            tool.do("open", target.pid)
+            assert tool.do("read", target.address, PAGE) == pattern(target.address, PAGE).hex()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("opened", ["before", "after"])
 def test_a_zombie_leader_with_live_threads(opened: str, backend: Backend) -> None:

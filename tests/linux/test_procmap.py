@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 import signal
+import threading
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -556,3 +558,52 @@ def test_a_listing_under_churn_is_sorted_and_disjoint(
         listing = list(process.maps())
         assert all(a.end <= b.start for a, b in pairwise(listing))
         assert stays <= {vma.start for vma in listing}
+
+
+def test_threads_that_list_one_changing_process_get_whole_listings(
+    process: procvm.Process, playground: Playground
+) -> None:
+    """Threads share one descriptor of maps: none begins to read within a line of another's."""
+    base = playground.layout(" ".join(["rw", "r"] * 200))
+    playground.storm(base + 11 * PAGE, 3 * PAGE, "hole")
+    stays = {base + k * PAGE for k in range(140, 400)}
+
+    def listings() -> None:
+        for _ in range(60):
+            listing = list(process.maps())
+            assert all(a.end <= b.start for a, b in pairwise(listing))
+            assert stays <= {vma.start for vma in listing}
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(listings) for _ in range(4)]:
+            done.result()
+
+
+def test_a_torn_line_is_read_again(listings: Listings) -> None:
+    """A text that begins within a line, as an open file that a forked child reads may give."""
+    listings.texts = [_text(GOOD)[21:], _text(GOOD)]
+    assert read_maps(-1) == GOOD
+    assert listings.read == 2
+
+
+def test_a_forked_child_waits_for_no_listing_of_its_parent(maps_fd: int) -> None:
+    """A thread that lists at the time of a fork does not exist in the child."""
+    listing = read_maps(maps_fd)
+    begun, over = threading.Event(), threading.Event()
+
+    def hold_turn() -> None:
+        with procmap._turns.of(maps_fd):
+            begun.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold_turn)
+    thread.start()
+    begun.wait()
+    try:
+        child = os.fork()
+        if not child:
+            os._exit(0 if read_maps(maps_fd) == listing else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        thread.join()
