@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from procvm._space.space import VmSpace
     from procvm._symbols.mapped import Mapped
     from procvm._symbols.modules import Location, Module, Modules, Symbol
+    from procvm._types.stacks import Frame, Stacks
+    from procvm._types.variable import Variable
     from procvm.errors import (
         AccessDeniedError,
         AddressOverflowError,
@@ -112,6 +114,7 @@ __all__ = [
     "EventKind",
     "Explanation",
     "Fallible",
+    "Frame",
     "HasVmReaderWriter",
     "Held",
     "Hint",
@@ -151,12 +154,14 @@ __all__ = [
     "SharedMemoryError",
     "SigInfo",
     "Snapshot",
+    "Stacks",
     "StopTimeoutError",
     "Symbol",
     "Thread",
     "Tracee",
     "Unchanged",
     "UnsupportedError",
+    "Variable",
     "VmError",
     "VmIo",
     "VmIoFill",
@@ -218,6 +223,8 @@ _HOMES = {
     "procvm._space.space": "VmSpace",
     "procvm._symbols.mapped": "Mapped",
     "procvm._symbols.modules": "Location Module Modules Symbol",
+    "procvm._types.stacks": "Frame Stacks",
+    "procvm._types.variable": "Variable",
     "procvm.errors": (
         "AccessDeniedError AddressOverflowError AlreadyTracedError AmbiguousNameError "
         "AmbiguousSymbolError Candidate ClosedError Hint InvalidArgsError MalformedError "

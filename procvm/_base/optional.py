@@ -10,7 +10,7 @@ from procvm.errors import UnsupportedError
 
 __all__ = ["is_installed", "numpy_or_none", "required"]
 
-_EXTRA_OF = {"elftools": "symbols", "numpy": "numpy", "yara_x": "yara"}
+_EXTRA_OF = {"drgn": "types", "elftools": "symbols", "numpy": "numpy", "yara_x": "yara"}
 _PACKAGE_OF = {"elftools": "pyelftools"}
 
 

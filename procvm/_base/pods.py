@@ -111,6 +111,14 @@ class Pod(Generic[T]):
             return cast(T, self.packer.unpack_from(data, offset)[0])
         return cast(T, self.ctype.from_buffer_copy(data, offset))
 
+    def from_cell(self, cell: Any) -> T:
+        """Returns the value of a new object of `ctype`, which is not used for anything else."""
+        return cast(T, cell.value if self.code else cell)
+
+    def dtype(self, np: Any) -> Any:
+        """Returns the numpy dtype with the same layout."""
+        return np.dtype(self.ctype)
+
     def to_bytes(self, value: T) -> bytes:
         """Returns the bytes of `value`, `size` of them.
 
@@ -213,7 +221,8 @@ PODS: dict[str, Pod[Any]] = {
 
 @functools.lru_cache(maxsize=1024)
 def _pod_of_ctype(ctype: Any) -> Pod[Any]:
-    return Pod(ctype.__name__, ctype)
+    own: Pod[Any] | None = ctype.__dict__.get("_procvm_pod_")
+    return Pod(ctype.__name__, ctype) if own is None else own
 
 
 def pod_of(kind: PodLike[T]) -> Pod[T]:

@@ -19,11 +19,13 @@ from procvm._hold.event import Event
 from procvm._hold.held import LAST_BREATH_MS, Grip, Held
 from procvm._hold.held_memory import HeldMemory
 from procvm._hold.server.protocol import Op
+from procvm._hold.stacks import copied_threads
 from procvm._linux.libc import errno_error
 from procvm._linux.pidfd import ended
 from procvm._live.image import Image
 from procvm._saved.facts import Facts, Thread
 from procvm._space.space import VmSpace
+from procvm._types.sources import ThreadState
 from procvm.errors import (
     Hint,
     NotStoppedError,
@@ -172,6 +174,11 @@ class Tracee(Control):
                     pid=self.pid,
                     hint=Hint("longest_hold"),
                 )
+
+    def _thread_states(
+        self, tid: int | None, *, every: bool = False
+    ) -> tuple[dict[int, ThreadState], float]:
+        return copied_threads(self, tid, every=every)
 
     def _facts(self) -> Facts:
         """Returns the facts for a core file, with registers; the leader is the first thread."""

@@ -7,9 +7,9 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
 from procvm._base import forks
 from procvm._base.address import as_address, as_int, as_timeout
@@ -18,7 +18,17 @@ from procvm._linux import procfs
 from procvm._linux.libc import errno_error
 from procvm._linux.perf_samples import READS_AND_WRITES, RUNS, WRITES, Breakpoints, Sample
 from procvm._live.image import Image
-from procvm.errors import AccessDeniedError, ClosedError, ProcvmError, UnsupportedError
+from procvm._types.sources import ThreadState
+from procvm.errors import (
+    AccessDeniedError,
+    ClosedError,
+    ProcessExitedError,
+    ProcvmError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from procvm._types.stacks import Frame
 
 __all__ = ["Access", "AccessTrace", "trace"]
 
@@ -37,7 +47,18 @@ _X86_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _ARM_ARGUMENTS = tuple(f"x{n}" for n in range(8))
 
 
-class Access(NamedTuple):
+class _Sampled(NamedTuple):
+    """What the kernel tells of a hit."""
+
+    tid: int
+    time: int
+    ip: int
+    address: int
+    registers: Mapping[str, int]
+    stack_bytes: bytes
+
+
+class Access(_Sampled):
     """One access to the traced address, or one call of the traced function.
 
     Attributes:
@@ -51,12 +72,24 @@ class Access(NamedTuple):
         stack_bytes: The bytes from the stack pointer upwards; empty unless they were asked for.
     """
 
-    tid: int
-    time: int
-    ip: int
-    address: int
-    registers: Mapping[str, int]
-    stack_bytes: bytes
+    unwind: Callable[[ThreadState], list[Frame]] | None = None
+    """Returns the frames of registers and bytes; `stack` calls it."""
+
+    def stack(self) -> list[Frame]:
+        """Returns the calls that the thread was in, the innermost first; see `Tracee.stack`.
+
+        They are unwound from `registers` and `stack_bytes`, as they were at the hit. Frames
+        beyond these bytes are missing, or are read from the stack as it is now.
+
+        Raises:
+            ValueError: The trace was made without ``registers=True``, or the hit was pickled.
+            UnsupportedError: drgn or pyelftools is not installed.
+            ProcessExitedError: The process has ended, and its files were not looked at before.
+        """
+        if not self.registers or self.unwind is None:
+            raise ValueError("a stack needs the registers: trace with registers=True")
+        kept = ((self.registers.get("rsp", 0), self.stack_bytes),) if self.stack_bytes else ()
+        return self.unwind(ThreadState(dict(self.registers), kept))
 
     @property
     def arguments(self) -> tuple[int, ...]:
@@ -78,8 +111,14 @@ class AccessTrace(Closing):
     target has ended. One thread at a time may take hits from it.
     """
 
-    def __init__(self, image: Image, breakpoints: Breakpoints) -> None:
+    def __init__(
+        self,
+        image: Image,
+        breakpoints: Breakpoints,
+        unwind: Callable[[ThreadState], list[Frame]] | None,
+    ) -> None:
         self._image = image
+        self._unwind = unwind
         self._breakpoints: Breakpoints | None = breakpoints
         self._lock = threading.Lock()
         self._hits: deque[Access] = deque()
@@ -137,7 +176,9 @@ class AccessTrace(Closing):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return []
-            self._image.prove()
+            # If it ended just now, the next round takes what came before the end.
+            with suppress(ProcessExitedError):
+                self._image.prove()
             poll = select.poll()
             for fd in fds:
                 poll.register(fd, select.POLLIN)
@@ -157,16 +198,16 @@ class AccessTrace(Closing):
         for sample in breakpoints.drain():
             if sample.pid == self._image.pid and self._is_first(sample):
                 self._count += 1
-                self._hits.append(
-                    Access(
-                        sample.tid,
-                        sample.time,
-                        sample.ip,
-                        sample.address,
-                        sample.registers,
-                        sample.stack,
-                    )
+                hit = Access(
+                    sample.tid,
+                    sample.time,
+                    sample.ip,
+                    sample.address,
+                    sample.registers,
+                    sample.stack,
                 )
+                hit.unwind = self._unwind
+                self._hits.append(hit)
 
     def _is_first(self, sample: Sample) -> bool:
         """Returns whether a sample is the one that tells a hit.
@@ -204,6 +245,7 @@ def trace(
     on: Literal["write", "access", "call"],
     registers: bool,
     stack_len: int,
+    unwind: Callable[[ThreadState], list[Frame]] | None = None,
 ) -> AccessTrace:
     """Returns an armed trace of all threads of a process; see `Process.trace_accesses`."""
     address = as_address(address)
@@ -223,7 +265,7 @@ def trace(
         )
     except OSError as error:
         raise _refused(image.pid, address, error) from None
-    found = AccessTrace(image, breakpoints)
+    found = AccessTrace(image, breakpoints, unwind)
     try:
         _open_all(image, address, breakpoints)
     except BaseException:

@@ -16,6 +16,8 @@ from procvm._space.maps import Maps, Vma, vma_of
 from procvm._space.space import VmSpace
 from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
+from procvm._types.sources import ThreadState
+from procvm.errors import Hint, NotTracedError
 
 __all__ = ["LoadedFiles"]
 
@@ -110,6 +112,15 @@ class LoadedFiles(Mapped):
     def may_hang(self, vma: Vma) -> bool:
         """Returns whether a process serves the file of a mapping (FUSE), and may never answer."""
         return self._slow.is_slow(vma)
+
+    def _thread_states(
+        self, tid: int | None, *, every: bool = False
+    ) -> tuple[dict[int, ThreadState], float]:
+        raise NotTracedError(
+            f"process {self.pid} runs, and the stacks of running threads cannot be read",
+            pid=self.pid,
+            hint=Hint("attach"),
+        )
 
     def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
         root = os.fsencode(f"/proc/{self.pid}/root")

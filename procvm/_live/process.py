@@ -246,6 +246,7 @@ class Process(LoadedFiles, Closing):
             on=on,
             registers=registers,
             stack_len=stack_len,
+            unwind=self._unwound,
         )
 
     def trace_calls(
@@ -274,6 +275,7 @@ class Process(LoadedFiles, Closing):
             on="call",
             registers=registers,
             stack_len=stack_len,
+            unwind=self._unwound,
         )
 
     def _hold(self) -> AbstractContextManager[object]:

@@ -130,14 +130,12 @@ class Memory(ABC):
         """
         ctype = pod.ctype
         size = pod.size
-        # A number becomes a Python number; a value of a ctypes type stays as it is.
-        bare = bool(pod.code)
+        from_cell = pod.from_cell
 
         def load(address: int) -> T:
             cell = ctype()
             self.read_scratch(address, address_of(cell), size)
-            value: T = cell.value if bare else cell
-            return value
+            return from_cell(cell)
 
         return load
 

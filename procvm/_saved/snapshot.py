@@ -27,6 +27,7 @@ from procvm._space.walk import Part, parts, read_extents
 from procvm._symbols.core_notes import fault_address_of, native_registers
 from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
+from procvm._types.sources import ThreadState
 from procvm.errors import Hint, NotStoppedError, NotTracedError
 
 __all__ = ["Run", "Snapshot", "take_snapshot", "write_core"]
@@ -163,6 +164,14 @@ class Snapshot(Mapped, Closing):
                 hint=Hint("held_snapshot"),
             )
         return dict(known[tid])
+
+    def _thread_states(
+        self, tid: int | None, *, every: bool = False
+    ) -> tuple[dict[int, ThreadState], float]:
+        first = self._facts.threads[0].tid if self._facts.threads else self.pid
+        tids = [one.tid for one in self._facts.threads] if every else []
+        tids = tids or [first if tid is None else as_int(tid, "tid")]
+        return {one: ThreadState(self.registers(one)) for one in tids}, 0.0
 
     def diff(self, other: Mapped | VmSpace, ranges: Iterable[Any] | None = None) -> list[Run]:
         """Returns where other memory differs from this, in order.

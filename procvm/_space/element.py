@@ -160,7 +160,7 @@ def new_array(np: Any, kind: Any, shape: Any) -> Any:
         ValueError: The shape has a negative length.
     """
     element = element_of(kind)
-    dtype = np.dtype(kind if element.pod is None else element.pod.ctype)
+    dtype = np.dtype(kind) if element.pod is None else element.pod.dtype(np)
     lens = [as_len(n, "a length of the shape") for n in ([shape] if _is_int(shape) else shape)]
     try:
         # numpy would take more bytes than a machine can have for a negative length.

@@ -4,33 +4,89 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast, final
 
-from procvm._base.pods import pod_of
+from procvm._base.pods import Pod, pod_of
 from procvm._space.access import Access
 
-__all__ = ["Address", "ArrayView", "View", "is_overlay", "view_of_kind"]
+__all__ = ["Address", "ArrayView", "Enumerator", "View", "is_overlay", "view_of_kind"]
 
 
 class Address(int):
     """A number from memory that may be an address: it is an int that can be followed."""
 
-    _space: Access
+    _space: Access | None
+    _target: Callable[[], Pod[Any] | None]
 
-    def __new__(cls, value: int, space: Access) -> Address:
+    def __new__(
+        cls,
+        value: int,
+        space: Access | None = None,
+        target: Callable[[], Pod[Any] | None] = lambda: None,
+    ) -> Address:
         """Makes one."""
         address = super().__new__(cls, value)
         address._space = space
+        address._target = target
         return address
 
-    def deref(self, kind: Any) -> Any:
+    @property
+    def target(self) -> Pod[Any] | None:
+        """The pod of what it points to, from debug information; None if that is not known."""
+        return self._target()
+
+    def within(self, space: Access) -> Address:
+        """Returns the same pointer, to be followed in a space."""
+        return Address(self, space, self._target)
+
+    def deref(self, kind: Any = None) -> Any:
         """Returns a view of the structure or array at this address, or the value of a number.
+
+        Args:
+            kind: The pod of it; `target` if it is not given.
 
         Raises:
             PageFaultError: A number could not be read there; a view reads nothing yet.
+            TypeError: No pod is given, and `target` is None; or the address came with a copy,
+                which knows no memory: ``vm.view(pointer, pointer.target)``.
         """
+        kind = self.target if kind is None else kind
+        if kind is None:
+            raise TypeError(f"it is not known what {int(self):#x} points to: give a pod")
+        if self._space is None:
+            raise TypeError(
+                f"the pointer {int(self):#x} is of a copy, which knows no memory: use "
+                "vm.view(pointer, pointer.target), or vm.read_val"
+            )
         return view_of_kind(self._space, int(self), kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+
+class Enumerator(int):
+    """A value of an enumeration: an int with the name that its debug information has for it.
+
+    Attributes:
+        name: The name; None if the value has none.
+    """
+
+    name: str | None
+
+    def __new__(cls, value: int, name: str | None) -> Enumerator:
+        """Makes one."""
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
+
+    def __repr__(self) -> str:
+        return int.__repr__(self) if self.name is None else self.name
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Enumerator, (int(self), self.name)
 
 
 def view_of_kind(space: Access, address: int, kind: Any) -> Any:
@@ -58,6 +114,8 @@ def _is_text(ctype: Any) -> bool:
 
 def _value(space: Access, value: Any, ctype: Any) -> Any:
     """Returns a value, followable if it is as wide as an address and unsigned."""
+    if isinstance(value, Address):
+        return value.within(space)
     value = getattr(value, "value", value)
     if value is None:
         value = 0
@@ -81,6 +139,10 @@ def _refuse_wide_pointer(space: Access, ctype: Any) -> None:
 
 def _write(space: Access, address: int, ctype: Any, value: Any) -> None:
     _refuse_wide_pointer(space, ctype)
+    own: Pod[Any] | None = ctype.__dict__.get("_procvm_pod_")
+    if own is not None:
+        space.write_bytes(address, own.to_bytes(value))
+        return
     if is_overlay(ctype):
         if not isinstance(value, ctype):
             raise TypeError(f"takes a {ctype.__name__}, not {type(value).__name__}")
@@ -94,6 +156,12 @@ def _write(space: Access, address: int, ctype: Any, value: Any) -> None:
     if isinstance(found, float) and math.isinf(found) and not math.isinf(value):
         raise OverflowError(f"{value} does not fit {ctype.__name__}")
     space.write_val(address, ctype, cell)
+
+
+def _members(ctype: Any) -> Mapping[str, Any]:
+    """Returns the members of a type that was made of debug information; none for any other."""
+    found: Mapping[str, Any] = getattr(ctype, "_procvm_members_", {})
+    return found
 
 
 def _fields(ctype: Any) -> dict[str, Any]:
@@ -143,11 +211,11 @@ class View:
         return View, (self._procvm_space, self._procvm_address, self._procvm_ctype)
 
     def __dir__(self) -> list[str]:
-        return [*_fields(self._procvm_ctype)]
+        return [*(_members(self._procvm_ctype) or _fields(self._procvm_ctype))]
 
     def _procvm_field(self, name: str) -> tuple[int, Any, Any]:
         """Returns (address, type, descriptor) of a field; no type for one of a few bits."""
-        fields = _fields(self._procvm_ctype)
+        fields = {} if _members(self._procvm_ctype) else _fields(self._procvm_ctype)
         if name not in fields:
             raise AttributeError(f"{self._procvm_ctype.__name__} has no field {name!r}")
         descriptor = getattr(self._procvm_ctype, name)
@@ -162,12 +230,19 @@ class View:
         return self._procvm_address + descriptor.offset, ctype, descriptor
 
     def __getattr__(self, name: str) -> Any:
+        member = _members(self._procvm_ctype).get(name)
+        if member is not None:
+            return member.read(self._procvm_space, self._procvm_address)
         address, ctype, descriptor = self._procvm_field(name)
         if ctype is None:
             return getattr(self._procvm_unit(name, address, descriptor)[1], name)
         return view_of_kind(self._procvm_space, address, ctype)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        member = _members(self._procvm_ctype).get(name)
+        if member is not None:
+            member.write(self._procvm_space, self._procvm_address, value)
+            return
         address, ctype, descriptor = self._procvm_field(name)
         if ctype is not None:
             _write(self._procvm_space, address, ctype, value)
@@ -191,7 +266,10 @@ class View:
         return n, cast(Any, self._procvm_ctype.from_buffer_copy(data))
 
     def address_of(self, name: str) -> int:
-        """Returns the address of a field."""
+        """Returns the address of a field; of a bit field, that of its first byte."""
+        member = _members(self._procvm_ctype).get(name)
+        if member is not None:
+            return int(self._procvm_address + member.offset)
         return self._procvm_field(name)[0]
 
 

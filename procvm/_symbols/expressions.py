@@ -10,7 +10,7 @@ from procvm._base.text import printable
 from procvm._symbols.names import Names, encoded
 from procvm.errors import InvalidArgsError, NoSuchSymbolError
 
-__all__ = ["address_of"]
+__all__ = ["address_of", "is_path"]
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")
 _DECIMAL = re.compile(r"[0-9]+")
@@ -21,6 +21,14 @@ _LOWEST = 0x10000
 _DEEPEST = 64
 _LONGEST = 4000  # characters; Python converts at most 4300 digits to a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
+
+
+_PATH = re.compile(r"->|^\s*&|\w\s*\[|\w\)?\s*\.\s*[A-Za-z_]|\(\s*[A-Za-z_][\w\s]*\*+\s*\)")
+
+
+def is_path(expression: str) -> bool:
+    """Returns whether an expression may be a C path, which only debug information explains."""
+    return bool(_PATH.search(expression))
 
 
 def address_of(

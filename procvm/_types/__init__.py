@@ -1,0 +1,1 @@
+"""Types, variables and stacks from debug information, by drgn over any memory."""
