@@ -24,7 +24,7 @@ _LONGEST_STACK = 8 << 20
 
 
 class Holdable(Protocol):
-    """What is asked of a `Tracee`."""
+    """The part of a `Tracee` that a copy of its stacks uses."""
 
     @property
     def pid(self) -> int: ...

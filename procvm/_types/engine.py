@@ -28,7 +28,7 @@ _X86_64 = 62
 
 
 class Owner(Protocol):
-    """What the engine asks of a process, a snapshot or a core file."""
+    """The part of a process, a snapshot or a core file that the engine uses."""
 
     @property
     def pid(self) -> int: ...
@@ -101,7 +101,7 @@ class Engine:
         drgn = self.drgn
         program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
         program.add_memory_segment(0, (1 << 64) - 1, self._reader)
-        # Not debuginfod, which asks servers.
+        # The finder "debuginfod" is left out: it would ask servers on the network.
         program.set_enabled_debug_info_finders(["standard"])
         program.debug_info_options.try_module_name = False
         return program

@@ -82,7 +82,7 @@ class _Parser:
         found = _TOKEN.match(self._text, self._at)
         if found is None:
             rest = printable(self._text[self._at :].strip()[:20])
-            raise self._wrong(f"{rest!r} is no name" if rest else "it ends too early")
+            raise self._wrong(f"{rest!r} is not a name" if rest else "it ends too early")
         self._at = found.end()
         return found.lastgroup or "", found[0].strip()
 

@@ -32,7 +32,7 @@ class ModuleSource(NamedTuple):
 
 
 class ThreadState(NamedTuple):
-    """What a stack is unwound from.
+    """The registers and stack bytes of one thread, from which its stack is unwound.
 
     Attributes:
         registers: The general registers, by the kernel's names.

@@ -21,7 +21,7 @@ _WORD = (1 << 64) - 1
 
 
 class Reader(Protocol):
-    """What a frame asks of the memory that it is of."""
+    """The part of `Typed` that a frame uses."""
 
     def symbol_at(self, address: int) -> str | None: ...
     def locals_of(self, frame: Any, state: ThreadState) -> dict[str, Any]: ...

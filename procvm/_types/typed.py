@@ -20,7 +20,7 @@ __all__ = ["Typed"]
 
 @final
 class Typed:
-    """What debug information tells of one memory; `Mapped` documents each method."""
+    """The types and variables of one memory; `Mapped` documents each method."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner

@@ -98,7 +98,7 @@ class Member:
         at = self.bit_offset + bits
         return Member(self.name, self.pod, at, self.nr_bits, signed=self.signed)
 
-    # Of a copy
+    # In a copy
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         if owner is None:
@@ -120,7 +120,7 @@ class Member:
         else:
             data[self.offset : self.offset + self.pod.size] = self.pod.to_bytes(value)
 
-    # Of memory
+    # In memory
 
     def read(self, space: Any, address: int) -> Any:
         """Returns a view of it, or its value, in the structure at an address."""
