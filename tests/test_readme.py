@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -87,6 +89,31 @@ def test_the_tour_comes_to_its_end() -> None:
     assert "copied_len 24" in run.stdout
     # What reads a live process reads a snapshot and a core file of it, line by line.
     assert len(re.findall(r": +the same \d\d lines$", run.stdout, re.M)) == 2
+
+
+def test_the_tour_is_a_page_that_can_be_pasted(tmp_path: Path) -> None:
+    """No line of the tour is wider than a page, it has no colours, and is not too long."""
+    lines = run("from procvm.tour import main; main()", tmp_path).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 60
+    assert "".join(lines).isprintable()
+
+
+def test_the_recording_shows_what_its_script_runs() -> None:
+    """The SVG in the README is well formed, has no script, and every command of scripts/cast.py."""
+    picture = (ROOT / "docs" / "pictures" / "cast.svg").read_text()
+    root = ElementTree.fromstring(picture)
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        cast = importlib.import_module("cast")
+    finally:
+        sys.path.pop(0)
+    assert {command for command, _ in cast.SCENES} <= texts
+    assert "<script" not in picture
+    typed = "\x1b[1mone\x1b[0m two\r\n\x1b[2K\x1b[31mred\x1b[0m\x1b[1A\rOne"
+    lines = cast.lines_of(typed)
+    assert ["".join(text for text, _ in line) for line in lines] == ["One two", "red"]
 
 
 def test_the_core_imports_nothing_but_the_standard_library() -> None:

@@ -73,8 +73,9 @@ def _show(out: Output, summary: str, findings: list[Finding], *, show_all: bool)
     rest = len(findings) - len(listed)
     if rest:
         out.line()
-        what = "other checks are" if listed else "checks are all"
-        out.line(out.style(f"{rest} {what} in order or not needed; --all shows them", "dim"))
+        which = f"the other {rest}" if listed else f"all {rest}"
+        text = f"{which} checks are in order or not needed; --all shows them"
+        out.line(out.style(text, "dim"))
 
 
 @command(
