@@ -48,7 +48,7 @@ def _number(data: bytes, at: int, size: int) -> int:
 
 def _x86(data: bytes, *, has_xstate: bool) -> dict[str, int]:
     names = ("fctrl", "fstat", "ftag", "fop", "fip", "fdp", "mxcsr", "mxcsr_mask")
-    found = dict(zip(names, _FXSAVE.unpack_from(data), strict=True))
+    found: dict[str, int] = dict(zip(names, _FXSAVE.unpack_from(data), strict=True))
     top = found["fstat"] >> 11 & 7
     for i in range(_ST_COUNT):
         found[f"st{i}"] = _number(data, _ST + 16 * i, 10)
