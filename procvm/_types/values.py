@@ -17,6 +17,7 @@ __all__ = [
     "WordPod",
     "enum_pod",
     "listed",
+    "members_of",
     "pointer_pod",
 ]
 
@@ -44,10 +45,7 @@ class Composite(ctypes.Structure):
     _procvm_members_: Mapping[str, Member] = {}
 
     def __repr__(self) -> str:
-        members = ", ".join(
-            f"{name}={listed(member.pod, member.__get__(self))!r}"
-            for name, member in self._procvm_members_.items()
-        )
+        members = ", ".join(f"{name}={value!r}" for name, value in members_of(self).items())
         return f"{type(self).__name__}({members})"
 
     def __dir__(self) -> list[str]:
@@ -328,3 +326,9 @@ def listed(pod: Pod[Any], value: Any) -> Any:
     if isinstance(pod, ArrayPod) and not isinstance(value, bytes):
         return [listed(pod.element, one) for one in value]
     return value
+
+
+def members_of(value: Composite) -> dict[str, Any]:
+    """Returns the members of a value by name, in their order; arrays as lists."""
+    members: Mapping[str, Member] = value._procvm_members_  # pyright: ignore[reportPrivateUsage]  # this module's own
+    return {name: listed(one.pod, one.__get__(value)) for name, one in members.items()}

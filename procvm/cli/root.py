@@ -26,6 +26,8 @@ COMMANDS = {
     "hexdump": Entry("dumps", "hexdump", "Show memory in hexadecimal and as text."),
     "strings": Entry("dumps", "strings", "List the texts in memory."),
     "telescope": Entry("dumps", "telescope", "Follow the pointers at an address."),
+    "print": Entry("debugging", "print_", "Print a variable, typed by debug information."),
+    "stack": Entry("debugging", "stack", "List the calls that each thread is in."),
     "search": Entry("searching", "search", "Find every address of bytes, a text or a value."),
     "scan": Entry("scanning", "scan", "Narrow down where a changing value is kept."),
     "watch": Entry("watching", "watch", "Show a value whenever it changes."),
