@@ -81,6 +81,11 @@ class Engine:
         # Without a handler, warnings of drgn about a file would go to stderr.
         logging.getLogger("drgn").addHandler(logging.NullHandler())
         self.lock = threading.RLock()
+        # drgn raises Exception itself for what libdw refuses in a file.
+        self._refusals: set[type[Exception]] = {Exception, NotImplementedError}
+        for name in ("BadDataError", "ObjectAbsentError", "OutOfBoundsError"):
+            if hasattr(self.drgn, name):  # older versions raise LookupError or ValueError
+                self._refusals.add(getattr(self.drgn, name))
         self._owner = owner
         self._reader = _Reader(owner.vm, self.drgn.FaultError)
         self._sources: dict[object, ModuleSource] = {}
@@ -169,12 +174,11 @@ class Engine:
         if not self._missing:
             return ""
         shown = [self._sources[key] for key in self._missing]
-        # The program comes first, and is what a user asks for.
-        first = shown[0]
-        text = f"{printable(first.name)} has none (looked at {self._missing[first.key]})"
-        more = ", ".join(printable(one.name) for one in shown[1:4])
-        if more:
-            text += f", nor has {more}" + (" or others" if len(shown) > 4 else "")
+        names = ", ".join(printable(one.name) for one in shown[:4])
+        names += f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+        text = f"there is none for {names}"
+        if self.program_has_none():  # which is what a user asks for
+            text += f" (looked at {self._missing[shown[0].key]})"
         return text
 
     def has_any(self) -> bool:
@@ -196,6 +200,7 @@ class Engine:
 
         Raises:
             PageFaultError: drgn met a page fault.
+            UnsupportedError: drgn does not know the debug information that it met.
         """
         with self.lock:
             before, self._reader.kept = self._reader.kept, sorted(kept)
@@ -204,6 +209,12 @@ class Engine:
             except self.drgn.FaultError as error:
                 raise PageFaultError(
                     error.message, address=error.address, pid=self._owner.pid
+                ) from None
+            except Exception as error:
+                if type(error) not in self._refusals:
+                    raise
+                raise UnsupportedError(
+                    f"drgn does not support this debug information: {printable(str(error))}"
                 ) from None
             finally:
                 self._reader.kept = before

@@ -34,6 +34,7 @@ class Maker:
 
     def __init__(self, drgn: Any) -> None:
         self._kind = drgn.TypeKind
+        self._bad_data: type[Exception] = getattr(drgn, "BadDataError", ValueError)
         self._made: dict[int, tuple[Any, Pod[Any] | None]] = {}
 
     def pod(self, type_: Any) -> Pod[Any]:
@@ -120,7 +121,10 @@ class Maker:
             return None
         members: dict[str, Member] = {}
         for one in plain.members:
-            pod = self.pod_or_none(one.type)
+            try:
+                pod = self.pod_or_none(one.type)
+            except self._bad_data:
+                continue  # a kind of type that drgn does not know: a reference of C++
             if pod is None:
                 continue
             if one.name is None:  # an anonymous structure or union, whose members are its own

@@ -126,6 +126,8 @@ class Typed:
         kind = found.type_.unaliased().kind
         if kind == kinds.FUNCTION:
             return Address(int(found.address_), self._owner.vm)
+        if kind == kinds.INT and found.type_.unaliased().size > 8:
+            return int(found.value_())
         if found.bit_field_size_ is not None:
             value = found.value_()
             pod = self._engine.maker.pod(found.type_)

@@ -305,3 +305,53 @@ def test_debug_file_of_the_debuginfod_cache_is_used(
         with procvm.open(child.pid) as process:
             assert process.type("struct node").size == 112
             assert process.value("g_list->next->id") == 20
+
+
+_CPP = """
+#include <cstdio>
+#include <string>
+#include <unistd.h>
+namespace game {
+struct Base { int id = 3; virtual ~Base() {} };
+class Score : public Base {
+public:
+    int points = 7; double factor = 1.5; std::string name = "abc"; static int total;
+    const int &same = points;
+};
+int Score::total = 9;
+Score score; Score *best = &score;
+enum class Kind : unsigned char { A, B = 200 };
+Kind kind = Kind::B;
+__int128 huge = -5;
+float _Complex curve;
+}
+int main()
+{
+    char byte;
+    puts("ready"); fflush(stdout);
+    while (read(0, &byte, 1) > 0) game::score.points++;
+    return game::best->points + (int)game::kind + (int)game::huge + (int)__real__ game::curve;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="not installed: g++")
+def test_members_of_cpp_are_found_and_what_drgn_does_not_know_is_refused(tmp_path: Path) -> None:
+    """Names with namespaces; a reference, which drgn cannot read, is left out of its class."""
+    (tmp_path / "game.cc").write_text(_CPP)
+    subprocess.run(["g++", "-g", "-o", tmp_path / "game", tmp_path / "game.cc"], check=True)
+    with Child([str(tmp_path / "game")]) as child:
+        assert child.line() == "ready"
+        with procvm.open(child.pid) as process:
+            assert process.value("game::score.points") == 7
+            assert process.value("game::best->factor") == 1.5
+            assert process.value("game::Score::total") == 9
+            assert process.value("game::kind").name == "B"
+            assert process.value("game::huge") == -5
+            assert process.type("game::Score").size == process.type("class game::Score").size
+            score = process.variable("game::best").deref()
+            score.points = 8
+            assert process.value("game::score").points == 8
+            for path in ("game::best->same", "game::curve"):
+                with pytest.raises(UnsupportedError, match="drgn does not support"):
+                    process.value(path)
