@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from procvm._space.space import VmSpace
     from procvm._symbols.mapped import Mapped
     from procvm._symbols.modules import Location, Module, Modules, Symbol
+    from procvm._symbols.pointer_paths import PointerPath, PointerPaths
     from procvm._types.stacks import Frame, Stacks
     from procvm._types.variable import Variable
     from procvm.errors import (
@@ -141,6 +142,8 @@ __all__ = [
     "Pod",
     "PodAtomic",
     "PodOnce",
+    "PointerPath",
+    "PointerPaths",
     "Process",
     "ProcessCandidate",
     "ProcessError",
@@ -223,6 +226,7 @@ _HOMES = {
     "procvm._space.space": "VmSpace",
     "procvm._symbols.mapped": "Mapped",
     "procvm._symbols.modules": "Location Module Modules Symbol",
+    "procvm._symbols.pointer_paths": "PointerPath PointerPaths",
     "procvm._types.stacks": "Frame Stacks",
     "procvm._types.variable": "Variable",
     "procvm.errors": (

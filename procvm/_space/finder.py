@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    cast,
+    overload,
+)
 
-from procvm._base.address import as_count
+from procvm._base.address import as_address, as_count
 from procvm._base.perms import Perms
 from procvm._base.pods import C, Pod
 from procvm._space.access import Access
 from procvm._space.condition import About, Wanted
 from procvm._space.patterns import NOTHING, needle_of
 from procvm._space.pieces import CHUNK_LEN, nr_threads, tasks_of
-from procvm._space.ranges import Range, near_range, ranges_by_perms, ranges_of
+from procvm._space.ranges import Range, near_range, pairs_of, ranges_by_perms, ranges_of
 from procvm._space.scan import Scan, readings_of
 from procvm._space.search import Progress, Search
 from procvm._space.texts import Text, bytes_of_text, strings_in
@@ -257,6 +267,50 @@ class Finder(Access):
             progress=progress,
         )
 
+    def pointers_to(
+        self,
+        target: int | Range,
+        *,
+        ranges: Iterable[Range] | None = None,
+        perms: str | Perms = "r",
+        align: int | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Search:
+        """Returns an iterator of the places that hold the address `target`, or one inside it.
+
+        Each `Hit` is the address of a pointer, and its `match` holds the bytes of the pointer.
+        Pointers are as wide as the target's. `Mapped.pointer_paths` follows them back to the
+        variables of a program.
+
+        Args:
+            target: An address; or a range of addresses: a mapping, a range object or a pair
+                (start, end), whose end is exclusive.
+            ranges: Where to look, as `search` takes it.
+            perms: Without `ranges`: what a mapping must allow.
+            align: Only places that are multiples of it; the width of a pointer if not given.
+            threads: As for `search`.
+            progress: Called with (bytes done, bytes in all).
+
+        Raises:
+            TypeError: `target` is neither an address nor a range.
+            ValueError: A range is empty, or ends before it starts.
+        """
+        word = self._word()
+        low, high = _span_of(target)
+        most = (1 << 8 * word.size) - 1
+        if low > most:
+            raise ValueError(f"{low:#x} does not fit into a pointer of {word.size} bytes")
+        return self.search(
+            word,
+            value=(low, min(high - 1, most)),
+            ranges=ranges,
+            perms=perms,
+            align=word.size if align is None else align,
+            threads=threads,
+            progress=progress,
+        )
+
     def ranges(
         self,
         ranges: Iterable[Range] | None,
@@ -287,6 +341,17 @@ class Finder(Access):
             return found
         low, high = near_range(near)
         return clipped(found, low, high + reach)
+
+
+def _span_of(target: int | Range) -> tuple[int, int]:
+    """Returns an address or a range as a pair (start, end) that is not empty."""
+    if hasattr(target, "__index__"):
+        address = as_address(target)
+        return address, address + 1
+    ((low, high),) = pairs_of([target])
+    if low == high:
+        raise ValueError(f"the range at {low:#x} is empty, so no pointer leads into it")
+    return low, high
 
 
 def _what_of(what: Any, value: Any, text: object, encoding: object) -> Any:
