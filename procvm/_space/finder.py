@@ -12,7 +12,6 @@ from typing import (
     TypeAlias,
     TypedDict,
     TypeVar,
-    cast,
     overload,
 )
 

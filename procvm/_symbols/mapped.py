@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from procvm._base.address import as_address, as_count, as_len
+from procvm._base.address import as_address
 from procvm._base.optional import is_installed
 from procvm._base.pods import PodOnceAtomic, u32, usize
 from procvm._space.maps import Maps, Vma
@@ -18,14 +18,13 @@ from procvm._symbols.mapped_file import MappedFile
 from procvm._symbols.modules import Location, Modules, Symbol
 from procvm._symbols.names import Names, encoded
 from procvm._symbols.near import with_near
+from procvm._symbols.pointer_paths import Reached
 from procvm.errors import InvalidArgsError, NoSuchSymbolError
 
 if TYPE_CHECKING:
     import drgn
 
-    from procvm._space.ranges import Range
     from procvm._space.space import VmSpace
-    from procvm._symbols.pointer_paths import PointerPaths
     from procvm._types.sources import ModuleSource, ThreadState
     from procvm._types.stacks import Frame, Stacks
     from procvm._types.typed import Typed
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Mapped", "MappedFile"]
 
 
-class Mapped(ABC):
+class Mapped(Reached):
     """Memory with mappings, some of which are files that name addresses."""
 
     _names: Names | None = None
@@ -206,58 +205,6 @@ class Mapped(ABC):
             ProcessExitedError: The process has ended.
         """
         return self._known().describe(as_address(address))
-
-    def pointer_paths(
-        self,
-        address: int,
-        *,
-        depth: int = 4,
-        max_offset: int = 0x400,
-        limit: int = 1000,
-        ranges: Iterable[Range] | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> PointerPaths:
-        """Returns the ways from variables of loaded files to an address, by pointers.
-
-        Where memory is allocated differs from run to run, but a variable of a file keeps its
-        offset in that file. A `PointerPath` that was found in one run therefore leads to the
-        same value in another one. Some do so by chance: `PointerPaths.rescan` keeps those that
-        still do after a restart.
-
-        All memory that can be read is searched once for pointers, which are kept sorted, in up
-        to 40 bytes each. The target runs meanwhile; a path that does not lead to the address at
-        the end of the search is dropped.
-
-        Args:
-            address: The address to reach, for example of a value that a scan has found.
-            depth: The most pointers in a row.
-            max_offset: The most bytes from where a pointer points to the next pointer, or to
-                the address: as much as the largest structure has.
-            limit: The most paths to return.
-            ranges: Where to look for pointers, as `VmSpace.search` takes it; by default all
-                memory that can be read.
-            progress: Called with (bytes done, bytes in all).
-
-        Returns:
-            The paths: those of the program itself, then those of libraries; short ones first,
-            then those with small offsets. An address in a file is a path without pointers.
-
-        Raises:
-            UnsupportedError: numpy or pyelftools is not installed, or there are too many
-                pointers for the memory of the tool.
-            ProcessExitedError: The process has ended.
-        """
-        from procvm._symbols.pointer_paths import find_paths  # noqa: PLC0415 (most need none)
-
-        return find_paths(
-            self,
-            as_address(address),
-            depth=as_count(depth, "depth"),
-            max_offset=as_len(max_offset, "max_offset"),
-            limit=as_count(limit, "limit"),
-            ranges=ranges,
-            progress=progress,
-        )
 
     def address(self, expression: str | int) -> int:
         """Returns the address that an expression means.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice, product
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from procvm._base.address import as_address, as_count, as_len
 from procvm._base.atomic_file import new_file
 from procvm._base.optional import required
 from procvm._base.text import printable
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from procvm._space.ranges import Range
     from procvm._space.space import VmSpace
 
-__all__ = ["PointerPath", "PointerPaths", "find_paths"]
+__all__ = ["PointerPath", "PointerPaths", "Reached"]
 
 _FORMAT = "procvm pointer paths 1"
 _MOST_BYTES = 1 << 28
@@ -31,17 +33,67 @@ _SPARE = 16
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
-class _Loaded(Protocol):
-    """A process, a snapshot or a core file: memory in which files are loaded."""
+class Reached(ABC):
+    """Memory in which files are loaded: pointers lead from their variables to other memory."""
 
     @property
+    @abstractmethod
     def vm(self) -> VmSpace:
         """Its address space."""
-        raise NotImplementedError
 
+    @abstractmethod
     def modules(self) -> Modules:
         """Returns its files."""
-        raise NotImplementedError
+
+    def pointer_paths(
+        self,
+        address: int,
+        *,
+        depth: int = 4,
+        max_offset: int = 0x400,
+        limit: int = 1000,
+        ranges: Iterable[Range] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> PointerPaths:
+        """Returns the ways from variables of loaded files to an address, by pointers.
+
+        Where memory is allocated differs from run to run, but a variable of a file keeps its
+        offset in that file. A `PointerPath` that was found in one run therefore leads to the
+        same value in another one. Some do so by chance: `PointerPaths.rescan` keeps those that
+        still do after a restart.
+
+        All memory that can be read is searched once for pointers, which are kept sorted, in up
+        to 40 bytes each. The target runs meanwhile; a path that does not lead to the address at
+        the end of the search is dropped.
+
+        Args:
+            address: The address to reach, for example of a value that a scan has found.
+            depth: The most pointers in a row.
+            max_offset: The most bytes from where a pointer points to the next pointer, or to
+                the address: as much as the largest structure has.
+            limit: The most paths to return.
+            ranges: Where to look for pointers, as `VmSpace.search` takes it; by default all
+                memory that can be read.
+            progress: Called with (bytes done, bytes in all).
+
+        Returns:
+            The paths: those of the program itself, then those of libraries; short ones first,
+            then those with small offsets. An address in a file is a path without pointers.
+
+        Raises:
+            UnsupportedError: numpy or pyelftools is not installed, or there are too many
+                pointers for the memory of the tool.
+            ProcessExitedError: The process has ended.
+        """
+        return _find_paths(
+            self,
+            as_address(address),
+            depth=as_count(depth, "depth"),
+            max_offset=as_len(max_offset, "max_offset"),
+            limit=as_count(limit, "limit"),
+            ranges=ranges,
+            progress=progress,
+        )
 
 
 class PointerPath(NamedTuple):
@@ -71,7 +123,7 @@ class PointerPath(NamedTuple):
                 text += f"{'-' if offset < 0 else '+'}{abs(offset):#x}"
         return text
 
-    def resolve(self, process: _Loaded) -> int:
+    def resolve(self, process: Reached) -> int:
         """Returns the address to which it leads in a process, or in saved memory.
 
         Raises:
@@ -84,7 +136,7 @@ class PointerPath(NamedTuple):
         """
         return self._in(process, process.modules())
 
-    def _in(self, process: _Loaded, modules: Modules) -> int:
+    def _in(self, process: Reached, modules: Modules) -> int:
         module = modules[self.module]
         if self.build_id is not None and module.build_id not in (None, self.build_id):
             raise MismatchError(
@@ -132,7 +184,7 @@ class PointerPaths(list[PointerPath]):
         super().__init__(paths)
         self.is_complete = is_complete
 
-    def resolved(self, process: _Loaded) -> Iterator[tuple[PointerPath, int | None]]:
+    def resolved(self, process: Reached) -> Iterator[tuple[PointerPath, int | None]]:
         """Yields each path with the address to which it leads; None if it leads to none.
 
         Raises:
@@ -145,7 +197,7 @@ class PointerPaths(list[PointerPath]):
                 address = path._in(process, modules)  # pyright: ignore[reportPrivateUsage]  # this module's own
             yield path, address
 
-    def rescan(self, process: _Loaded, address: int) -> PointerPaths:
+    def rescan(self, process: Reached, address: int) -> PointerPaths:
         """Returns the paths that lead to an address now, for example after a restart.
 
         Raises:
@@ -211,8 +263,8 @@ def _path_of(row: Any) -> PointerPath:
     return PointerPath(module, offset, tuple(offsets), build_id)
 
 
-def find_paths(
-    process: _Loaded,
+def _find_paths(
+    process: Reached,
     address: int,
     *,
     depth: int,
