@@ -344,7 +344,7 @@ class Finder(Access):
 
 def _span_of(target: int | Range) -> tuple[int, int]:
     """Returns an address or a range as a pair (start, end) that is not empty."""
-    if hasattr(target, "__index__"):
+    if isinstance(target, int) or hasattr(target, "__index__"):
         address = as_address(target)
         return address, address + 1
     ((low, high),) = pairs_of([target])
