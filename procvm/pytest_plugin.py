@@ -131,6 +131,14 @@ def assert_unchanged() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def assert_same() -> Callable[..., Any]:
+    """Returns `procvm.testing.assert_same`, which can be imported as well."""
+    from procvm.testing import same  # noqa: PLC0415 (see above)
+
+    return same.assert_same
+
+
+@pytest.fixture
 def wait_until() -> Callable[..., Any]:
     """Returns `procvm.testing.wait_until`, which can be imported as well."""
     from procvm.testing import checks  # noqa: PLC0415 (see above)

@@ -11,9 +11,10 @@ This package does not need pytest. Use it in any test, and in fixtures with a la
 from __future__ import annotations
 
 from procvm.testing.checks import assert_unchanged, wait_until
-from procvm.testing.compiler import CompilerError, compile_c
+from procvm.testing.compiler import CompilerError, compile_c, compile_source
 from procvm.testing.patches import Patches
 from procvm.testing.playground import Page, Playground, Playgrounds, pattern
+from procvm.testing.same import assert_same
 from procvm.testing.spawned import Spawned
 from procvm.testing.spawner import Spawner
 
@@ -25,8 +26,10 @@ __all__ = [
     "Playgrounds",
     "Spawned",
     "Spawner",
+    "assert_same",
     "assert_unchanged",
     "compile_c",
+    "compile_source",
     "pattern",
     "wait_until",
 ]

@@ -1,4 +1,4 @@
-"""`compile_c`: compiles C source once for each source, compiler and set of flags."""
+"""`compile_source`: compiles C, C++ or Rust once for each source, compiler and set of flags."""
 
 from __future__ import annotations
 
@@ -15,18 +15,93 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from procvm._base.text import printable
 from procvm.errors import UnsupportedError
 from procvm.testing.private import is_own_program, is_private
 
-__all__ = ["CompilerError", "compile_c", "user_cache"]
+__all__ = [
+    "CompilerError",
+    "Language",
+    "as_language",
+    "compile_c",
+    "compile_source",
+    "language_of",
+    "user_cache",
+]
 
-_FLAGS = ("-g", "-O1", "-pthread")
+Language: TypeAlias = Literal["c", "c++", "rust"]
+
+
+class _Compiler(NamedTuple):
+    """How a language is compiled.
+
+    Attributes:
+        name: The name of the language in messages.
+        suffixes: The ends of names of its source files; the first is used for what is compiled.
+        variable: The environment variable that names the compiler.
+        commands: The compilers to look for without it.
+        flags: Arguments that come before those of the caller.
+        packages: What to install.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    variable: str
+    commands: tuple[str, ...]
+    flags: tuple[str, ...]
+    packages: str
+
+
+_C_FLAGS = ("-g", "-O1", "-pthread")
+_COMPILERS: dict[str, _Compiler] = {
+    "c": _Compiler(
+        "C", (".c",), "CC", ("cc", "gcc", "clang"), _C_FLAGS, "the package gcc or clang"
+    ),
+    "c++": _Compiler(
+        "C++",
+        (".cc", ".cpp", ".cxx"),
+        "CXX",
+        ("c++", "g++", "clang++"),
+        _C_FLAGS,
+        "the package g++ or clang",
+    ),
+    "rust": _Compiler(
+        "Rust",
+        (".rs",),
+        "RUSTC",
+        ("rustc",),
+        # Without a name of its own, a file with a - in its name would be refused.
+        ("-g", "-C", "opt-level=1", "--edition=2021", "--crate-name=program"),
+        "the package rustc",
+    ),
+}
 
 
 class CompilerError(Exception):
-    """The compiler refused a C source; the message is the output of the compiler."""
+    """The compiler refused a source; the message is the output of the compiler."""
+
+
+def as_language(language: object) -> Language:
+    """Returns a language that is known.
+
+    Raises:
+        ValueError: The language is not known.
+    """
+    for known in get_args(Language):
+        if language == known:
+            found: Language = known
+            return found
+    raise ValueError(f"language is 'c', 'c++' or 'rust', not {language!r}")
+
+
+def language_of(path: Path) -> Language | None:
+    """Returns the language of a source file by the end of its name; None if it is not one."""
+    for name, compiler in _COMPILERS.items():
+        if path.suffix in compiler.suffixes:
+            return as_language(name)
+    return None
 
 
 def user_cache() -> Path:
@@ -39,14 +114,28 @@ def user_cache() -> Path:
 def compile_c(
     source: str, *, cflags: Sequence[str] = (), cache: Path | None = None, name: str = "program"
 ) -> Path:
-    """Compiles C source, unless the cache has the program already, and returns its path.
+    """Compiles C source, as `compile_source` does."""
+    return compile_source(source, language="c", cflags=cflags, cache=cache, name=name)
 
-    The compiler is ``$CC``, or cc, gcc or clang, with ``-g -O1 -pthread``. The source is kept
-    next to the program for debuggers. Several processes may call this at the same time: a
-    program appears under its name only when it is complete.
+
+def compile_source(
+    source: str,
+    *,
+    language: Language,
+    cflags: Sequence[str] = (),
+    cache: Path | None = None,
+    name: str = "program",
+) -> Path:
+    """Compiles a source, unless the cache has the program already, and returns its path.
+
+    The compiler of C is ``$CC``, or cc, gcc or clang; of C++ ``$CXX``, or c++, g++ or clang++,
+    both with ``-g -O1 -pthread``; of Rust ``$RUSTC`` or rustc, with ``-g -C opt-level=1``. The
+    source is kept next to the program for debuggers. Several processes may call this at the same
+    time: a program appears under its name only when it is complete.
 
     Args:
-        source: The C source.
+        source: The source.
+        language: ``"c"``, ``"c++"`` or ``"rust"``.
         cflags: More arguments of the compiler, also libraries (``-lm``).
         cache: The folder where programs are kept; by default one in the user's cache. If the
             folder cannot be written, or another user can write to it, the user's cache is used,
@@ -55,15 +144,19 @@ def compile_c(
 
     Raises:
         CompilerError: The source does not compile.
-        UnsupportedError: There is no compiler.
+        UnsupportedError: There is no compiler of the language.
+        ValueError: The language is not known.
         OSError: The folder cannot be written.
     """
-    command, version = _compiler(os.environ.get("CC", ""), os.environ.get("PATH", os.defpath))
-    what = json.dumps([command, version, platform.machine(), _FLAGS, list(cflags), source])
+    compiler = _COMPILERS[as_language(language)]
+    command, version = _found(
+        compiler, os.environ.get(compiler.variable, ""), os.environ.get("PATH", os.defpath)
+    )
+    what = json.dumps([command, version, platform.machine(), compiler.flags, list(cflags), source])
     key = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     program = _private_folder(cache) / f"{name}-{key}"
     if not is_own_program(program):
-        _compile(command, source, cflags, program)
+        _compile(compiler, command, source, cflags, program)
     return program
 
 
@@ -90,38 +183,42 @@ def _of_this_run() -> Path:
 
 
 @functools.cache
-def _compiler(chosen: str, path: str) -> tuple[list[str], str]:
+def _found(compiler: _Compiler, chosen: str, path: str) -> tuple[list[str], str]:
     """Returns the command of the compiler, and its version text."""
     command = shlex.split(chosen)
-    for name in [] if command else ["cc", "gcc", "clang"]:
+    for name in () if command else compiler.commands:
         found = shutil.which(name, path=path)
         if found is not None:
             command = [found]
             break
     if not command:
         raise UnsupportedError(
-            "no C compiler: install one (the package gcc or clang), or name it in CC"
+            f"no {compiler.name} compiler: install one ({compiler.packages}), or name it in "
+            f"{compiler.variable}"
         )
     try:
         run = subprocess.run([*command, "--version"], capture_output=True, check=False)
     except OSError as error:
         raise UnsupportedError(
-            f"the C compiler of CC, {printable(command[0])}, does not start: {error.strerror}"
+            f"the {compiler.name} compiler of {compiler.variable}, {printable(command[0])}, does "
+            f"not start: {error.strerror}"
         ) from None
     return command, run.stdout.decode(errors="replace")
 
 
-def _compile(command: list[str], source: str, cflags: Sequence[str], program: Path) -> None:
-    text = program.with_name(f"{program.name}.c")
+def _compile(
+    compiler: _Compiler, command: list[str], source: str, cflags: Sequence[str], program: Path
+) -> None:
+    text = program.with_name(f"{program.name}{compiler.suffixes[0]}")
     with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
         folder = Path(scratch)
-        draft = folder / "draft.c"
+        draft = folder / "draft"
         draft.write_text(source, "utf-8", "surrogateescape")
         # Renamed before compiling: the compiler writes this name into the debug information.
         os.replace(draft, text)
         made = folder / "program"
         run = subprocess.run(
-            [*command, *_FLAGS, "-o", made, text, *cflags],
+            [*command, *compiler.flags, "-o", made, text, *cflags],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={**os.environ, "LC_ALL": "C"},
@@ -129,11 +226,12 @@ def _compile(command: list[str], source: str, cflags: Sequence[str], program: Pa
         )
         if run.returncode:
             lines = (run.stderr or run.stdout).splitlines()
-            arguments = printable(shlex.join([*command, *_FLAGS, *cflags]))
+            arguments = printable(shlex.join([*command, *compiler.flags, *cflags]))
             raise CompilerError(
                 "\n".join(
                     [
-                        f"the C source does not compile ({arguments}, status {run.returncode}):",
+                        f"the {compiler.name} source does not compile ({arguments}, status "
+                        f"{run.returncode}):",
                         *map(printable, lines),
                     ]
                 )

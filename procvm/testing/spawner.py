@@ -13,7 +13,7 @@ from procvm._base.closing import Closing
 from procvm._hold.tracee import Tracee
 from procvm.errors import UnsupportedError, WaitTimeoutError
 from procvm.testing.birth import Arg, Birth, Child, Env, File, Pipes, finish, start, start_traced
-from procvm.testing.compiler import compile_c
+from procvm.testing.compiler import Language, as_language, compile_source, language_of
 from procvm.testing.keeper import keeper
 from procvm.testing.keeper_process import end_all
 from procvm.testing.spawned import Spawned
@@ -76,6 +76,7 @@ class Spawner(Closing):
         env: Env = None,
         cwd: Arg | None = None,
         cflags: Sequence[str] = (),
+        language: Language | None = None,
     ) -> Tracee: ...
     @overload
     def __call__(
@@ -91,6 +92,7 @@ class Spawner(Closing):
         env: Env = None,
         cwd: Arg | None = None,
         cflags: Sequence[str] = (),
+        language: Language | None = None,
     ) -> Spawned: ...
     @overload
     def __call__(
@@ -106,6 +108,7 @@ class Spawner(Closing):
         env: Env = None,
         cwd: Arg | None = None,
         cflags: Sequence[str] = (),
+        language: Language | None = None,
     ) -> Tracee | Spawned: ...
     def __call__(
         self,
@@ -120,21 +123,25 @@ class Spawner(Closing):
         env: Env = None,
         cwd: Arg | None = None,
         cflags: Sequence[str] = (),
+        language: Language | None = None,
     ) -> Tracee | Spawned:
         """Starts a program and returns it, traced or not.
 
         Args:
-            program: A list is a command: the program and its arguments. A string is C source, and
-                a path that ends in ``.c`` a file of C source; `compile_c` compiles them.
+            program: A list is a command: the program and its arguments. A string is source, and
+                a path that ends in ``.c``, ``.cc``, ``.cpp``, ``.cxx`` or ``.rs`` a file of
+                source; `compile_source` compiles them.
             traced: Whether to return a `Tracee`, which can be held, instead of a `Spawned`.
             stopped: Whether to hold it at its first instruction until `resume`, without limit.
-            args: Arguments of a program compiled from C source.
+            args: Arguments of a program compiled from source.
             stdin: As for subprocess.Popen; a pipe by default.
             stdout: As for subprocess.Popen; a pipe by default.
             stderr: As for subprocess.Popen; by default that of the test, which pytest captures.
             env: As for subprocess.Popen.
             cwd: As for subprocess.Popen.
             cflags: More arguments of the compiler.
+            language: The language of the source: ``"c"``, ``"c++"`` or ``"rust"``; by default
+                that of the file, and C for a string.
 
         Raises:
             OSError: The program cannot be started; the error is that of subprocess.Popen.
@@ -146,7 +153,7 @@ class Spawner(Closing):
             raise ValueError("the spawner was closed, and has ended its processes")
         if stopped and not traced:
             raise ValueError("stopped=True needs a tracee; leave traced=True")
-        argv = self._argv(program, args, cflags)
+        argv = self._argv(program, args, cflags, language)
         pipes = Pipes(stdin, stdout, stderr)
         keeps = keeper()
 
@@ -163,24 +170,37 @@ class Spawner(Closing):
         self._births.remove(birth)
         return child.process
 
-    def _argv(self, program: Program, args: Sequence[Arg], cflags: Sequence[str]) -> list[Arg]:
+    def _argv(
+        self,
+        program: Program,
+        args: Sequence[Arg],
+        cflags: Sequence[str],
+        language: Language | None,
+    ) -> list[Arg]:
+        if language is not None:
+            language = as_language(language)
         if isinstance(program, str) and "{" not in program:
             raise ValueError(
-                f"a string is C source, and {program[:80]!r} is not C; give a command as a list: "
+                f"a string is source, and {program[:80]!r} has no {{; give a command as a list: "
                 f"[{program[:80]!r}]"
             )
         name = "program"
-        if isinstance(program, Path) and program.suffix == ".c":
+        if isinstance(program, Path) and (language or language_of(program)):
             name = program.stem
+            language = language or language_of(program)
             program = program.read_text("utf-8", "surrogateescape")
         if isinstance(program, str):
+            language = language or "c"
             try:
-                return [compile_c(program, cflags=cflags, cache=self._cache, name=name), *args]
+                made = compile_source(
+                    program, language=language, cflags=cflags, cache=self._cache, name=name
+                )
             except UnsupportedError as error:
                 self.lack(error)
-        if cflags:
+            return [made, *args]
+        if cflags or language:
             raise ValueError(
-                "cflags are for C source, and the program is a command; leave them out"
+                "cflags and language are for source, and the program is a command; leave them out"
             )
         command = [program] if isinstance(program, os.PathLike) else list(program)
         return [*command, *args]

@@ -55,6 +55,39 @@ def test_the_example_finds_what_is_wrong(
     assert result.parseoutcomes().get("failed") == 1
 
 
+def _copied(run: pytest.Pytester, name: str, wrong: tuple[str, str] = ("", "")) -> None:
+    """Copies an example and its program, with a mistake in the program."""
+    source = (DOCS / f"examples/targets/{name}.c").read_text()
+    assert wrong[0] in source
+    (run.path / "targets").mkdir()
+    (run.path / f"targets/{name}.c").write_text(source.replace(*wrong) if wrong[0] else source)
+    shutil.copy(DOCS / f"examples/test_{name}.py", run.path)
+
+
+@pytest.mark.parametrize(("name", "passed"), [("allocator", 5), ("lock", 4)])
+def test_suites_of_the_examples_pass(run: pytest.Pytester, name: str, passed: int) -> None:
+    _copied(run, name)
+    run.runpytest_inprocess(*OPTIONS).assert_outcomes(passed=passed)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "failing"),
+    [
+        ("allocator", ("pool->free_count--;", ""), "free_list"),
+        ("allocator", (" || !pool->used[k]", ""), "double_free"),
+        ("allocator", ("pool->used[k] = 0;", ""), "as_it_was"),
+        ("lock", ("g_inside--;", ""), "inside"),
+        ("lock", ("lock->owner, &none, self", "lock->owner, &none, 1"), "names"),
+    ],
+)
+def test_suites_of_the_examples_find_a_mistake(
+    run: pytest.Pytester, name: str, wrong: tuple[str, str], failing: str
+) -> None:
+    _copied(run, name, wrong)
+    result = run.runpytest_inprocess(*OPTIONS, "-k", failing)
+    assert result.parseoutcomes().get("failed") == 1
+
+
 def test_the_blocks_run_as_tests(run: pytest.Pytester) -> None:
     """Each block of Python is a module of tests that passes."""
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
@@ -71,6 +104,6 @@ def test_every_fixture_and_option_is_documented() -> None:
     """What the plugin offers is in the page, by its name."""
     plugin = (DOCS.parent / "procvm/pytest_plugin.py").read_text()
     names = re.findall(r"@pytest\.fixture\ndef (\w+)", plugin)
-    assert len(names) == 5
+    assert len(names) == 6
     for name in (*names, "--procvm-strict", "procvm_dump_len", "needs_ptrace"):
         assert f"`{name}" in TEXT or f"{name}`" in TEXT or name in TEXT, name

@@ -155,7 +155,7 @@ def test_misuse_is_told(spawn: Spawner) -> None:
         spawn("sleep 1")
     with pytest.raises(ValueError, match="stopped=True needs a tracee"):
         spawn(["true"], traced=False, stopped=True)
-    with pytest.raises(ValueError, match="cflags are for C source"):
+    with pytest.raises(ValueError, match="cflags and language are for source"):
         spawn(["true"], cflags=["-lm"])
     closed = Spawner()
     closed.close()
