@@ -80,7 +80,8 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, Any]]:
                 else:
                     yield from _fields(f"{path}.{name}", getattr(value, name))
     elif isinstance(value, ctypes.Array):
-        for k, one in enumerate(value):
+        elements: Any = value  # pyright would take them for unknown
+        for k, one in enumerate(elements):
             yield from _fields(f"{path}[{k}]", one)
     elif isinstance(value, ctypes.Union):
         yield path, bytes(value)
