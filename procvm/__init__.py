@@ -60,11 +60,14 @@ if TYPE_CHECKING:
     from procvm._saved.facts import Thread
     from procvm._saved.snapshot import Snapshot
     from procvm._saved.unchanged import Unchanged
+    from procvm._space.hexdump import Hexdump, HexRow
     from procvm._space.maps import Kind, Maps, Vma
     from procvm._space.patterns import Hit
-    from procvm._space.scan import Scan
+    from procvm._space.scan import Place, Scan
     from procvm._space.search import Search
     from procvm._space.space import VmSpace
+    from procvm._space.telescope import Telescope, Word
+    from procvm._space.texts import Text
     from procvm._symbols.mapped import Mapped
     from procvm._symbols.modules import Location, Module, Modules, Symbol
     from procvm._symbols.pointer_paths import PointerPath, PointerPaths
@@ -118,6 +121,8 @@ __all__ = [
     "Frame",
     "HasVmReaderWriter",
     "Held",
+    "HexRow",
+    "Hexdump",
     "Hint",
     "Hit",
     "Infallible",
@@ -139,6 +144,7 @@ __all__ = [
     "PageFaultError",
     "Patch",
     "Perms",
+    "Place",
     "Pod",
     "PodAtomic",
     "PodOnce",
@@ -160,6 +166,8 @@ __all__ = [
     "Stacks",
     "StopTimeoutError",
     "Symbol",
+    "Telescope",
+    "Text",
     "Thread",
     "Tracee",
     "Unchanged",
@@ -176,6 +184,7 @@ __all__ = [
     "VmWriterArray",
     "Vma",
     "WaitTimeoutError",
+    "Word",
     "allow_attach",
     "attach",
     "explain",
@@ -219,11 +228,14 @@ _HOMES = {
     "procvm._saved.facts": "Thread",
     "procvm._saved.snapshot": "Snapshot",
     "procvm._saved.unchanged": "Unchanged",
+    "procvm._space.hexdump": "HexRow Hexdump",
     "procvm._space.maps": "Kind Maps Vma",
     "procvm._space.patterns": "Hit",
-    "procvm._space.scan": "Scan",
+    "procvm._space.scan": "Place Scan",
     "procvm._space.search": "Search",
     "procvm._space.space": "VmSpace",
+    "procvm._space.telescope": "Telescope Word",
+    "procvm._space.texts": "Text",
     "procvm._symbols.mapped": "Mapped",
     "procvm._symbols.modules": "Location Module Modules Symbol",
     "procvm._symbols.pointer_paths": "PointerPath PointerPaths",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from procvm._base.pods import PodLike, pod_of
 from procvm._saved.snapshot import Snapshot
@@ -80,8 +80,8 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, Any]]:
                 else:
                     yield from _fields(f"{path}.{name}", getattr(value, name))
     elif isinstance(value, ctypes.Array):
-        elements: Any = value  # pyright would take them for unknown
-        for k, one in enumerate(elements):
+        # After the isinstance, pyright takes its elements for unknown.
+        for k, one in enumerate(cast("Any", value)):
             yield from _fields(f"{path}[{k}]", one)
     elif isinstance(value, ctypes.Union):
         yield path, bytes(value)
