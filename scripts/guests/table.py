@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +80,27 @@ def _messages(guests: list[dict[str, Any]]) -> list[str]:
         for record in guest["records"]:
             for one in record.get("results", ()):
                 if one.get("text"):
-                    told[(one["result"], _without_pids(one["text"]))] = None
+                    told[(one["result"], _without_numbers(one["text"]))] = None
     if not told:
         return []
     lines = ["## The refusals, as they were told", ""]
-    lines += [f"* `{name}`: {text}" for name, text in sorted(told)]
+    for name, text in sorted(told):
+        # Neither a path nor an option is broken.
+        lines += textwrap.wrap(
+            f"* `{name}`: {text}",
+            width=110,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return [*lines, ""]
 
 
-def _without_pids(text: str) -> str:
-    words = text.replace("|", "\\|").split(" ")
-    return " ".join(
-        "PID" if word.isdecimal() and index and words[index - 1] in ("process", "pid") else word
-        for index, word in enumerate(words)
-    )
+def _without_numbers(text: str) -> str:
+    text = re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", text)
+    text = re.sub(r"map_files/\S+", "map_files/RANGE'", text)
+    text = re.sub(r"\b(process|pid) \d+", r"\1 PID", text)
+    return text.replace("|", "\\|")
 
 
 def page(guests: list[dict[str, Any]]) -> str:
