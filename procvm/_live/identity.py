@@ -44,8 +44,14 @@ def identity_of(pid: int, pidfd: int) -> Identity | None:
     The start time is read by pid, so the caller has to check *afterwards* that the process has
     not ended. The function waits until the clock tick of the start is over, so that a process
     that gets the pid later has a later start time.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
     """
-    inode = _inode_of(pidfd)
+    try:
+        inode = _inode_of(pidfd)
+    except OSError as error:
+        raise open_error(pid, error) from None
     start = _start_of(pid)
     if start is None and not inode:
         return None

@@ -233,8 +233,9 @@ class Tool:
             found = pickle.loads(self.pickled).read_val(self.cookie_address, u64)
         except (procvm.ProcessExitedError, procvm.ProcessExecedError, procvm.NoSuchProcessError):
             return 0
-        except BaseException:  # noqa: BLE001 (it has to end here, in the child)
-            return 1
+        except BaseException as error:  # noqa: BLE001 (it has to end here, in the child)
+            # Itself and no subclass: the child lacks descriptors, so nothing is known.
+            return 0 if type(error) is procvm.VmError else 1
         return 0 if found == self.pickled_cookie else 2
 
     def _set_refused(self, tracee: procvm.Tracee, tid: int, before: dict[str, int]) -> None:

@@ -261,6 +261,7 @@ def test_operations_without_free_descriptors_say_so_and_never_that_the_target_en
     address = playground.layout("rw")
     operations: dict[str, Callable[[procvm.Process], object]] = {
         "open": lambda p: procvm.open(p.pid).close(),
+        "pickle": lambda p: _closed_after(p.pid, lambda q: pickle.dumps(q.vm)),
         "open by name": lambda _: procvm.open("no such name"),
         "threads": lambda p: p.threads(),
         "snapshot": lambda p: p.snapshot().close(),
