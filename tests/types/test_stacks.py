@@ -9,7 +9,7 @@ import pytest
 
 import procvm
 from procvm import NoSuchProcessError, NotStoppedError, NotTracedError, u64
-from tests.elf.cores import GDB
+from tests.elf.cores import GDB, gcore
 from tests.support.child import Child
 from tests.types.programs import gdb_stacks, shown, typed
 
@@ -70,6 +70,18 @@ def test_stack_is_the_same_live_held_in_a_snapshot_and_in_a_core(
             assert (found[0], bytes(found[1])) == (expected[0], bytes(expected[1]))
             assert saved.drgn()["g_list"].next.id.value_() == 20
             assert saved.variable("g_second").colour.name == "BLUE"
+
+
+@needs_gdb
+def test_stack_of_a_core_of_gdb_is_that_of_the_process(child: Child, tmp_path: Path) -> None:
+    """The file of gcore has the registers of each thread, and leaves out the pages of files."""
+    path = gcore(child.pid, tmp_path / "core")
+    with procvm.attach(child.pid) as tracee:
+        live = {tid: list(map(str, frames)) for tid, frames in tracee.stacks().items()}
+    with procvm.open_core(path) as core:
+        saved = {tid: list(map(str, frames)) for tid, frames in core.stacks().items()}
+        assert saved == live
+        assert core.value("g_list->next->at.x") == 3.5
 
 
 def test_frame_has_the_values_of_its_arguments_and_variables(child: Child) -> None:
