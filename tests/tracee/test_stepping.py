@@ -104,8 +104,14 @@ def handles(pid: int, signo: int) -> bool:
 # Each step is one instruction
 
 
-def launched(program: str, *, hardware: bool) -> RawTracer:
-    """Starts a program without address randomisation, stopped at its first instruction."""
+def launched(program: str, *, hardware: bool, in_exec: bool = False) -> RawTracer:
+    """Starts a program without address randomisation, stopped at its first instruction.
+
+    Args:
+        program: The program.
+        hardware: Whether it may be stepped by breakpoints.
+        in_exec: Whether it is left in the stop that reports its exec.
+    """
     go, begin = os.pipe()
     pid = os.fork()
     if not pid:
@@ -123,11 +129,26 @@ def launched(program: str, *, hardware: bool) -> RawTracer:
     os.close(begin)
     while (stop := tracer.wait())[1] != EVENT_EXEC:
         ptrace(CONT, pid, 0, 0 if stop[1] else stop[0])
-    ptrace(INTERRUPT, pid)
-    ptrace(CONT, pid)  # out of the exec, to its first instruction
-    tracer.wait()
+    if not in_exec:
+        ptrace(INTERRUPT, pid)
+        ptrace(CONT, pid)  # out of the exec, to its first instruction
+        tracer.wait()
     tracer.reopen()
     return tracer
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_step_from_the_stop_of_an_exec_runs_the_first_instruction(hardware: bool) -> None:
+    """A trap comes at the end of execve as well, before any instruction of the program."""
+    with launched(compiled("stepped"), hardware=hardware, in_exec=True) as tracer:
+        first = rip_of(tracer)
+        registers = requests.registers(tracer.pid)
+        expected = next_addresses("x86_64", registers, tracer.read, is_32bit=False)
+        assert tracer.step() is Progress.DONE
+        assert rip_of(tracer) != first
+        assert rip_of(tracer) in (expected or [])
+        os.kill(tracer.pid, signal.SIGKILL)
+        os.waitpid(tracer.pid, 0x40000000)
 
 
 def step_by_trap(tracer: RawTracer) -> None:

@@ -58,6 +58,7 @@ _TRAPS = (1, 2, 4, 5)
 """si_code of a SIGTRAP of a step: TRAP_BRKPT after a system call, TRAP_TRACE, TRAP_HWBKPT, and
 SIGTRAP itself after the kernel set up a handler."""
 
+_AFTER_CALL = 1
 _RESTARTS = (-512, -513, -514, -516)
 """A system call's result that makes the kernel run the call again. Source: ERESTARTSYS and on."""
 
@@ -282,7 +283,11 @@ class Step:
         if self._is_hit and signo == self._armed[0].signo:
             return self._park(self._passed())
         if self.way is Way.TRAP and signo == signal.SIGTRAP:
-            if is_our_trap(requests.siginfo(self.tid)):
+            info = requests.siginfo(self.tid)
+            if info is not None and info.code == _AFTER_CALL and not self._has_moved:
+                requests.step(self.tid, 0)  # it ended the execve in whose stop the step began
+                return Progress.RUNS
+            if is_our_trap(info):
                 return self._park(Progress.DONE)
             return Progress.SIGNAL
         return Progress.SIGNAL
