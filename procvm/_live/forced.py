@@ -92,6 +92,31 @@ class Asked:
         finally:
             held = None  # else the traceback of an error would keep the descriptors open
 
+    def write_from(self, address: int, buf: Any, n: int) -> int:
+        """Writes a buffer as far as one call goes; returns the number of bytes that were written.
+
+        Writes nothing where a hold keeps pages, which would have to be dropped first.
+        """
+        image = self._image
+        low, last, due = self.bounds
+        if not (low <= address <= last and due > time.monotonic()):
+            last = self.ask(address)
+        # Without this reference `close` could free the descriptor's number meanwhile.
+        held, files = image.in_use, image.files
+        if address + n > last + 1 or image.pages is not None or held is None or files is None:
+            return 0
+        try:
+            done = os.pwrite(files.mem.number, buf, address)
+        except (OSError, TypeError, ValueError, BufferError):
+            return 0  # the complete way finds out why
+        finally:
+            held = None
+        if image.pages is not None:
+            # A hold began meanwhile, and its pages may have the old bytes: write it all again,
+            # which drops them.
+            return 0
+        return done
+
 
 def forced_loader(
     image: Image, asked: Asked, pod: Pod[T], slow: Callable[[int], T]

@@ -15,9 +15,9 @@ from procvm._linux.libc import TRANSIENT
 from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import QUERY, prepared_query
 from procvm._live.faults import failed_transfer
-from procvm._live.forced import forced_storer
+from procvm._live.forced import QUICK_LEN, forced_storer
 from procvm._live.reads import Readable
-from procvm._local.buffers import address_of_bytes
+from procvm._local.buffers import Buffer, address_of_bytes
 from procvm.errors import AccessDeniedError
 
 __all__ = ["Writable"]
@@ -92,6 +92,12 @@ class Writable(Readable):
                 return done, Outcome.FAILED, code
             done += got
         return done, Outcome.DONE, 0
+
+    def write_buffer(self, address: int, buf: Buffer, n: int) -> int:
+        """Begins a forced write of a few KiB by one call; see `UserMemory.write_buffer`."""
+        if n <= QUICK_LEN and self._forced and self.image.open_files().writable:
+            return self._asked().write_from(address, buf, n)
+        return 0
 
     def storer(self, pod: Pod[T]) -> Callable[[int, T], None]:
         """Returns a function that writes one value by two system calls where nothing fails."""

@@ -214,6 +214,10 @@ class UserMemory(Memory):
         """
         return 0
 
+    def write_buffer(self, address: int, buf: Buffer, n: int) -> int:
+        """Begins to write a buffer of `n` bytes the quick way, as `read_buffer` begins to read."""
+        return 0
+
     @abstractmethod
     def forced(self) -> UserMemory:
         """Returns the same memory with page protections ignored."""

@@ -139,14 +139,20 @@ class _Restore:
 
     def _write(self, address: int, old: Pin, places: Iterable[tuple[int, int, int]]) -> None:
         """Writes parts of a range, each with the number of bytes in it that differ."""
+        memory, view, begin = self._memory, old.view, self._memory.write_buffer
         for first, last, nr in places:
-            self.require_hold()
-            try:
-                # SAFETY: `old` is alive, and has all of the part.
-                self._memory.write(address + first, old.address + first, last - first)
-            except ProcvmError as error:
-                error.copied_len += self.done
-                raise
+            if self._lasts is not None:
+                self.require_hold()
+            n = last - first
+            # A million runs of a byte each take a third of the time that `write` takes.
+            moved = begin(address + first, view[first:last], n)
+            if moved != n:
+                try:
+                    # SAFETY: `old` is alive, and has all of the part.
+                    memory.write(address + first + moved, old.address + first + moved, n - moved)
+                except ProcvmError as error:
+                    error.copied_len += self.done + moved
+                    raise
             self.done += nr
 
     def require_hold(self) -> None:
