@@ -8,7 +8,7 @@ from typing import Any
 
 from procvm.errors import UnsupportedError
 
-__all__ = ["is_installed", "numpy_or_none", "required"]
+__all__ = ["is_installed", "numpy_or_none", "optional", "required"]
 
 _EXTRA_OF = {"drgn": "types", "elftools": "symbols", "numpy": "numpy", "yara_x": "yara"}
 _PACKAGE_OF = {"elftools": "pyelftools"}
@@ -20,6 +20,11 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def optional(name: str) -> Any:
+    """Returns a module that makes something quicker, or None where it is not installed."""
+    return _module(name)
 
 
 def numpy_or_none() -> Any:

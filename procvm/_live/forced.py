@@ -111,7 +111,7 @@ class Asked:
             return 0  # the complete way finds out why
         finally:
             held = None
-        if image.pages is not None:
+        if self._image.pages is not None:
             # A hold began meanwhile, and its pages may have the old bytes: write it all again,
             # which drops them.
             return 0

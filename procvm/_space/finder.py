@@ -12,6 +12,7 @@ from typing import (
     TypeAlias,
     TypedDict,
     TypeVar,
+    cast,
     overload,
 )
 
@@ -20,6 +21,7 @@ from procvm._base.perms import Perms
 from procvm._base.pods import C, Pod
 from procvm._space.access import Access
 from procvm._space.condition import About, Wanted
+from procvm._space.engines import TextRuns
 from procvm._space.patterns import NOTHING, needle_of
 from procvm._space.pieces import CHUNK_LEN, nr_threads, tasks_of
 from procvm._space.ranges import Range, near_range, pairs_of, ranges_by_perms, ranges_of
@@ -179,9 +181,9 @@ class Finder(Access):
             ValueError: The encoding is another one.
         """
 
-        def search(what: re.Pattern[bytes], max_len: int) -> Search:
+        def search(what: re.Pattern[bytes] | TextRuns, max_len: int) -> Search:
             return self.search(
-                what,
+                cast(Any, what),
                 ranges=ranges,
                 near=near,
                 perms=perms,

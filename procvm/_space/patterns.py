@@ -10,28 +10,24 @@ import io
 import re
 import struct
 import sys
-from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
 from typing import Any, cast
 
 from procvm._base.optional import numpy_or_none, required
 from procvm._base.pods import Pod
-from procvm._local.buffers import Scratch
 from procvm._local.find import find_all, pattern_of
 from procvm._space.condition import Condition, Equal, condition_of
 from procvm._space.element import Element, element_of
+from procvm._space.engines import find_literal
+from procvm._space.needle import CONTEXT, Needle
+from procvm._space.several import Several
 from procvm.errors import UnsupportedError
 
 __all__ = ["NOTHING", "Hit", "Needle", "Several", "Values", "needle_of"]
 
-_CONTEXT = 64
-"""Bytes before a place that an expression may look back at."""
-
 _WINDOW = 1 << 12
 """Places that an expression is looked for from at a time."""
-
-_ZEROS_LEN = 1 << 20
 
 
 class Hit(int):
@@ -61,55 +57,6 @@ class Hit(int):
         return Hit, (int(self), self.needle, self.match)
 
 
-class Needle(ABC):
-    """Something to look for.
-
-    Attributes:
-        before: Bytes before a place that decide whether it is a hit.
-        after: Bytes after the first byte of a place that decide whether it is a hit.
-        stride: Words of `find_between` for each hit: 1 the address, 2 the end as well, 3 the
-            address, the number of the needle, the end.
-        is_disjoint: Whether no hit may begin inside another hit.
-        literal: The bytes of every hit, where these are always the same, else None.
-    """
-
-    before: int = 0
-    after: int = 0
-    stride: int = 1
-    is_disjoint: bool = False
-    literal: bytes | None = None
-
-    @abstractmethod
-    def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        """Returns the offsets of its places, in order.
-
-        Args:
-            view: The bytes.
-            address: Their address in our own memory.
-            base: Their address in the target.
-        """
-
-    def find_between(
-        self, view: memoryview, address: int, base: int, first: int, last: int
-    ) -> array[int]:
-        """Returns the addresses of its places between two offsets.
-
-        Args:
-            view: The bytes.
-            address: Their address in our own memory.
-            base: Their address in the target.
-            first: The first offset that is asked for.
-            last: One past the last offset.
-        """
-        found = self.find(view, address, base)
-        return array("Q", [at + base for at in found if first <= at < last])
-
-    def found_in_zeros(self) -> bool:
-        """Returns whether memory that was never written holds it."""
-        zeros = Scratch(min(self.before + self.after + _CONTEXT, _ZEROS_LEN))
-        return bool(self.find(zeros.view, zeros.address, 0))
-
-
 class _Bytes(Needle):
     """Bytes, some bits of which may be anything."""
 
@@ -119,12 +66,15 @@ class _Bytes(Needle):
                 "the pattern is empty or all wildcards, so it matches everywhere; give a digit"
             )
         self._pattern = pattern_of(values, masks)
-        self._align = align
+        self.align = align
         self.after = len(values) - 1
         self.literal = values if masks.count(0xFF) == len(masks) else None
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        return _aligned(find_all(view, address, self._pattern), base, self._align)
+        hits = None if self.literal is None else find_literal(view, self.literal)
+        if hits is None:
+            hits = find_all(view, address, self._pattern)
+        return _aligned(hits, base, self.align)
 
 
 def _literal(data: bytes, align: int) -> _Bytes:
@@ -177,7 +127,7 @@ class _Expression(Needle):
         self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
         self._align = align
         self._max_len = max_len
-        self.before = _CONTEXT
+        self.before = CONTEXT
         self.after = max_len - 1
 
     def find(self, view: memoryview, address: int, base: int) -> array[int]:
@@ -315,35 +265,6 @@ def _rules_again(data: bytes, align: int, max_len: int) -> _Rules:
     return _Rules(yara.Rules.deserialize_from(io.BytesIO(data)), align, max_len)
 
 
-class Several(Needle):
-    """Several needles at once; each hit says which."""
-
-    stride = 3
-
-    def __init__(self, needles: list[Needle]) -> None:
-        self.needles = needles
-        self.before = max(needle.before for needle in needles)
-        self.after = max(needle.after for needle in needles)
-
-    def find(self, view: memoryview, address: int, base: int) -> array[int]:
-        """Returns the offsets of all of them, in order."""
-        found = [at for needle in self.needles for at in needle.find(view, address, base)]
-        return array("Q", sorted(found))
-
-    def find_between(
-        self, view: memoryview, address: int, base: int, first: int, last: int
-    ) -> array[int]:
-        """Returns addresses, and behind each the number of its needle and where it ends."""
-        hits: list[tuple[int, int, int]] = []
-        for number, needle in enumerate(self.needles):
-            found = needle.find_between(view, address, base, first, last)
-            if needle.stride == 2:
-                hits += zip(found[::2], [number] * len(found), found[1::2], strict=False)
-            else:
-                hits += [(at, number, at + needle.after + 1) for at in found]
-        return array("Q", [word for hit in sorted(hits) for word in hit])
-
-
 NOTHING: Any = object()
 """No value was given: None may be a value."""
 
@@ -355,6 +276,8 @@ def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
         TypeError: `what` cannot be looked for.
         ValueError: The needle matches everywhere.
     """
+    if isinstance(what, Needle):
+        return what
     if value is not NOTHING:
         return _of_value(what, value, align)
     if isinstance(what, str):

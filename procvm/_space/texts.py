@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from procvm._base.address import as_count
+from procvm._base.optional import numpy_or_none
 from procvm._space.access import Access
+from procvm._space.engines import TextRuns
 from procvm.errors import PageFaultError
 
 __all__ = ["ENCODINGS", "Text", "bytes_of_text", "is_text", "read_some", "strings_in"]
@@ -51,6 +53,12 @@ _CHARACTERS: dict[str, tuple[bytes, ...]] = {
     "utf-32-be": _wide(_TWO_ZEROS, big=True),
 }
 """By encoding: expressions of a character, each of one width."""
+
+_BYTES = {
+    "ascii": ((0x20, 0x7E), (0x09, 0x09)),
+    "iso8859-1": ((0x20, 0x7E), (0xA0, 0xFF), (0x09, 0x09)),
+}
+"""By encoding of one byte: the ranges of its characters, which numpy compares all at once."""
 
 ENCODINGS = tuple("latin-1" if name == "iso8859-1" else name for name in _CHARACTERS)
 """The encodings in which all texts can be listed."""
@@ -142,7 +150,7 @@ def strings_in(
     vm: Access,
     encoding: str,
     min_len: int,
-    search: Callable[[re.Pattern[bytes], int], Iterator[int]],
+    search: Callable[[re.Pattern[bytes] | TextRuns, int], Iterator[int]],
 ) -> Iterator[Text]:
     """Returns the texts of at least `min_len` characters; see `VmSpace.strings`."""
     name = _name_of(encoding)
@@ -153,7 +161,9 @@ def strings_in(
     one = _any_of(characters)
     # Its first characters alone are searched for: how far it goes is seen as it is read.
     before = b"".join(b"(?<!" + _any_of((some,)) + b")" for some in characters)
-    start = re.compile(before + one + b"{%d}" % min_len)
+    start: re.Pattern[bytes] | TextRuns = re.compile(before + one + b"{%d}" % min_len)
+    if name in _BYTES and numpy_or_none() is not None:
+        start = TextRuns(_BYTES[name], min_len)
     hits = search(start, _WIDEST * min_len)
     return _texts(vm, hits, re.compile(one + b"+"), name, min_len)
 
