@@ -2,22 +2,28 @@
 
 Machines are noisy, and they are so for seconds at a time. What is compared is
 therefore measured next to each other, and a ratio is taken within a round; the
-median over the rounds is what is reported.
+median over the rounds is what is reported. Rounds go on, up to three times as
+many, until the ratios are stable.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable
-from statistics import median
+from statistics import median, quantiles
 from typing import NamedTuple
 
-__all__ = ["Contender", "Each", "Run", "Times", "measure"]
+__all__ = ["STABLE", "Contender", "Each", "Run", "Times", "measure"]
 
 Run = Callable[[int], float]
 
 _BATCH_NS = 2_000_000
 _PASSES = 3
+_CALIBRATIONS = 5
+_LONG_NS = 100_000_000
+_MORE = 3
+STABLE = 0.05
+"""The spread of a ratio up to which it is called stable."""
 
 
 class Each:
@@ -75,22 +81,53 @@ class Times:
 
     def ratio(self, name: str, base: str) -> float:
         """Returns the median over the rounds of how many times longer `name` takes."""
+        return median(self._ratios(name, base))
+
+    def spread(self, name: str, base: str) -> float:
+        """Returns how far the ratio is to be trusted, as a part of it.
+
+        It is the range of the middle half of the ratios, divided by their median and by the
+        square root of their number, since a median of many is known better.
+        """
+        ratios = self._ratios(name, base)
+        if name == base or len(ratios) < 2:
+            return 0.0
+        low, middle, high = quantiles(ratios, n=4)
+        return (high - low) / middle / len(ratios) ** 0.5
+
+    def is_stable(self, base: str) -> bool:
+        """Returns whether the ratios of all to `base` are."""
+        return all(self.spread(name, base) <= STABLE for name in self._rounds)
+
+    def _ratios(self, name: str, base: str) -> list[float]:
         pairs = zip(self._rounds[name], self._rounds[base], strict=True)
-        return median(one / other for one, other in pairs)
+        return [one / other for one, other in pairs]
 
 
 def _times_in_batch(contender: Contender) -> int:
     n = 1
     while True:
         took = contender.run(n)
+        if _BATCH_NS / 4 <= took < _LONG_NS:
+            # One noisy call would give a batch of 1, and ratios of the cost of a loop.
+            took = min(took, *(contender.run(n) for _ in range(_CALIBRATIONS - 1)))
         if took >= _BATCH_NS / 4 or n == contender.most:
             fitting = int(n * _BATCH_NS / took) if took else n
             return max(1, min(contender.most, fitting))
         n = min(contender.most, n * 4)
 
 
-def measure(contenders: list[Contender], rounds: int, passes: int = _PASSES) -> Times:
-    """Runs all contenders in every round, `passes` times; returns the best time of each in each."""
+def measure(
+    contenders: list[Contender], rounds: int, passes: int = _PASSES, *, more: bool = True
+) -> Times:
+    """Runs all contenders in every round, `passes` times; returns the best time of each in each.
+
+    Args:
+        contenders: The first is what ratios are of.
+        rounds: The least number of rounds.
+        passes: Runs of each contender in a round.
+        more: Whether to go on, up to three times as long, until the ratios are stable.
+    """
     batch = {contender.name: _times_in_batch(contender) for contender in contenders}
     found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     each = {name: run.taken for name, run, _ in contenders if isinstance(run, Each)}
@@ -99,7 +136,10 @@ def measure(contenders: list[Contender], rounds: int, passes: int = _PASSES) -> 
     gc.collect()
     gc.disable()
     try:
-        for _ in range(rounds):
+        times = Times(found, each)
+        for done in range(_MORE * rounds if more else rounds):
+            if done >= rounds and times.is_stable(contenders[0].name):
+                break
             best = dict.fromkeys(found, float("inf"))
             for _ in range(passes):
                 for name, run, _ in contenders:
@@ -109,4 +149,4 @@ def measure(contenders: list[Contender], rounds: int, passes: int = _PASSES) -> 
                 found[name].append(took)
     finally:
         gc.enable()
-    return Times(found, each)
+    return times

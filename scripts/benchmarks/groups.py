@@ -170,7 +170,10 @@ def median_at_most(name: str, us: float) -> Goal:
     return Goal(f"median <= {us:g} us" if us < 1000 else f"median <= {us / 1000:g} ms", met)
 
 
-_RAW, _SAME, _PTRACE = "C", "C, the same calls", "python-ptrace"
+_RAW, _SAME, _PTRACE, _DRGN = "C", "C, the same calls", "python-ptrace", "drgn"
+_FORCED = "vm.forced().read_val(u64)"
+_FORCED_WRITE = "vm.forced().write_val(u64, ...)"
+_FORCED_INTO = "vm.forced().read_into"
 _READER, _READ_INTO, _READ_BYTES = "reader.read_val(u64)", "vm.read_into", "vm.read_bytes"
 
 
@@ -183,6 +186,7 @@ def _words(scene: Scene) -> list[Contender]:
         Contender(_SAME, rival.run("readv_checked", at, own, 8, 8), _WORDS),
         Contender(_READER, _cursor(lambda: vm.reader(at, _WORDS * 8)), _WORDS),
         Contender("vm.read_val(u64)", _each(vm.read_val, at, 8, u64), _WORDS),
+        Contender(_FORCED, _each(vm.forced().read_val, at, 8, u64), _WORDS),
         Contender("os.pread of mem, 8 bytes", _pread(scene, 8, 8), _WORDS),
         *(Contender(name, peer.run(8), _WORDS) for name, peer in scene.peers.items()),
     ]
@@ -234,6 +238,15 @@ def _writes(scene: Scene) -> list[Contender]:
         print(f"{_SAME}, for writes: this kernel lacks PROCMAP_QUERY (Linux 6.11)")
     found.append(Contender("writer.write_val(u64, ...)", cursor, _WORDS))
     found.append(Contender("vm.write_val(u64, ...)", space, _WORDS))
+    forced = vm.forced().write_val
+
+    def by_force(n: int) -> float:
+        start = time.perf_counter_ns()
+        for place in range(at, at + n * 8, 8):
+            forced(place, u64, 7)
+        return time.perf_counter_ns() - start
+
+    found.append(Contender(_FORCED_WRITE, by_force, _WORDS))
     return found
 
 
@@ -247,6 +260,7 @@ def _pages(scene: Scene) -> list[Contender]:
         Contender(_SAME, rival.run("readv_checked", at, own, PAGE, 0), _MANY),
         Contender(_READ_INTO, _each(vm.read_into, at, 0, buffer), _MANY),
         Contender(_READ_BYTES, _each(vm.read_bytes, at, 0, PAGE), _MANY),
+        Contender(_FORCED_INTO, _each(vm.forced().read_into, at, 0, buffer), _MANY),
         Contender("os.pread of mem", _pread(scene, PAGE, 0), _MANY),
         *(Contender(name, peer.run(PAGE), _MANY) for name, peer in scene.peers.items()),
     ]
@@ -362,18 +376,26 @@ GROUPS = [
         "pages allow does not count. python-ptrace reads by `PTRACE_PEEKTEXT` a child that it "
         "has stopped: one call, with less to look up than `process_vm_readv`, which finds the "
         "process and asks every security module anew each time. Where such a call is expensive, "
-        "as in many sandboxes, one call of theirs is faster than the two of procvm. To read "
-        "adjacent numbers, use one `read_slice`.",
+        "as in many sandboxes, one call of theirs is faster than the two of procvm. A forced read "
+        "uses the same file, since it ignores what pages allow. To read adjacent numbers, use one "
+        "`read_slice`.",
         _words,
         same=_SAME,
         goals={
+            _FORCED: [
+                at_most(_FORCED, _RAW, 1.9),
+                Goal(
+                    "<= 1.3 x drgn",
+                    lambda found: found.ratio(_FORCED, _DRGN) <= 1.3 if _DRGN in found else None,
+                ),
+            ],
             _READER: [
                 at_most(_READER, _RAW, 3.0),
                 Goal(
                     "less than python-ptrace",
                     lambda found: found.ratio(_READER, _PTRACE) < 1 if _PTRACE in found else None,
                 ),
-            ]
+            ],
         },
     ),
     Group(
@@ -393,6 +415,7 @@ GROUPS = [
         "`process_vm_writev`, which checks nothing.",
         _writes,
         same=_SAME,
+        goals={_FORCED_WRITE: [at_most(_FORCED_WRITE, _RAW, 2.0)]},
     ),
     Group(
         "4 KiB into a buffer that is there",
@@ -404,6 +427,7 @@ GROUPS = [
         same=_SAME,
         goals={
             _READ_INTO: [at_most(_READ_INTO, _RAW, 2.2), at_most(_READ_INTO, _SAME, 2.2)],
+            _FORCED_INTO: [at_most(_FORCED_INTO, _RAW, 2.7)],
         },
     ),
     Group(

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from children import Peer, Rival, Target, compiled
-from clock import Times, measure
+from clock import STABLE, Times, measure
 from groups import BULK_LEN, GROUPS, Group, Scene, Table, imports, verdict
 from past import PAST
 from peers import NAMES
@@ -78,14 +78,14 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
         )
     ]
     for name in names:
-        ratios = [found.ratio(name, other) for other in [base, group.same][: 1 + has_same]]
+        others = [base, group.same][: 1 + has_same]
         best = found.best(name)
         rows.append(
             (
                 name,
                 f"{group.n / best:.2f} GB/s" if group.n else _time(group, best),
                 *([_time(group, found.median(name))] * has_median),
-                *(_ratio(1 / ratio if group.n else ratio) for ratio in ratios),
+                *(_ratio(group, found, name, other) for other in others),
                 "; ".join(
                     f"{goal.text}: {verdict(goal.met(found))}" for goal in group.goals.get(name, [])
                 ),
@@ -94,8 +94,14 @@ def _table(group: Group, found: Times, names: list[str]) -> Table:
     return rows
 
 
-def _ratio(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}"
+def _ratio(group: Group, found: Times, name: str, base: str) -> str:
+    ratio, spread = found.ratio(name, base), found.spread(name, base)
+    if group.n:
+        ratio = 1 / ratio
+    text = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}"
+    if name == base:
+        return text
+    return f"{text} ±{100 * spread:.0f} %" + " (unstable)" * (spread > STABLE)
 
 
 def _time(group: Group, ns: float | None) -> str:
@@ -195,10 +201,14 @@ def main() -> None:
         parser.error("nothing measured here has such a word in its title")
 
     parts = [_machine()]
-    print(parts[0])
     busy = os.getloadavg()[0]
     if busy > (os.cpu_count() or 1) / 2:
-        print(f"Other work shares it (load {busy:.1f}): trust the ratios a little, the times not.")
+        parts[0] += (
+            f" Other work shared it (load {busy:.1f} at the start): trust the ratios a little, and "
+            "the times not at all."
+        )
+    parts[0] = textwrap.fill(parts[0], _WIDTH)
+    print(parts[0])
     cpus = _stay_on_one_cpu()
 
     def show(title: str, text: str, *tables: Table) -> None:
@@ -212,7 +222,7 @@ def main() -> None:
                 rounds, passes = options.rounds, {}
                 if group.rounds:
                     rounds, passes = min(rounds, group.rounds), {"passes": 1}
-                found = measure(contenders, rounds, **passes)
+                found = measure(contenders, rounds, **passes, more=not group.rounds)
                 names = [contender.name for contender in contenders]
                 tables = [_table(group, found, names)]
                 if group.tables is not None:
