@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from typing import Any
+from typing import Any, TypeAlias
 
 from procvm._base.optional import numpy_or_none, optional
 from procvm._local.pool import Pool
@@ -45,6 +45,9 @@ def find_literal(view: memoryview, literal: bytes) -> array[int] | None:
     return hits
 
 
+_Table: TypeAlias = tuple[Any, Any, list[list[tuple[int, int]]]]
+
+
 class Literals:
     """Several literals that are looked for in one pass; pickles without what an engine made."""
 
@@ -55,7 +58,7 @@ class Literals:
     def _prepare(self) -> None:
         self._database: Any = None
         self._scratches: Pool[Any] | None = None
-        self._table: Any = None
+        self._table: _Table | None = None
 
     def __getstate__(self) -> tuple[list[bytes]]:
         return (self._values,)
@@ -137,10 +140,10 @@ class Literals:
                     value = self._values[number]
                     starts = places[lows[k] : highs[k]] - at
                     starts = starts[(starts >= 0) & (starts <= len(data) - len(value))]
-                    for offset, byte in enumerate(value):
+                    for offset in range(len(value)):
                         if not len(starts):
                             break
-                        starts = starts[data[starts + offset] == byte]
+                        starts = starts[data[starts + offset] == value[offset]]
                     if len(starts):
                         hits[number].append(starts)
         return [
@@ -151,7 +154,7 @@ class Literals:
         ]
 
 
-def _table_of(np: Any, values: list[bytes]) -> tuple[Any, Any, list[list[tuple[int, int]]]]:
+def _table_of(np: Any, values: list[bytes]) -> _Table:
     """Returns marks by word, the words in order, and of each its (literal, offset) pairs."""
     groups: dict[int, list[tuple[int, int]]] = {}
     for number, value in enumerate(values):
