@@ -122,6 +122,7 @@ class Literals:
         if self._table is None:
             self._table = _table_of(np, self._values)
         table, words, groups = self._table
+        literals = self._values
         data = np.frombuffer(view, np.uint8)
         hits: list[list[Any]] = [[] for _ in self._values]
         for parity in range(2):
@@ -137,8 +138,8 @@ class Literals:
             lows, highs = np.searchsorted(found, words), np.searchsorted(found, words, "right")
             for k in np.flatnonzero(highs > lows).tolist():
                 for number, at in groups[k]:
-                    value = self._values[number]
-                    starts = places[lows[k] : highs[k]] - at
+                    value = literals[number]
+                    starts: Any = places[lows[k] : highs[k]] - at
                     starts = starts[(starts >= 0) & (starts <= len(data) - len(value))]
                     for offset in range(len(value)):
                         if not len(starts):

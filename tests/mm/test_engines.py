@@ -36,7 +36,11 @@ def use(engine: str, patch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"{engine} is not installed")
     if engine == "numpy" and optional("numpy") is None:
         pytest.skip("numpy is not installed")
-    patch.setattr(engines, "optional", lambda name: optional(name) if name == engine else None)
+
+    def only(name: str) -> Any:
+        return optional(name) if name == engine else None
+
+    patch.setattr(engines, "optional", only)
     if engine == "none":
         patch.setattr(engines, "numpy_or_none", lambda: None)
 
