@@ -136,7 +136,8 @@ class Literals:
             order = np.argsort(found, kind="stable")
             places, found = places[order] * 2 + parity, found[order]
             lows, highs = np.searchsorted(found, words), np.searchsorted(found, words, "right")
-            for k in np.flatnonzero(highs > lows).tolist():
+            present: list[int] = np.flatnonzero(highs > lows).tolist()
+            for k in present:
                 for number, at in groups[k]:
                     value = literals[number]
                     starts: Any = places[lows[k] : highs[k]] - at
