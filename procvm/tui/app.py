@@ -16,6 +16,7 @@ from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Number
 from procvm.errors import MismatchError, UnsupportedError
 from procvm.tui.dialogs import Change, Confirm, Edit, GoTo, Help, LookFor
+from procvm.tui.hints import said_by
 from procvm.tui.hunt import Hunt
 from procvm.tui.inspector import KINDS
 from procvm.tui.live import GONE, LONGEST_HOLD, TICK, LiveScreen, where_of
@@ -38,6 +39,10 @@ class Viewer(LiveScreen):
         Binding("question_mark,f1", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding("m", "mark", show=False),
+        Binding("apostrophe", "next_mark", show=False),
+        Binding("u", "undo", show=False),
+        Binding("F,shift+right", "go_forward", show=False),
         Binding("r", "read_regions", show=False),
         Binding("left_square_bracket", "region(-1)", show=False),
         Binding("right_square_bracket", "region(1)", show=False),
@@ -56,8 +61,10 @@ class Viewer(LiveScreen):
         super().__init__(process, address, tick=tick, longest_hold=longest_hold)
         self.hunt: Hunt | None = None
         self._trail: list[int] = []
+        self._ahead: list[int] = []
+        self._written: list[Change] = []
         self._jump_when_found = False
-        self._searched = ("bytes", "")
+        self._searched = ("text", "")
         self._edited = "u32"
 
     def on_mount(self) -> None:
@@ -87,14 +94,40 @@ class Viewer(LiveScreen):
         """Goes to an address; `action_come_back` returns from it."""
         if address != self._hex.cursor:
             self._trail.append(self._hex.cursor)
+            self._ahead.clear()
         self._hex.go(address)
 
     def action_come_back(self) -> None:
         """Goes back to the cursor position before the last jump."""
         if self._trail:
+            self._ahead.append(self._hex.cursor)
             self._hex.go(self._trail.pop())
         else:
             self.say("there is no earlier position")
+
+    def action_go_forward(self) -> None:
+        """Goes to the position from which the user came back."""
+        if self._ahead:
+            self._trail.append(self._hex.cursor)
+            self._hex.go(self._ahead.pop())
+        else:
+            self.say("there is no later position")
+
+    def action_mark(self) -> None:
+        """Marks the byte at the cursor, or removes its mark; marks stay until the end."""
+        cursor, marks = self._hex.cursor, self._hex.marks
+        marks ^= {cursor}
+        where = self._described.get(cursor) or f"{cursor:#x}"
+        self.say(f"{'marked' if cursor in marks else 'removed the mark of'} {where}")
+        self._hex.refresh()
+
+    def action_next_mark(self) -> None:
+        """Goes to the mark after the cursor, or to the first one."""
+        marks = sorted(self._hex.marks)
+        if marks:
+            self.go(next((mark for mark in marks if mark > self._hex.cursor), marks[0]))
+        else:
+            self.say("there are no marks; m makes one")
 
     def action_follow(self) -> None:
         """Goes to the address that the bytes under the cursor hold."""
@@ -177,7 +210,7 @@ class Viewer(LiveScreen):
                 if isinstance(error, GONE):
                     self._end(error)
                 else:
-                    self.say(str(error), bad=True)
+                    self.say(said_by(error), bad=True)
             else:
                 self.say(f"{hunt.what} was not found in readable memory", bad=True)
         else:
@@ -246,7 +279,8 @@ class Viewer(LiveScreen):
                     dialog.say(wrong)
                     return
                 dialog.dismiss()
-                self.say(f"wrote {len(change.new)} bytes at {change.where}")
+                self._written.append(change)
+                self.say(f"wrote {len(change.new)} bytes at {change.where}; u undoes it")
                 self._look(is_tick=True)
 
             self.push_screen(Confirm(change, write))
@@ -266,6 +300,26 @@ class Viewer(LiveScreen):
             )
         vm = self.process.vm.forced() if change.forced else self.process.vm
         vm.write_bytes(change.address, change.new)
+
+    async def action_undo(self) -> None:
+        """Writes back the bytes before the last edit, if the target has not changed them since."""
+        if self._is_gone():
+            return
+        if not self._written:
+            self.say("there is no edit to undo")
+            return
+        last = self._written[-1]
+        if len(last.old) < len(last.new):
+            self.say("cannot undo the edit: the old bytes could not be read", bad=True)
+            return
+        back = Change(last.address, last.where, last.kind, last.new, last.old, forced=last.forced)
+        wrong = await self._looked_up(lambda: self._write(back))
+        if isinstance(wrong, str):
+            self.say(wrong, bad=True)
+            return
+        self._written.pop()
+        self.say(f"wrote the old {len(back.new)} bytes back at {back.where}")
+        self._look(is_tick=True)
 
     def action_pause(self) -> None:
         """Holds the process, or resumes it."""

@@ -22,7 +22,7 @@ __all__ = ["Change", "Confirm", "Edit", "GoTo", "Help", "LookFor"]
 # Takes what the user typed; returns an error message, or None.
 Attempt = Callable[..., Awaitable[str | None]]
 
-_SEARCHED = ("bytes", "text", *(name for name in KINDS if name not in ("bytes", "cstr")))
+_SEARCHED = ("text", "bytes", *(name for name in KINDS if name not in ("bytes", "cstr")))
 _HINTS = {
     "bytes": "48 8b ?? c3; ? is any digit",
     "text": "any text",
@@ -258,14 +258,15 @@ _KEYS = (
     ("PgUp PgDn Home End", "move by a page, to the ends of a row"),
     ("[ ]", "go to the previous, the next region"),
     ("Tab", "switch to the regions and back; Enter opens one"),
-    ("Enter  Backspace", "follow the pointer at the cursor; go back"),
+    ("Enter  Backspace", "follow the pointer at the cursor; go back (F: forward)"),
+    ("m  '", "mark the byte, or remove its mark; go to the next mark"),
     ("g", "go to 0x7f.., [heap]+8, a symbol, *pointer"),
     ("", ""),
     ("/", "search for bytes, a text or a value"),
     ("n N", "go to the next, the previous hit"),
     ("Escape", "cancel the search"),
     ("", ""),
-    ("e", "edit the value at the cursor; asks before writing"),
+    ("e  u", "edit the value at the cursor, asks before writing; undo"),
     ("p", "hold the process; resume it"),
     ("r", "read the list of regions again"),
     ("q  Ctrl-C", "leave; a held process is resumed"),

@@ -40,6 +40,7 @@ class HexView(Widget, can_focus=True):
         & > .hexview--fresh { color: $background; background: $warning; text-style: bold; }
         & > .hexview--fading { color: $text-warning; text-style: bold; }
         & > .hexview--hit { background: $primary-muted; text-style: underline; }
+        & > .hexview--mark { background: $accent; color: $background; }
         & > .hexview--cursor { background: $foreground; color: $background; text-style: bold; }
         & > .hexview--blurred { text-style: reverse; }
     }
@@ -52,6 +53,7 @@ class HexView(Widget, can_focus=True):
         "hexview--fresh",
         "hexview--fading",
         "hexview--hit",
+        "hexview--mark",
         "hexview--cursor",
         "hexview--blurred",
     }
@@ -77,6 +79,7 @@ class HexView(Widget, can_focus=True):
         self.cursor = cursor
         self.top = 0
         self.hit: range | None = None
+        self.marks: set[int] = set()
         self.window = NOTHING
         self.changes = Changes()
         self._align()
@@ -225,6 +228,8 @@ class HexView(Widget, can_focus=True):
         heat = self.changes.of(address)
         if heat == FRESH:
             return self._style("fresh")
+        if address in self.marks:
+            return self._style("mark")
         if self.hit is not None and address in self.hit:
             return self._style("hit")
         if byte is None:

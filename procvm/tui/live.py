@@ -20,6 +20,7 @@ from procvm._space.maps import Kind as MappingKind
 from procvm._space.maps import Maps, Vma
 from procvm.errors import ClosedError, ProcessExecedError, ProcessExitedError, ProcvmError
 from procvm.tui.hexview import HexView
+from procvm.tui.hints import said_by
 from procvm.tui.inspector import Inspector
 from procvm.tui.pause import Pause
 from procvm.tui.regions import RegionList, region_name
@@ -207,7 +208,7 @@ class LiveScreen(App[None]):
         except GONE as error:
             self._end(error)
         except ProcvmError as error:
-            self.say(str(error), bad=True)
+            self.say(said_by(error), bad=True)
         return None
 
     def _end(self, error: ProcvmError) -> None:
@@ -262,7 +263,7 @@ class LiveScreen(App[None]):
             self._end(error)
             return shown(error.message)
         except (ProcvmError, ValueError, OverflowError) as error:
-            return shown(str(error))
+            return shown(said_by(error))
 
     # --- names of addresses
 
@@ -281,7 +282,7 @@ class LiveScreen(App[None]):
         except GONE as error:
             self._end(error)
         except ProcvmError as error:
-            self.say(str(error), bad=True)
+            self.say(said_by(error), bad=True)
         self._describing = False
         if len(self._described) > _MOST_DESCRIBED:
             self._described.clear()
