@@ -270,7 +270,6 @@ _KEYS = (
     ("p", "hold the process; resume it"),
     ("r", "read the list of regions again"),
     ("q  Ctrl-C", "leave; a held process is resumed"),
-    ("", ""),
 )
 
 _COLORS = """\

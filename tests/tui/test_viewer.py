@@ -461,6 +461,7 @@ async def test_a_search_that_can_not_be_and_one_that_finds_nothing(
         await view.press("n")
         assert view.app.said == "there was no search yet; / starts one"
         await view.press("slash")
+        choose(view.app.screen, "kind", "bytes")
         for text in ("", "xyz", "?? ??"):
             await view.fill(text)
             assert isinstance(view.app.screen, LookFor)
