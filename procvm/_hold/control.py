@@ -21,7 +21,7 @@ _KINDS = ("general", "float", "all")
 
 
 class Control(Process):
-    """What can be done to a target while it is held."""
+    """The operations on a target that is held."""
 
     def __init__(self, image: Image, calls: Calls) -> None:
         super().__init__(image, calls)

@@ -48,7 +48,7 @@ _ARM_ARGUMENTS = tuple(f"x{n}" for n in range(8))
 
 
 class _Sampled(NamedTuple):
-    """What the kernel tells of a hit."""
+    """One hit as the kernel reports it."""
 
     tid: int
     time: int
