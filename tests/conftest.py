@@ -48,7 +48,7 @@ def process(request: pytest.FixtureRequest, playground: Playground) -> Iterator[
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test that needs what this machine or user does not have."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.skip("needs root: other users, namespaces")
+        pytest.skip("needs root: other users, namespaces, or /proc/PID/map_files")
     if item.get_closest_marker("strace") and shutil.which("strace") is None:
         pytest.skip("strace is not installed")
 
