@@ -80,6 +80,19 @@ class Grip:
             raise hold_is_over(self.pid)
 
 
+class _Exit:
+    """`Held.__exit__`: of an object a C function, of the class a function that takes the object.
+
+    `contextlib.ExitStack` looks the method up in the class, and a property would fail there.
+    """
+
+    def __get__(self, held: Any, kind: type[Any]) -> Callable[..., None]:
+        if held is None:
+            return _leave_stack
+        leaving: Callable[..., None] = held._leaving(sys.exception())
+        return leaving
+
+
 @final
 class Held:
     """A hold on a target, as `Tracee.stopped` returns it; `close` or the ``with`` ends it.
@@ -130,22 +143,32 @@ class Held:
         ) -> None: ...
 
     else:
-        __exit__ = property(lambda self: self._leaving())
+        __exit__ = _Exit()
 
-    def _leaving(self) -> Callable[..., None]:
+    def _leaving(self, before: BaseException | None) -> Callable[..., None]:
         """Returns a C function that ends the hold, so that no Ctrl-C can come before the end.
 
         The ``with`` statement looks it up at its start. The function closes the pair's writer,
         which ends the hold, and then its reader, which is Python code and raises if the hold was
         over before.
         """
-        leaving = _Leaving(self._grip, sys.exception())
+        leaving = _Leaving(self._grip, before)
         pair: Any = io.BufferedRWPair(cast(Any, leaving), cast(Any, self._grip.raw), 1)
         return cast("Callable[..., None]", pair.__exit__)
 
 
 def _yes() -> bool:
     return True
+
+
+def _leave_stack(
+    held: Any,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+) -> None:
+    """Ends a hold that `contextlib.ExitStack` has entered."""
+    held._leaving(None if error is not None else sys.exception())(kind, error, traceback)
 
 
 class _Leaving:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def test_a_hold_stops_every_thread(work: Work, tracee: procvm.Tracee) -> None:
     tracee.resume()
     assert tracers(work.pid) == set()
     assert not tracee.is_stopped()
+
+
+def test_a_hold_in_an_exit_stack_ends_with_it(work: Work, tracee: procvm.Tracee) -> None:
+    """ExitStack, which looks `__exit__` up in the class; with an error of the block and without."""
+    with ExitStack() as stack:
+        stack.enter_context(tracee.stopped())
+        work.assert_stands_still()
+    assert not tracee.is_stopped()
+    assert tracers(work.pid) == set()
+    with suppress(KeyError), ExitStack() as stack:
+        stack.enter_context(tracee.stopped())
+        raise KeyError
+    assert not tracee.is_stopped()
+    work.assert_runs()
 
 
 def test_stops_are_counted(work: Work, tracee: procvm.Tracee) -> None:
