@@ -40,8 +40,9 @@ if TYPE_CHECKING:
         usize,
     )
     from procvm._hold.admission import allow_attach
-    from procvm._hold.event import Event, EventKind, SigInfo
+    from procvm._hold.event import Event, EventKind, SigInfo, SyscallStop
     from procvm._hold.held import Held
+    from procvm._hold.points import Breakpoint, Watchpoint
     from procvm._hold.spawn import attach, spawn
     from procvm._hold.tracee import Tracee
     from procvm._linux.access import Explanation, explain
@@ -112,6 +113,7 @@ __all__ = [
     "AlreadyTracedError",
     "AmbiguousNameError",
     "AmbiguousSymbolError",
+    "Breakpoint",
     "Candidate",
     "ClosedError",
     "Event",
@@ -166,6 +168,7 @@ __all__ = [
     "Stacks",
     "StopTimeoutError",
     "Symbol",
+    "SyscallStop",
     "Telescope",
     "Text",
     "Thread",
@@ -184,6 +187,7 @@ __all__ = [
     "VmWriterArray",
     "Vma",
     "WaitTimeoutError",
+    "Watchpoint",
     "Word",
     "allow_attach",
     "attach",
@@ -209,8 +213,9 @@ _HOMES = {
     "procvm._base.perms": "Perms",
     "procvm._base.pods": "Pod PodAtomic PodOnce f32 f64 i8 i16 i32 i64 isize u8 u16 u32 u64 usize",
     "procvm._hold.admission": "allow_attach",
-    "procvm._hold.event": "Event EventKind SigInfo",
+    "procvm._hold.event": "Event EventKind SigInfo SyscallStop",
     "procvm._hold.held": "Held",
+    "procvm._hold.points": "Breakpoint Watchpoint",
     "procvm._hold.spawn": "attach spawn",
     "procvm._hold.tracee": "Tracee",
     "procvm._linux.access": "Explanation explain",

@@ -40,6 +40,7 @@ class Calls:
     Attributes:
         timeout: Seconds that a stop for an atomic may take; None for no limit.
         closed: Whether the tracee was closed.
+        points: The breakpoints and watchpoints that are not closed, by their numbers.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Calls:
         # References without a callback: see `procvm._base.forks`.
         self._grips: list[weakref.ref[Grip]] = []
         self.closed = False
+        self.points: dict[int, Any] = {}
         forks.register(self)
 
     def request(

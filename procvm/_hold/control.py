@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 from procvm._base.address import as_address, as_int, as_timeout
+from procvm._base.pods import PodLike, pod_of
 from procvm._hold.calls import Calls
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
 from procvm._hold.float_registers import float_registers
+from procvm._hold.points import Breakpoint, Watchpoint
 from procvm._hold.server.protocol import SETTLE_TIME, Op
+from procvm._linux.syscall_names import syscall_number
 from procvm._live.image import Image
 from procvm._live.process import Process
 from procvm.errors import InvalidArgsError, UnsupportedError
@@ -127,29 +131,105 @@ class Control(Process):
         timeout = seconds_or(timeout, self._calls.timeout)
         self._calls.request(Op.STEP, self._tid(tid), timeout, timeout=timeout)
 
-    def cont(self, timeout: float | None = None) -> Event | None:
+    def cont(
+        self,
+        timeout: float | None = None,
+        *,
+        syscalls: bool | str | int | Iterable[str | int] = False,
+    ) -> Event | None:
         """Lets a held target run, traced, to the next event; then holds it again.
 
         Every signal is returned before it is delivered. If several events came together, the
         next calls return the others before any thread runs.
 
+        A thread that has told a breakpoint passes over it. A thread that blocks the signals that
+        tell a hit (SIGURG, SIGWINCH and SIGCHLD) stops some milliseconds late.
+
         Args:
             timeout: Seconds to wait for an event; None for no limit.
+            syscalls: Whether system calls are events, at their entry and their exit; or the
+                names or numbers of those that are.
 
         Returns:
             The event; None if none came in time. In both cases the target is held again.
 
         Raises:
+            ValueError: No system call has that name.
             NotStoppedError: The target runs.
             ProcessExitedError: It ended.
+            UnsupportedError: A thread has no free slot for a breakpoint or watchpoint.
             StopTimeoutError: A thread did not stop again after the event (it sleeps
                 uninterruptibly); all run on.
         """
         timeout = as_timeout(timeout)
-        found = self._calls.request(
-            Op.CONT, timeout, timeout=None if timeout is None else timeout + SETTLE_TIME
-        )
-        return None if found is None else Event(self._calls, *found)
+        calls = _numbers(syscalls)
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            found = self._calls.request(
+                Op.CONT, left, calls, timeout=None if left is None else left + SETTLE_TIME
+            )
+            event = None if found is None else Event(self._calls, *found)
+            if event is None or event.point is None or event.point.stops_at(event):
+                return event
+
+    def breakpoint(
+        self, place: int | str, *, condition: Callable[[Event], object] | None = None
+    ) -> Breakpoint:
+        """Returns a breakpoint at which every thread stops during `cont`, while it is open.
+
+        ``with tracee.breakpoint("count") as b: event = tracee.cont()``. It is a debug register
+        of the processor: the code is not changed, and threads that are born later stop too. If
+        the tool or the tracer ends, the kernel disarms it, and the target runs on unharmed. It is
+        armed while the target is held and during `cont`, also in later holds. `step` does
+        not tell a hit.
+
+        Args:
+            place: An address, or what `address` takes, such as ``"libc.so.6!malloc"``.
+            condition: Called in the tool with each `Event` while the target is held. If it
+                returns false, `cont` lets the target run on; a hit takes a fraction of a
+                millisecond then.
+
+        Raises:
+            TypeError: The condition cannot be called.
+            NotStoppedError: The target runs.
+            NoSuchSymbolError: No file has that symbol.
+            UnsupportedError: All four slots of a thread are in use; or the machine has no exact
+                breakpoints; or the target handles every signal that could tell a hit.
+            AccessDeniedError: The kernel refuses perf events to this user.
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: It runs another program now.
+
+        Source:
+            perf_event_open(2), PERF_TYPE_BREAKPOINT; fcntl(2), F_SETSIG.
+        """
+        return Breakpoint(self._calls, self.address(place), condition)
+
+    def watchpoint(
+        self,
+        place: int | str,
+        pod: PodLike[Any],
+        on: Literal["write", "access"] = "write",
+        *,
+        condition: Callable[[Event], object] | None = None,
+    ) -> Watchpoint:
+        """Returns a watchpoint: a thread stops after it has written or accessed a value.
+
+        ``with tracee.watchpoint("g_score", i32) as w: event = tracee.cont()``. The event has the
+        value before and after, and the address after the instruction. An access by the kernel, as
+        in read(2), is not seen. See `breakpoint` for the rest.
+
+        Args:
+            place: An address, a multiple of the size of `pod`; or what `address` takes.
+            pod: A type of 1, 2, 4 or 8 bytes. An access that overlaps these bytes is a hit.
+            on: ``"write"``, or ``"access"`` for reads and writes.
+            condition: See `breakpoint`; ``lambda event: event.new == 3`` stops at a value.
+
+        Raises:
+            ValueError: The address or size cannot be watched.
+            NotStoppedError: As `breakpoint`, and so are the others.
+        """
+        return Watchpoint(self._calls, self.address(place), pod_of(pod), on, condition)
 
     def pending_events(self) -> list[Event]:
         """Returns the events that the next calls of `cont` will return, in that order.
@@ -187,3 +267,12 @@ class Control(Process):
 
     def _tid(self, tid: int | None) -> int:
         return self.pid if tid is None else as_int(tid, "tid")
+
+
+def _numbers(syscalls: bool | str | int | Iterable[str | int]) -> tuple[int, ...] | None:
+    """Returns the numbers of the system calls that `cont` tells; none for all of them."""
+    if isinstance(syscalls, bool):
+        return () if syscalls else None
+    if isinstance(syscalls, str | int):
+        syscalls = (syscalls,)
+    return tuple(map(syscall_number, syscalls)) or None

@@ -5,21 +5,27 @@ from __future__ import annotations
 import signal
 import struct
 from enum import StrEnum
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from procvm._base.address import as_int
+from procvm._base.pods import Pod
 from procvm._hold.calls import Calls
+from procvm._hold.points import Breakpoint, Watchpoint
 from procvm._hold.server.protocol import Op
+from procvm._linux.syscall_names import syscall_name
 
-__all__ = ["Event", "EventKind", "SigInfo"]
+__all__ = ["Event", "EventKind", "SigInfo", "SyscallStop"]
 
 
 class EventKind(StrEnum):
-    """The kind of an event: a signal to be delivered, a group-stop of the process, an exec."""
+    """The kind of an event: a signal to be delivered, a group-stop of the process, and so on."""
 
     SIGNAL = "signal"
     STOP = "stop"
     EXEC = "exec"
+    BREAKPOINT = "breakpoint"
+    WATCHPOINT = "watchpoint"
+    SYSCALL = "syscall"
 
 
 class SigInfo(NamedTuple):
@@ -49,6 +55,27 @@ class SigInfo(NamedTuple):
     raw: bytes
 
 
+class SyscallStop(NamedTuple):
+    """The entry or the exit of a system call.
+
+    Attributes:
+        number: Its number.
+        name: Its name, as ``"write"``; ``"syscall_999"`` if it is not known.
+        arguments: Its six arguments, as unsigned numbers; a call with fewer leaves the rest.
+        result: What it returned, an errno as a negative number; None at the entry.
+    """
+
+    number: int
+    name: str
+    arguments: tuple[int, ...]
+    result: int | None
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether the call has returned."""
+        return self.result is not None
+
+
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP})
 _HEAD = struct.Struct("=iii4x")
 _SENT = struct.Struct("=iIQ")
@@ -70,6 +97,11 @@ def _parse(raw: bytes) -> SigInfo | None:
     return SigInfo(signo, errno, code, pid, uid, value if code in _WITH_VALUE else None, None, raw)
 
 
+def _value(pod: Pod[Any], data: bytes) -> Any:
+    """Returns the value of watched bytes; None if they could not be read."""
+    return pod.from_bytes(data) if len(data) == pod.size else None
+
+
 @final
 class Event:
     """An event that stopped a target during `cont`; the target is held.
@@ -78,14 +110,35 @@ class Event:
 
     Attributes:
         kind: "signal" (about to be delivered), "stop" (a signal stopped the whole
-            process), or "exec".
+            process), "exec", "breakpoint", "watchpoint", or "syscall".
         tid: The thread it happened to.
-        signo: The signal; 0 for an exec.
+        signo: The signal; 0 for other events.
         siginfo: Who sent the signal, or the fault that raised it; None for other events.
+        point: The `Breakpoint` or `Watchpoint`; None for other events.
+        address: Where the thread is after a hit: at the instruction of the breakpoint, or at
+            the one after the instruction that made the access. None for other events.
+        old: The value of the watched memory before the hit; None for other events. It was
+            read when the target went on, or at the last hit.
+        new: The value when the thread stopped. If two threads write at once, the
+            event of the first may have the value of the second already.
+        syscall: The system call that the thread enters or has left; None for other events.
     """
 
+    point: Breakpoint | Watchpoint | None = None
+    address: int | None = None
+    old: Any = None
+    new: Any = None
+    syscall: SyscallStop | None = None
+
     def __init__(
-        self, calls: Calls, number: int, kind: str, tid: int, signo: int, raw: bytes
+        self,
+        calls: Calls,
+        number: int,
+        kind: str,
+        tid: int,
+        signo: int,
+        raw: bytes,
+        more: tuple[Any, ...],
     ) -> None:
         self._calls = calls
         self._number = number
@@ -93,8 +146,25 @@ class Event:
         self.tid = tid
         self.signo = signo
         self.siginfo = _parse(raw)
+        if self.kind in (EventKind.BREAKPOINT, EventKind.WATCHPOINT):
+            point, self.address, old, new = more
+            self.point = calls.points.get(point)
+            if isinstance(self.point, Watchpoint):
+                self.old, self.new = (_value(self.point.pod, data) for data in (old, new))
+
+        elif self.kind is EventKind.SYSCALL:
+            call, arguments, result, is_64bit = more
+            name = syscall_name(call) if is_64bit else f"syscall_{call}"
+            self.syscall = SyscallStop(call, name, arguments, result)
 
     def __repr__(self) -> str:
+        if self.syscall is not None:
+            return f"Event(kind='syscall', tid={self.tid}, syscall={self.syscall})"
+        if self.address is not None:
+            change = f", old={self.old!r}, new={self.new!r}" if self.old is not None else ""
+            return (
+                f"Event(kind={str(self.kind)!r}, tid={self.tid}, address={self.address:#x}{change})"
+            )
         return f"Event(kind={str(self.kind)!r}, tid={self.tid}, signo={self.signo})"
 
     def __eq__(self, other: object) -> bool:

@@ -16,8 +16,25 @@ import os
 import struct
 
 from procvm._base.c_library import Function, c_function, system_call
+from procvm._linux.libc import errno_error
+from procvm.errors import AccessDeniedError, ProcvmError, UnsupportedError
 
-__all__ = ["SLOTS", "Attr", "ExecutionBreakpoint", "control", "is_exact", "open_event"]
+__all__ = [
+    "READS_AND_WRITES",
+    "RUNS",
+    "SLOTS",
+    "WRITES",
+    "Attr",
+    "HardwareBreakpoint",
+    "control",
+    "is_exact",
+    "open_event",
+    "refusal",
+]
+
+WRITES, READS_AND_WRITES, RUNS = 2, 3, 4
+"""The accesses that hit a hardware breakpoint. Source: HW_BREAKPOINT_W, HW_BREAKPOINT_RW, HW_BREAKPOINT_X."""
+
 
 SLOTS = 4
 """Hardware breakpoints of one thread on x86-64; opening one more fails with ENOSPC."""
@@ -32,7 +49,6 @@ still comes before the instruction.
 """
 
 _PERF_TYPE_BREAKPOINT = 5
-_HW_BREAKPOINT_X = 4
 _BP_LEN = 8  # the size of the kernel's long, which it demands for an execution breakpoint
 _DISABLED = 1 << 0
 _EXCLUDE_KERNEL = 1 << 5
@@ -132,8 +148,8 @@ def control(fd: int, request: int, value: int = 0) -> None:
         raise _error()
 
 
-class ExecutionBreakpoint:
-    """A breakpoint of a stopped thread, disarmed at first, whose hit sends the thread a signal.
+class HardwareBreakpoint:
+    """A breakpoint of a thread, disarmed at first, whose hit sends the thread a signal.
 
     Attributes:
         fd: The descriptor, which the siginfo of the signal names as si_fd.
@@ -142,8 +158,14 @@ class ExecutionBreakpoint:
 
     __slots__ = ("_attr", "_seen", "_tid", "fd", "signo")
 
-    def __init__(self, tid: int, signo: int) -> None:
+    def __init__(self, tid: int, signo: int, kind: int = RUNS, length: int = _BP_LEN) -> None:
         """Opens it.
+
+        Args:
+            tid: The thread.
+            signo: The signal that a hit sends.
+            kind: `RUNS`, `WRITES` or `READS_AND_WRITES`.
+            length: Bytes that are watched; that of a long for `RUNS`.
 
         Raises:
             OSError: The kernel refused: EACCES or EPERM (perf_event_paranoid), ENOSPC (no
@@ -160,8 +182,8 @@ class ExecutionBreakpoint:
             size=ctypes.sizeof(Attr),
             sample_period=1,
             flags=_DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV,
-            bp_type=_HW_BREAKPOINT_X,
-            bp_len=_BP_LEN,
+            bp_type=kind,
+            bp_len=length,
         )
         fd = open_event(self._attr, tid)
         self.fd = fd
@@ -203,6 +225,12 @@ class ExecutionBreakpoint:
         """Whether the thread reached the address since `arm`."""
         return self._count() != self._seen
 
+    def take_hits(self) -> int:
+        """Returns how often the thread hit it since `arm` or the last call."""
+        before = self._seen
+        self._seen = self._count()
+        return self._seen - before
+
     def _count(self) -> int:
         data = os.read(self.fd, 8)
         return int.from_bytes(data, "little") if data else self._seen
@@ -213,3 +241,45 @@ class ExecutionBreakpoint:
             fd, self.fd = self.fd, -1
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def refusal(what: str, pid: int, error: OSError) -> ProcvmError:
+    """Returns the error for breakpoints that the kernel does not open.
+
+    Args:
+        what: What cannot be done, where, and to which process.
+        pid: The process.
+        error: As `open_event` raised it.
+    """
+    code = error.errno or 0
+    if code == errno.ENOSPC:
+        return UnsupportedError(
+            f"{what}: all debug registers of a thread are in use, {SLOTS} on x86-64; close another "
+            "trace, watchpoint or breakpoint first"
+        )
+    if code in (errno.EACCES, errno.EPERM):
+        return AccessDeniedError(
+            f"{what}: the kernel refuses perf_event_open to this user; "
+            f"/proc/sys/kernel/perf_event_paranoid is {_setting('perf_event_paranoid')}, and 2 or "
+            "less allows what ptrace allows. CAP_PERFMON allows it as well",
+            pid=pid,
+            errno=code,
+        )
+    if code in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV):
+        return UnsupportedError(
+            f"{what}: this kernel or machine has no hardware breakpoints in perf events"
+        )
+    if code == errno.EINVAL:
+        return UnsupportedError(
+            f"{what}: this machine cannot watch that address, or the kernel is older than "
+            "Linux 5.13"
+        )
+    if code in (errno.EMFILE, errno.ENFILE):
+        what += " (it takes a descriptor per thread and CPU; close some or raise RLIMIT_NOFILE)"
+    return errno_error(code, what, pid=pid)
+
+
+def _setting(name: str) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
+        return file.read().strip()
+    return "unknown"

@@ -16,12 +16,16 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from procvm._base.address import PAGE_SIZE
-from procvm._linux.perf_event import Attr, control, open_event
+from procvm._linux.perf_event import (
+    READS_AND_WRITES,
+    RUNS,
+    WRITES,
+    Attr,
+    control,
+    open_event,
+)
 
 __all__ = ["READS_AND_WRITES", "RUNS", "WRITES", "Breakpoints", "Sample"]
-
-WRITES, READS_AND_WRITES, RUNS = 2, 3, 4
-"""The accesses that hit a breakpoint: HW_BREAKPOINT_W, _RW and _X."""
 
 _TYPE_SOFTWARE, _TYPE_BREAKPOINT = 1, 5
 _SW_DUMMY = 9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import select
 import threading
 import time
@@ -15,17 +14,11 @@ from procvm._base import forks
 from procvm._base.address import as_address, as_int, as_timeout
 from procvm._base.closing import Closing
 from procvm._linux import procfs
-from procvm._linux.libc import errno_error
+from procvm._linux.perf_event import refusal
 from procvm._linux.perf_samples import READS_AND_WRITES, RUNS, WRITES, Breakpoints, Sample
 from procvm._live.image import Image
 from procvm._types.sources import ThreadState
-from procvm.errors import (
-    AccessDeniedError,
-    ClosedError,
-    ProcessExitedError,
-    ProcvmError,
-    UnsupportedError,
-)
+from procvm.errors import ClosedError, ProcessExitedError, ProcvmError
 
 if TYPE_CHECKING:
     from procvm._types.stacks import Frame
@@ -298,36 +291,4 @@ def _threads(pid: int) -> set[int]:
 
 
 def _refused(pid: int, address: int, error: OSError) -> ProcvmError:
-    where = f"cannot trace accesses to {address:#x} of process {pid}"
-    code = error.errno or 0
-    if code == errno.ENOSPC:
-        return UnsupportedError(
-            f"{where}: all debug registers of a thread are in use, 4 on x86-64; close another "
-            "trace, watchpoint or breakpoint first"
-        )
-    if code in (errno.EACCES, errno.EPERM):
-        return AccessDeniedError(
-            f"{where}: the kernel refuses perf_event_open to this user; "
-            f"/proc/sys/kernel/perf_event_paranoid is {_setting('perf_event_paranoid')}, and 2 or "
-            "less allows what ptrace allows. CAP_PERFMON allows it as well",
-            pid=pid,
-            errno=code,
-        )
-    if code in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV):
-        return UnsupportedError(
-            f"{where}: this kernel or machine has no hardware breakpoints in perf events"
-        )
-    if code == errno.EINVAL:
-        return UnsupportedError(
-            f"{where}: this machine cannot watch that address, or the kernel is older than "
-            "Linux 5.13"
-        )
-    if code in (errno.EMFILE, errno.ENFILE):
-        where += " (it takes a descriptor per thread and CPU; close some or raise RLIMIT_NOFILE)"
-    return errno_error(code, where, pid=pid)
-
-
-def _setting(name: str) -> str:
-    with suppress(OSError), open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
-        return file.read().strip()
-    return "unknown"
+    return refusal(f"cannot trace accesses to {address:#x} of process {pid}", pid, error)

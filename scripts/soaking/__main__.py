@@ -17,6 +17,7 @@ from scripts.soaking.blows import BLOWS
 from scripts.soaking.numbered import numbered_signals
 from scripts.soaking.nursery import MODES
 from scripts.soaking.operations import Plan, operations
+from scripts.soaking.points import killed_points
 from scripts.soaking.races import run_races
 from scripts.soaking.tally import Tally
 
@@ -43,6 +44,10 @@ def _signals_with_kills(count: int, seed: int, seconds: float | None) -> Tally:
     return numbered_signals(count, seed, kills=kills, seconds=seconds)
 
 
+def _points(count: int, seed: int, seconds: float | None) -> Tally:
+    return killed_points(count, seed, seconds=seconds)
+
+
 def _mutations() -> bool:
     """Runs the sweeps that the everyday tests take a part of; returns whether all went well.
 
@@ -63,6 +68,7 @@ COUNTS = {
     "signals": 1_000_000,
     "signals-gaps": 100_000,
     "signals-kills": 100_000,
+    "points": 1_000,
 }
 """The storms, with the numbers of the claim."""
 
@@ -109,7 +115,7 @@ def main(
 ) -> None:
     """Runs the races and storms of docs/reliability.md, and counts harm, which has to be 0.
 
-    NAME is operations, signals, signals-gaps, signals-kills, mutations, or races; any other
+    NAME is operations, signals, signals-gaps, signals-kills, points, mutations, or races; any other
     text picks the races with it in their titles. Without names everything runs.
     """
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
@@ -123,6 +129,7 @@ def main(
         "signals": _signals,
         "signals-gaps": _signals_with_gaps,
         "signals-kills": _signals_with_kills,
+        "points": _points,
     }
     harmed = 0
     for name in [name for name in storms if not names or name in names]:

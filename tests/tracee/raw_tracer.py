@@ -20,7 +20,7 @@ from typing import Any, Self
 from procvm._hold.server import requests
 from procvm._hold.server.requests import OPTIONS
 from procvm._hold.server.stepping import Progress, Step, Stepper, Way
-from procvm._linux.perf_event import ExecutionBreakpoint
+from procvm._linux.perf_event import HardwareBreakpoint
 
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207
@@ -125,8 +125,8 @@ _PATCHED: tuple[tuple[Any, str], ...] = (
     (requests, "syscall"),
     (requests, "set_eflags"),
     (requests, "set_signal_mask"),
-    (ExecutionBreakpoint, "arm"),
-    (ExecutionBreakpoint, "disarm"),
+    (HardwareBreakpoint, "arm"),
+    (HardwareBreakpoint, "disarm"),
     (RawTracer, "wait"),
 )
 

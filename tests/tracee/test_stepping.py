@@ -17,7 +17,7 @@ from procvm._hold.server import requests
 from procvm._hold.server.next_address import next_addresses
 from procvm._hold.server.requests import EVENT_EXEC, SigInfo
 from procvm._hold.server.stepping import Progress, StepRefusedError, Way, is_our_trap
-from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint
+from procvm._linux.perf_event import SLOTS, HardwareBreakpoint
 from procvm._linux.sigsets import bit
 from tests.support.build import compiled
 from tests.support.child import ROOT
@@ -79,7 +79,7 @@ def target(mode: str, action: str = "default", program: str | None = None) -> It
 def perf_is_refused() -> bool:
     with target("block") as stepped:
         try:
-            ExecutionBreakpoint(stepped.pid, signal.SIGURG).close()
+            HardwareBreakpoint(stepped.pid, signal.SIGURG).close()
         except OSError:
             return True
     return False
@@ -413,9 +413,9 @@ def test_step_tracer_killed_at_any_request_leaves_the_target_unharmed(
 
 def test_step_without_free_breakpoints_falls_back_to_the_trap() -> None:
     with target("work") as stepped, RawTracer(stepped.pid) as tracer:
-        taken = [ExecutionBreakpoint(stepped.pid, signal.SIGURG) for _ in range(SLOTS)]
+        taken = [HardwareBreakpoint(stepped.pid, signal.SIGURG) for _ in range(SLOTS)]
         with pytest.raises(OSError, match="No space"):
-            ExecutionBreakpoint(stepped.pid, signal.SIGURG)
+            HardwareBreakpoint(stepped.pid, signal.SIGURG)
         for _ in range(50):
             assert tracer.step() is Progress.DONE
         assert not tracer.ways[Way.BREAKPOINT]

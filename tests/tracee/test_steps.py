@@ -14,7 +14,7 @@ import pytest
 
 import procvm
 from procvm import u64
-from procvm._linux.perf_event import SLOTS, ExecutionBreakpoint, is_exact
+from procvm._linux.perf_event import SLOTS, HardwareBreakpoint, is_exact
 from tests.support.build import compiled
 from tests.support.child import Child
 from tests.support.patience import eventually
@@ -238,9 +238,9 @@ def test_a_target_that_goes_on_after_steps_has_all_its_debug_registers(how: str)
     """Whoever wants them gets all four, in a `cont` and after the hold."""
 
     def take_all() -> None:
-        taken: list[ExecutionBreakpoint] = []
+        taken: list[HardwareBreakpoint] = []
         try:
-            taken.extend(ExecutionBreakpoint(child.pid, signal.SIGURG) for _ in range(SLOTS))
+            taken.extend(HardwareBreakpoint(child.pid, signal.SIGURG) for _ in range(SLOTS))
         except PermissionError:
             pytest.skip("perf_event_open is refused")
         finally:

@@ -7,13 +7,18 @@ import os
 
 from procvm._hold.server.requests import SigInfo
 from procvm._linux import perf_event
-from procvm._linux.perf_event import ExecutionBreakpoint
+from procvm._linux.perf_event import HardwareBreakpoint
 from procvm._linux.sigsets import SignalSets, read_signal_sets
 
-__all__ = ["Breakpoints"]
+__all__ = ["Breakpoints", "is_of_descriptor", "may_signal"]
 
 _POLL_IN, _POLL_HUP, _SI_SIGIO = 1, 6, -5
 _OVERFLOW_UID = 65534
+
+
+def is_of_descriptor(info: SigInfo) -> bool:
+    """Returns whether a descriptor sent a signal, as F_SETSIG makes it; `SigInfo.fd` names it."""
+    return _POLL_IN <= info.code <= _POLL_HUP or info.code == _SI_SIGIO
 
 
 class Breakpoints:
@@ -21,11 +26,11 @@ class Breakpoints:
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled and perf_event.is_exact()
-        self._of: dict[int, list[ExecutionBreakpoint]] = {}
+        self._of: dict[int, list[HardwareBreakpoint]] = {}
         self._signals: dict[int, int | None] = {}
         self._left: dict[int, tuple[int, frozenset[int]]] = {}
 
-    def arm(self, tid: int, addresses: list[int]) -> list[ExecutionBreakpoint]:
+    def arm(self, tid: int, addresses: list[int]) -> list[HardwareBreakpoint]:
         """Arms a breakpoint at each address; returns none where that cannot be had."""
         signo = self._free_signal(tid) if self.enabled else None
         if signo is None or len(addresses) > perf_event.SLOTS:
@@ -33,7 +38,7 @@ class Breakpoints:
         found = self._of.setdefault(tid, [])
         try:
             while len(found) < len(addresses):
-                found.append(ExecutionBreakpoint(tid, signo))
+                found.append(HardwareBreakpoint(tid, signo))
             for breakpoint_, address in zip(found, addresses, strict=False):
                 breakpoint_.set_signal(signo)
                 breakpoint_.arm(address)
@@ -46,7 +51,7 @@ class Breakpoints:
     def _free_signal(self, tid: int) -> int | None:
         if tid not in self._signals:
             sets = read_signal_sets(tid)
-            usable = sets is not None and _may_signal(sets)
+            usable = sets is not None and may_signal(sets)
             self._signals[tid] = sets.free_signal() if sets is not None and usable else None
         return self._signals[tid]
 
@@ -54,7 +59,7 @@ class Breakpoints:
         """Looks up the signal sets again at the next step: the target may have changed them."""
         self._signals.clear()
 
-    def leave(self, tid: int, breakpoints: list[ExecutionBreakpoint]) -> None:
+    def leave(self, tid: int, breakpoints: list[HardwareBreakpoint]) -> None:
         """Records that the signal of a hit is still to come."""
         fds = frozenset(breakpoint_.fd for breakpoint_ in breakpoints)
         self._left[tid] = (breakpoints[0].signo, fds)
@@ -64,7 +69,7 @@ class Breakpoints:
         signo, fds = self._left.get(tid, (0, frozenset[int]()))
         if info is None or info.signo != signo or info.fd not in fds:
             return False
-        if not (_POLL_IN <= info.code <= _POLL_HUP or info.code == _SI_SIGIO):
+        if not is_of_descriptor(info):
             return False
         del self._left[tid]
         return True
@@ -89,7 +94,7 @@ def _is_root() -> bool:
         return False
 
 
-def _may_signal(sets: SignalSets) -> bool:
+def may_signal(sets: SignalSets) -> bool:
     """Returns whether a descriptor of ours may signal the target, as sigio_perm() decides.
 
     Without this a breakpoint is hit, no signal is sent, and the task runs on.

@@ -160,6 +160,7 @@ class Hold(Tasks):
         back the stop that is still to come.
         """
         self.stepper.close()
+        self.points.disarm()
         whole = not (self._seizer.zombie_is_ours or self.strays)
         for tid, state in self.states.items():
             if state is TaskState.HELD:

@@ -26,7 +26,12 @@ _SPINS = 400
 _STEP_TIME = 0.02
 
 
-def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending | None:
+def cont(
+    hold: Hold,
+    deadline: float,
+    given_up: Callable[[], bool],
+    calls: frozenset[int] | None = None,
+) -> Pending | None:
     """Lets every task run, traced, until an event comes; then holds them all again.
 
     Events that came together are returned one by one, before any task runs.
@@ -35,6 +40,7 @@ def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending |
         hold: The tasks.
         deadline: When to give up, on the clock of time.monotonic.
         given_up: Returns whether the tool has stopped waiting.
+        calls: The numbers of the system calls to tell; empty for all, None for none.
 
     Returns:
         The oldest event that was not returned yet; None if none came in time.
@@ -45,16 +51,19 @@ def cont(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> Pending |
     """
     if not hold.queue:
         hold.telling = True
+        hold.calls = calls
         try:
             _run_to_event(hold, deadline, given_up)
         finally:
             hold.telling = False
+            hold.calls = None
     return hold.queue.pop(0) if hold.queue else None
 
 
 def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> None:
     # The target may need its debug registers, and may change its signal actions.
     hold.stepper.close()
+    hold.points.look()
     for tid in hold.in_state(TaskState.HELD):
         hold.run_on(tid)
     nap = NAP
@@ -67,7 +76,7 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
                 raise ProcessExitedError(f"process {hold.pid} has ended", pid=hold.pid)
             if not hold.queue and hold.states.get(event.tid) is TaskState.HELD:
                 hold.run_on(event.tid)
-        elif time.monotonic() > deadline or given_up():
+        elif time.monotonic() > deadline or given_up() or hold.points.has_hits():
             break
         else:
             time.sleep(nap)
@@ -75,6 +84,9 @@ def _run_to_event(hold: Hold, deadline: float, given_up: Callable[[], bool]) -> 
     hold.interrupt_running()
     try:
         hold.settle(time.monotonic() + SETTLE_TIME)
+        # The interrupt may overtake the signal of a hit, and a task may block the signal.
+        for tid in hold.in_state(TaskState.HELD):
+            hold.take_hits(tid)
     except StopTimeoutError as error:
         unseen = [event.signo for event in hold.queue if event.kind == "signal"]
         if unseen:
@@ -104,6 +116,7 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
     """
     pending = hold.signals.pop(tid, None)
     hold.states[tid] = TaskState.SEIZED
+    hold.points.disarm(tid)  # the step needs the debug registers
     try:
         under_way = hold.stepper.start(tid, pending.deliver if pending else 0)
     except StepRefusedError as error:

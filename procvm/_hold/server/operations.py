@@ -15,7 +15,7 @@ from procvm._linux.peers import require_no_peer
 
 __all__ = ["OPERATIONS"]
 
-_Fields = tuple[int, str, int, int, bytes]
+_Fields = tuple[int, str, int, int, bytes, tuple[object, ...]]
 
 
 def _stop(lease: Lease, fds: list[int], timeout: float | None, longest: float | None) -> int:
@@ -105,10 +105,16 @@ def _step(lease: Lease, _fds: list[int], tid: int, timeout: float | None) -> Non
         lease.moving = False
 
 
-def _cont(lease: Lease, _fds: list[int], timeout: float | None) -> _Fields | None:
+def _cont(
+    lease: Lease, _fds: list[int], timeout: float | None, calls: tuple[int, ...] | None
+) -> _Fields | None:
     lease.require_hold()
+    lease.hold.stepper.close()  # its breakpoints take slots
+    for each in lease.hold.in_state(TaskState.HELD):
+        lease.hold.points.arm(each)  # an error here does not end the hold
     with lease.moved():
-        found = moves.cont(lease.hold, deadline_of(timeout), lease.given_up)
+        wanted = None if calls is None else frozenset(calls)
+        found = moves.cont(lease.hold, deadline_of(timeout), lease.given_up, wanted)
     return None if found is None else found.fields
 
 
@@ -120,6 +126,20 @@ def _pending(lease: Lease, _fds: list[int]) -> list[_Fields]:
 def _deliver(lease: Lease, _fds: list[int], tid: int, number: int, signo: int) -> None:
     lease.require_hold()
     moves.deliver(lease.hold, tid, number, signo)
+
+
+def _add_point(lease: Lease, _fds: list[int], on: str, address: int, size: int) -> int:
+    lease.require_hold()
+    lease.require_program()
+    lease.hold.stepper.close()  # its breakpoints take slots
+    held = lease.hold.in_state(TaskState.HELD)
+    return lease.hold.points.add(on, address, size, held).number
+
+
+def _remove_point(lease: Lease, _fds: list[int], number: int) -> None:
+    hold = lease.hold
+    hold.points.remove(number)
+    hold.queue[:] = [event for event in hold.queue if event.point != number]
 
 
 OPERATIONS: MappingProxyType[int, Callable[..., object]] = MappingProxyType(
@@ -136,6 +156,8 @@ OPERATIONS: MappingProxyType[int, Callable[..., object]] = MappingProxyType(
         Op.SET_REGISTERS: _set_registers,
         Op.STEP: _step,
         Op.CONT: _cont,
+        Op.ADD_POINT: _add_point,
+        Op.REMOVE_POINT: _remove_point,
         Op.PENDING: _pending,
         Op.DELIVER: _deliver,
         Op.ECHO: _echo,

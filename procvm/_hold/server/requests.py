@@ -160,9 +160,9 @@ def step(tid: int, signo: int) -> None:
     ptrace(_func.PTRACE_SINGLESTEP, tid, 0, signo)
 
 
-def syscall(tid: int) -> None:
-    """Lets a stopped task run to the next entry or exit of a system call."""
-    ptrace(_func.PTRACE_SYSCALL, tid)
+def syscall(tid: int, signo: int = 0) -> None:
+    """Lets a stopped task run to the next entry or exit of a system call; see `cont`."""
+    ptrace(_func.PTRACE_SYSCALL, tid, 0, signo)
 
 
 def detach(tid: int, signo: int = 0) -> None:

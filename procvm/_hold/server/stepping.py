@@ -38,6 +38,7 @@ from procvm._hold.server.next_address import (
     rseq_abort,
     width_of,
 )
+from procvm._hold.server.regsets import program_counter
 from procvm._hold.server.requests import (
     EFLAGS_RF,
     EVENT_EXEC,
@@ -48,10 +49,18 @@ from procvm._hold.server.requests import (
     Gone,
     SigInfo,
 )
-from procvm._linux.perf_event import ExecutionBreakpoint
+from procvm._linux.perf_event import HardwareBreakpoint
 from procvm._linux.sigsets import bit, read_signal_sets
 
-__all__ = ["Progress", "Step", "StepRefusedError", "Stepper", "Way", "is_our_trap"]
+__all__ = [
+    "Progress",
+    "Step",
+    "StepRefusedError",
+    "Stepper",
+    "Way",
+    "is_our_trap",
+    "program_counter",
+]
 
 _MACHINE = os.uname().machine
 _TRAPS = (1, 2, 4, 5)
@@ -156,7 +165,7 @@ class Step:
         self.way = Way.TRAP
         self._read = stepper.read
         self._breakpoints = stepper.breakpoints
-        self._armed: list[ExecutionBreakpoint] = []
+        self._armed: list[HardwareBreakpoint] = []
         self._addresses: list[int] = []
         self._before: tuple[int, ...] = ()
         self._mask: int | None = None
@@ -171,7 +180,7 @@ class Step:
         """Lets the task run its next instruction."""
         tid = self.tid
         registers = requests.registers(tid)
-        code = self._read(_program_counter(registers), INSTRUCTION_MAX)
+        code = self._read(program_counter(registers), INSTRUCTION_MAX)
         self._before = _place(registers)
         self._entered = False
         if _restarts(registers) or is_system_call(_MACHINE, code):
@@ -378,13 +387,9 @@ class Step:
                 requests.set_signal_mask(self.tid, mask)
 
 
-def _program_counter(registers: Mapping[str, int]) -> int:
-    return registers.get("rip", registers.get("pc", 0))
-
-
 def _place(registers: Mapping[str, int]) -> tuple[int, ...]:
     """Returns what the kernel changes as it sets up a handler: where the task is."""
-    return _program_counter(registers), registers.get("rsp", registers.get("sp", 0))
+    return program_counter(registers), registers.get("rsp", registers.get("sp", 0))
 
 
 def _restarts(registers: Mapping[str, int]) -> bool:

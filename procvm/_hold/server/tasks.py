@@ -21,8 +21,19 @@ import signal
 from enum import Enum, auto
 
 from procvm._hold.server import requests
+from procvm._hold.server.points import Points
 from procvm._hold.server.proof import Proof
-from procvm._hold.server.requests import EVENT_CLONE, EVENT_EXEC, EVENT_STOP, Gone, WaitEvent
+from procvm._hold.server.regsets import program_counter, system_call_of
+from procvm._hold.server.requests import (
+    EFLAGS_RF,
+    EVENT_CLONE,
+    EVENT_EXEC,
+    EVENT_STOP,
+    SYSCALL_EXIT,
+    SYSCALL_STOP,
+    Gone,
+    WaitEvent,
+)
 from procvm._hold.server.stepping import Stepper
 
 __all__ = ["Pending", "TaskState", "Tasks"]
@@ -42,27 +53,37 @@ class Pending:
     Attributes:
         number: A number that no other event of this tracer has.
         kind: "signal" (the task is in a signal-delivery-stop), "stop" (a group-stop
-            of the process) or "exec".
+            of the process), "exec", "breakpoint" or "watchpoint".
         tid: The task that the event happened to.
         signo: The signal; 0 for an exec.
         deliver: The signal that the task takes when it runs on; 0 for none.
         raw: The signal's siginfo_t; empty if it has none.
+        more: What else the tool is told of it: of a hit the number of its point, the
+            instruction pointer, and the watched bytes before and after.
     """
 
     _numbers = itertools.count(1)
 
-    def __init__(self, kind: str, tid: int, signo: int, raw: bytes = b"") -> None:
+    def __init__(
+        self, kind: str, tid: int, signo: int, raw: bytes = b"", more: tuple[object, ...] = ()
+    ) -> None:
         self.number = next(self._numbers)
         self.kind = kind
         self.tid = tid
         self.signo = signo
         self.deliver = signo
         self.raw = raw
+        self.more = more
 
     @property
-    def fields(self) -> tuple[int, str, int, int, bytes]:
+    def point(self) -> object:
+        """The number of the point that was hit; None for other events."""
+        return self.more[0] if self.kind in ("breakpoint", "watchpoint") else None
+
+    @property
+    def fields(self) -> tuple[int, str, int, int, bytes, tuple[object, ...]]:
         """The fields that the tool receives."""
-        return self.number, self.kind, self.tid, self.signo, self.raw
+        return self.number, self.kind, self.tid, self.signo, self.raw, self.more
 
 
 class Tasks:
@@ -82,7 +103,10 @@ class Tasks:
         execed: Whether an exec replaced the program during the hold.
         strays: Tasks that the kernel seized for us and that belong to another process.
         group_stopped: Tasks in a group-stop.
+        calls: The system calls that `cont` tells; empty for all, None for none.
+        entered: The tasks that are in the stop at the entry of a system call, and the call.
         stepper: Makes the steps of the tasks.
+        points: The breakpoints and watchpoints.
     """
 
     def __init__(self, proof: Proof) -> None:
@@ -97,9 +121,12 @@ class Tasks:
         self.strays: set[int] = set()
         self.group_stopped: set[int] = set()
         self._group_told = False
-        self.stepper = Stepper(self._read)
+        self.calls: frozenset[int] | None = None
+        self.entered: dict[int, int] = {}
+        self.stepper = Stepper(self.read)
+        self.points = Points(self.pid, self.read)
 
-    def _read(self, address: int, n: int) -> bytes:
+    def read(self, address: int, n: int) -> bytes:
         """Reads the program's memory, protections ignored; returns fewer bytes at a hole."""
         program = self.proof.program
         if program is None:
@@ -129,6 +156,7 @@ class Tasks:
         self.signals.clear()
         self.queue.clear()
         self.strays.clear()
+        self.entered.clear()
         self.group_stopped.clear()
         self._group_told = False
 
@@ -180,6 +208,8 @@ class Tasks:
             self.strays.discard(tid)
             self.signals.pop(tid, None)
             self.group_stopped.discard(tid)
+            self.entered.pop(tid, None)
+            self.points.disarm(tid)
             if self.states.pop(tid, None) is not None:
                 self.ended.add(tid)
         elif tid not in self.states and not self.proof.has_task(tid):
@@ -187,11 +217,20 @@ class Tasks:
             self.strays.discard(tid)
             with contextlib.suppress(Gone, OSError):
                 requests.detach(tid, 0 if event.event else event.signo)
+        elif event.signo == SYSCALL_STOP:
+            event.consume()
+            self.states[tid] = TaskState.HELD
+            with contextlib.suppress(Gone):
+                self._take_call(tid)
         elif event.event == 0:
             info = requests.siginfo(tid)
             if self.stepper.is_ours(tid, info):
                 # The signal of a breakpoint whose step ended before the signal came. The target
                 # ignores the signal, but a tool that read it as an event could deliver another.
+                self.swallow(tid)
+                return
+            if self.points.is_ours(tid, info):
+                self.take_hits(tid)
                 self.swallow(tid)
                 return
             pending = Pending("signal", tid, event.signo, info.raw if info else b"")
@@ -201,6 +240,30 @@ class Tasks:
         else:
             event.consume()
             self.take_stop(event)
+
+    def take_hits(self, tid: int) -> None:
+        """Queues an event for each point that a stopped task has hit."""
+        with contextlib.suppress(Gone):
+            place = program_counter(requests.registers(tid))
+            for point, old, new in self.points.hits(tid, place):
+                kind = "breakpoint" if point.on == "breakpoint" else "watchpoint"
+                more = (point.number, place, old, new)
+                self.queue.append(Pending(kind, tid, 0, more=more))
+
+    def _take_call(self, tid: int) -> None:
+        """Queues an event for the entry or exit of a system call that is to be told."""
+        registers = requests.registers(tid)
+        found = system_call_of(registers)
+        exits = requests.event_message(tid) == SYSCALL_EXIT
+        if not exits:
+            self.entered[tid] = found.number
+        number = self.entered.get(tid, found.number) if exits else found.number
+        if self.telling and self.calls is not None and (not self.calls or number in self.calls):
+            result = found.result if exits else None
+            more = (number, found.arguments, result, found.is_64bit)
+            self.queue.append(Pending("syscall", tid, 0, more=more))
+        if exits:
+            self.entered.pop(tid, None)
 
     def swallow(self, tid: int) -> None:
         """Discards the signal of a signal-delivery-stop; the task runs no instruction.
@@ -222,6 +285,7 @@ class Tasks:
             self.signals.clear()
             self.group_stopped.clear()
             self.execed = True
+            self.points.forget()
             if self.telling:
                 self.queue.append(Pending("exec", tid, 0))
         elif event.event == EVENT_CLONE:
@@ -244,11 +308,26 @@ class Tasks:
         pending = self.signals.get(tid)
         self.mark_running(tid)
         with contextlib.suppress(Gone):
+            if self.points:
+                self._arm(tid)
             if tid in self.group_stopped:
                 # PTRACE_CONT would end the group-stop, which only SIGCONT may do.
                 requests.listen(tid)
             else:
-                requests.cont(tid, pending.deliver if pending else 0)
+                signo = pending.deliver if pending else 0
+                if self.calls is None or not self.telling:
+                    requests.cont(tid, signo)
+                else:
+                    requests.syscall(tid, signo)
+
+    def _arm(self, tid: int) -> None:
+        """Arms the points of a task, and lets it pass over a breakpoint that was told."""
+        self.points.arm(tid)
+        told = self.points.told_at(tid)
+        if told is not None:
+            registers = requests.registers(tid)
+            if registers["rip"] == told:
+                requests.set_eflags(tid, registers["eflags"] | EFLAGS_RF)
 
     def interrupt_running(self) -> None:
         """Asks every running task to stop."""
