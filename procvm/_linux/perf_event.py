@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 WRITES, READS_AND_WRITES, RUNS = 2, 3, 4
-"""The accesses that hit a breakpoint. Source: HW_BREAKPOINT_W, HW_BREAKPOINT_RW, HW_BREAKPOINT_X."""
+"""The accesses that hit one. Source: HW_BREAKPOINT_W, HW_BREAKPOINT_RW and HW_BREAKPOINT_X."""
 
 
 SLOTS = 4
