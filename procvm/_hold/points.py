@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
 from procvm._base.closing import Closing
 from procvm._base.pods import Pod
 from procvm._hold.calls import Calls
 from procvm._hold.server.protocol import Op
 from procvm.errors import ProcvmError
-
-if TYPE_CHECKING:
-    from procvm._hold.event import Event
 
 __all__ = ["Breakpoint", "Watchpoint", "watched"]
 
@@ -31,7 +28,7 @@ class _Point(Closing):
         address: int,
         on: str,
         size: int,
-        condition: Callable[[Event], object] | None,
+        condition: Callable[..., object] | None,
     ) -> None:
         if condition is not None and not callable(condition):
             raise TypeError(f"a condition is called with the event; {condition!r} cannot be called")
@@ -47,7 +44,7 @@ class _Point(Closing):
         """Whether it was closed."""
         return self._number is None
 
-    def stops_at(self, event: Event) -> bool:
+    def stops_at(self, event: object) -> bool:
         """Counts a hit; returns whether the condition lets `cont` return it."""
         self.hits += 1
         return self.condition is None or bool(self.condition(event))
@@ -73,9 +70,7 @@ class Breakpoint(_Point):
         hits: How often threads have come there, as far as `cont` has told or passed over it.
     """
 
-    def __init__(
-        self, calls: Calls, address: int, condition: Callable[[Event], object] | None
-    ) -> None:
+    def __init__(self, calls: Calls, address: int, condition: Callable[..., object] | None) -> None:
         super().__init__(calls, address, "breakpoint", _LONG, condition)
 
     def __repr__(self) -> str:
@@ -100,7 +95,7 @@ class Watchpoint(_Point):
         address: int,
         pod: Pod[Any],
         on: Literal["write", "access"],
-        condition: Callable[[Event], object] | None,
+        condition: Callable[..., object] | None,
     ) -> None:
         self.pod = pod
         self.on = on
