@@ -36,8 +36,9 @@ class _Point(Closing):
         self.condition = condition
         self.hits = 0
         self._calls = calls
-        self._number: int | None = calls.request(Op.ADD_POINT, on, address, size)
-        calls.points[self._number] = self
+        number: int = calls.request(Op.ADD_POINT, on, address, size)
+        self._number: int | None = number
+        calls.points[number] = self
 
     @property
     def closed(self) -> bool:

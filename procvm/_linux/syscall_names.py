@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 
+from procvm._base.address import as_int
+
 __all__ = ["syscall_name", "syscall_number"]
 
 # In the order of their numbers; NUMBER= goes before a name that does not follow its predecessor.
@@ -122,11 +124,10 @@ def syscall_number(call: int | str) -> int:
         if number is None:
             raise ValueError(f"no system call is called {call!r} on this machine; give its number")
         return number
-    if isinstance(call, bool) or not isinstance(call, int):
-        raise TypeError(f"a system call is given by name or number, not {call!r}")
-    if not 0 <= call < 1 << 31:
-        raise ValueError(f"{call} is not the number of a system call")
-    return call
+    number = as_int(call, "a system call")
+    if not 0 <= number < 1 << 31:
+        raise ValueError(f"{number} is not the number of a system call")
+    return number
 
 
 def syscall_name(number: int) -> str:
