@@ -31,7 +31,7 @@ CACHE_LEN = 1 << 20
 _ANSWER_TIMEOUT = 2.0
 """Seconds for a request that does not stop or move the target; the channel adds its grace."""
 
-_MOVING = frozenset({Op.STEP, Op.CONT})
+_MOVING = frozenset({Op.STEP, Op.CONT, Op.CALL})
 
 
 class Calls:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from procvm._base.address import as_address, as_int, as_timeout
+from procvm._base.address import as_address, as_int, as_len, as_timeout
 from procvm._base.pods import PodLike, pod_of
 from procvm._hold.calls import Calls
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
 from procvm._hold.float_registers import float_registers
+from procvm._hold.gadgets import syscall_instruction
 from procvm._hold.points import Breakpoint, Watchpoint
 from procvm._hold.server.protocol import SETTLE_TIME, Op
-from procvm._linux.syscall_names import syscall_number
+from procvm._linux.syscall_names import syscall_name, syscall_number
 from procvm._live.image import Image
 from procvm._live.process import Process
-from procvm.errors import InvalidArgsError, UnsupportedError
+from procvm.errors import InvalidArgsError, UnsupportedError, VmError
 
 __all__ = ["Control"]
 
+_NO_RETURN = ("fork", "vfork", "clone", "clone3", "execve", "execveat", "exit", "exit_group")
+_NO_RETURN_EITHER = ("rt_sigreturn", "restart_syscall")
+_MOST_ARGUMENTS = 6
+_WORD = (1 << 64) - 1
+_PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS = 3, 0x22
 _KINDS = ("general", "float", "all")
 
 
@@ -231,6 +239,116 @@ class Control(Process):
         """
         return Watchpoint(self._calls, self.address(place), pod_of(pod), on, condition)
 
+    def syscall(
+        self,
+        call: str | int,
+        *arguments: int,
+        tid: int | None = None,
+        timeout: float | Default | None = DEFAULT,
+    ) -> int:
+        """Makes a held thread run one system call, and returns its result.
+
+        The other threads stay held. Registers, signal mask and stack are as before afterwards,
+        also after an error, and a system call that the hold interrupted is begun again as it would
+        have been. Signals wait until the end. If the tracer is killed while the call runs, the
+        thread is left in it, and the target may crash.
+
+        Args:
+            call: Its name or number.
+            arguments: At most six numbers, modulo 2^64; those not given are 0.
+            tid: The thread; the leader if it is not given.
+            timeout: Seconds that the call may take; see `stop`.
+
+        Returns:
+            What the kernel returned: an errno as a negative number.
+
+        Raises:
+            ValueError: No call has this name, it has too many arguments, or it is one that does
+                not return to the thread as it was (fork, clone, exec, exit).
+            NotStoppedError: The target runs.
+            UnsupportedError: The thread is at the entry of a system call, in a group-stop, in a
+                restartable sequence, or about to take a signal; or it is not x86-64.
+            StopTimeoutError: The call blocks; it was cut off.
+        """
+        number = syscall_number(call)
+        if syscall_name(number) in _NO_RETURN + _NO_RETURN_EITHER:
+            raise ValueError(f"{call} does not return to the thread as it was")
+        return _signed(self._inject(None, number, arguments, tid, timeout))
+
+    def call(
+        self,
+        function: int | str,
+        *arguments: int,
+        tid: int | None = None,
+        timeout: float | Default | None = DEFAULT,
+    ) -> int:
+        """Makes a held thread call a function of whole numbers, and returns its result.
+
+        As `syscall`. The other threads stay held, so a function that waits for a lock of theirs
+        does not return; after `timeout` it is cut off, with the locks that it has taken.
+
+        Args:
+            function: An address, or what `address` takes.
+            arguments: At most six numbers or addresses.
+            tid: The thread; the leader if it is not given.
+            timeout: Seconds that the call may take; see `stop`.
+
+        Returns:
+            The register of the result, as a signed number of 64 bits; of an ``int`` the lower
+            32 bits count.
+
+        Raises:
+            VmError: A fault ended the call.
+            NoSuchSymbolError: No file has that symbol.
+            NotStoppedError: As `syscall`, and so are the others.
+        """
+        return _signed(self._inject(self.address(function), 0, arguments, tid, timeout))
+
+    @contextmanager
+    def scratch(self, n: int) -> Generator[int]:
+        """Context manager that maps `n` new bytes in the target, and yields their address.
+
+        They are unmapped at the end, in the same hold, but not if the tool or tracer ends first.
+
+        Raises:
+            VmError: The target has no memory for them; the rest is as for `syscall`.
+        """
+        n = as_len(n, "n")
+        address = self.syscall("mmap", 0, n, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+        if address < 0:
+            raise VmError(f"process {self.pid} cannot map {n} bytes: {os.strerror(-address)}")
+        try:
+            yield address
+        finally:
+            self.syscall("munmap", address, n)
+
+    def _inject(
+        self,
+        function: int | None,
+        number: int,
+        arguments: tuple[int, ...],
+        tid: int | None,
+        timeout: float | Default | None,
+    ) -> int:
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise ValueError(f"{len(arguments)} arguments are too many: give at most six")
+        words = tuple(as_int(value, "an argument") & _WORD for value in arguments)
+        words += (0,) * (_MOST_ARGUMENTS - len(words))
+        seconds = seconds_or(timeout, self._calls.timeout)
+        tid = self._tid(tid)
+        self.registers(tid)  # refuses a target that runs
+        found: int = self._calls.request(
+            Op.CALL,
+            tid,
+            syscall_instruction(self),
+            function,
+            number,
+            words,
+            seconds,
+            timeout=seconds,
+        )
+        return found
+
     def pending_events(self) -> list[Event]:
         """Returns the events that the next calls of `cont` will return, in that order.
 
@@ -276,3 +394,7 @@ def _numbers(syscalls: bool | str | int | Iterable[str | int]) -> tuple[int, ...
     if isinstance(syscalls, str | int):
         syscalls = (syscalls,)
     return tuple(map(syscall_number, syscalls)) or None
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
-from procvm._hold.server import atomics, moves, regsets, requests
+from procvm._hold.server import atomics, injection, moves, regsets, requests
 from procvm._hold.server.lease import Lease, deadline_of
 from procvm._hold.server.proof import Program
 from procvm._hold.server.protocol import Op
@@ -128,6 +128,27 @@ def _deliver(lease: Lease, _fds: list[int], tid: int, number: int, signo: int) -
     moves.deliver(lease.hold, tid, number, signo)
 
 
+def _call(
+    lease: Lease,
+    _fds: list[int],
+    tid: int,
+    gadget: int,
+    function: int | None,
+    number: int,
+    arguments: tuple[int, ...],
+    timeout: float | None,
+) -> int:
+    lease.held_task(tid)
+    lease.hold.stepper.close(tid)
+    lease.moving = True
+    try:
+        return injection.inject(
+            lease.hold, tid, gadget, function, number, arguments, timeout, lease.given_up
+        )
+    finally:
+        lease.moving = False
+
+
 def _add_point(lease: Lease, _fds: list[int], on: str, address: int, size: int) -> int:
     lease.require_hold()
     lease.require_program()
@@ -156,6 +177,7 @@ OPERATIONS: MappingProxyType[int, Callable[..., object]] = MappingProxyType(
         Op.SET_REGISTERS: _set_registers,
         Op.STEP: _step,
         Op.CONT: _cont,
+        Op.CALL: _call,
         Op.ADD_POINT: _add_point,
         Op.REMOVE_POINT: _remove_point,
         Op.PENDING: _pending,

@@ -68,7 +68,6 @@ class Op(IntEnum):
     ADD_POINT = 17
     REMOVE_POINT = 18
     CALL = 19
-    CONT_CALLS = 20
 
 
 class Request(NamedTuple):
