@@ -179,7 +179,7 @@ def test_points_are_refused_before_anything_is_armed(child: Points, tracee: proc
         with pytest.raises(TypeError, match="condition"):
             tracee.breakpoint("store", condition=3)  # type: ignore[arg-type]
         with pytest.raises(procvm.NoSuchSymbolError):
-            tracee.breakpoint("stoer")
+            tracee.breakpoint("no_such_function")
         assert free_slots(child.pid) == SLOTS
 
 
