@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
+from procvm._base.address import PAGE_SIZE
 from procvm._base.fd import Fd
 from procvm._base.text import printable
 from procvm._hold.admission import admission, to_admit
@@ -17,6 +19,7 @@ from procvm._hold.spawn import attach
 from procvm._linux import procfs
 from procvm._linux.access import Explanation, explain
 from procvm._linux.libc import REFUSALS, libc
+from procvm._linux.perf_samples import WRITES, Breakpoints
 from procvm._linux.proc_maps import prepared_query
 from procvm._linux.process_vm import TOKEN_LEN, Guard, VmCalls
 from procvm._local.buffers import Scratch
@@ -59,6 +62,7 @@ CALLS = (
     "process_vm_writev",
     "proc mem",
     "PROCMAP_QUERY",
+    "perf_event_open",
     "ptrace",
 )
 
@@ -75,6 +79,7 @@ def _calls_here(ours: Explanation) -> Iterator[Finding]:
     try:
         with _child() as pid:
             yield from _reaching(pid, ours)
+            yield _perf(pid, ours)
             yield _ptrace(pid, ours)
     except OSError as error:
         evidence = f"not known: no child can be started: {said(error)}"
@@ -121,7 +126,9 @@ def _calls_elsewhere() -> list[Finding]:
 
 def killing_call(calls: list[Finding]) -> str:
     """Returns the call for which the seccomp filter kills the tool; empty if there is none."""
-    return next((finding.check for finding in calls if finding.evidence == _KILLS), "")
+    # A trace alone uses perf_event_open: no other check would make the call.
+    kill = (finding.check for finding in calls if finding.evidence == _KILLS)
+    return next((check for check in kill if check != "perf_event_open"), "")
 
 
 def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
@@ -131,7 +138,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
         fix = way_out("pidfd_open", ours, "Linux 5.3 or later")
         yield Finding("pidfd_open", "fails", f"pidfd_open of a child: {said(error)}", fix)
         rest = "not known: without pidfd_open no process is opened"
-        yield from (Finding(name, "absent", rest) for name in CALLS[1:-1])
+        yield from (Finding(name, "absent", rest) for name in CALLS[1:-2])
         return
     yield Finding("pidfd_open", "ok", "pidfd_open of a child")
     try:
@@ -143,7 +150,7 @@ def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
         why = explain(pid).message or way_out("open", ours, _GUARDED)
         yield Finding("proc mem", "fails", f"/proc/PID/mem of a child: {said(error)}", why)
         rest = "not known: /proc/PID/mem of a child cannot be opened"
-        yield from (Finding(name, "absent", rest) for name in CALLS[1:-1] if name != "proc mem")
+        yield from (Finding(name, "absent", rest) for name in CALLS[1:-2] if name != "proc mem")
         return
     yield Finding("proc mem", "ok", f"/proc/PID/mem of a child: {len(token)} bytes")
     if prepared_query(maps.number, 0) is None:
@@ -201,6 +208,28 @@ def way_out(call: str, ours: Explanation, otherwise: str) -> str:
     if ours.seccomp:
         return f"{otherwise}; or allow {call} in the seccomp filter of the tool"
     return otherwise
+
+
+def _perf(pid: int, ours: Explanation) -> Finding:
+    """Tries a hardware breakpoint on a child, as the traces of accesses and calls use it."""
+    name = "perf_event_open"
+    setting = procfs.read_text("/proc/sys/kernel/perf_event_paranoid") or "not shown"
+    paranoid = f"kernel.perf_event_paranoid is {printable(setting)}"
+    try:
+        breakpoints = Breakpoints(PAGE_SIZE, 8, WRITES, registers=False, stack_len=0)
+        try:
+            breakpoints.add(pid)
+        finally:
+            breakpoints.close()
+    except OSError as error:
+        evidence = f"a hardware breakpoint on a child: {said(error)}; {paranoid}"
+        if error.errno in (errno.EACCES, errno.EPERM):
+            fix = "sysctl kernel.perf_event_paranoid=2, or give the tool CAP_PERFMON"
+            return Finding(name, "warning", evidence, way_out(name, ours, fix))
+        if error.errno == errno.ENOSPC:
+            return Finding(name, "warning", evidence, "end what else uses the debug registers")
+        return Finding(name, "warning", f"{evidence}; accesses and calls cannot be traced")
+    return Finding(name, "ok", f"a hardware breakpoint was opened on a child; {paranoid}")
 
 
 def _ptrace(pid: int, ours: Explanation) -> Finding:

@@ -45,6 +45,7 @@ CALLS = [
     "process_vm_writev",
     "proc mem",
     "PROCMAP_QUERY",
+    "perf_event_open",
     "ptrace",
 ]
 MACHINE = [
@@ -198,6 +199,31 @@ def test_a_user_may_access_his_own(nobody: Doctor, program: str) -> None:
     assert_accessible(found)
     assert found["CAP_SYS_PTRACE"].verdict == "warning"
     assert found["ptrace"].verdict == "ok"
+
+
+def test_perf_events_of_a_user_without_rights_are_judged_by_the_setting(program: str) -> None:
+    """It works for uid 1000 up to 2; a process of root is out of its reach for its owner alone."""
+    paranoid = int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+    with (
+        Doctor(*run_as(1000), python=everybodys_python()) as doctor,
+        Subject(program=program) as it,
+    ):
+        found = doctor.examine(it.pid)
+    finding = found["perf_event_open"]
+    assert finding.verdict == ("ok" if paranoid <= 2 else "warning")
+    assert f"perf_event_paranoid is {paranoid}" in finding.evidence
+    assert_only_cause(found, "target owner", "belongs to another user")
+
+
+def test_perf_events_that_are_refused_say_the_setting_and_the_capability(program: str) -> None:
+    del program
+    with Doctor() as doctor:
+        doctor.take_away(seccomp={"perf_event_open": errno.EACCES})
+        finding = doctor.examine()["perf_event_open"]
+    assert finding.verdict == "warning"
+    assert "EACCES" in finding.evidence
+    for word in ("kernel.perf_event_paranoid=2", "CAP_PERFMON", "seccomp filter"):
+        assert word in finding.fix
 
 
 def test_nothing_is_left_behind(playground: Playground) -> None:
@@ -356,6 +382,9 @@ def test_a_filter_that_refuses_a_call(program: str, call: str) -> None:
     assert found["seccomp"].evidence.startswith("Seccomp 2 in /proc/self/status")
     assert found["PAGEMAP_SCAN"].verdict == ("absent" if call == "ioctl" else "ok")
     others = {*CALLS} - {row.check, *failing} if call != "pidfd_open" else set()
+    if call == "ioctl":  # which joins the rings of the breakpoints
+        others.remove("perf_event_open")
+        assert found["perf_event_open"].verdict == "warning"
     assert {found[name].verdict for name in others} <= {"ok"}
     assert_not_named(found)
 

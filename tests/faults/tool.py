@@ -239,6 +239,7 @@ _NUMBERS = {
         "pidfd_open": 434,
         "ptrace": 101,
         "ioctl": 16,
+        "perf_event_open": 298,
     },
     "aarch64": {
         "process_vm_readv": 270,
@@ -246,6 +247,7 @@ _NUMBERS = {
         "pidfd_open": 434,
         "ptrace": 117,
         "ioctl": 29,
+        "perf_event_open": 241,
     },
 }
 _libc = ctypes.CDLL(None, use_errno=True)
