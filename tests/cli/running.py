@@ -147,6 +147,12 @@ def on_terminal(*args: object) -> tuple[int, bytes]:
 
 _OURS = re.compile(rb"\x1b\[(?:[0-9;]*m|\?25[lh]|2K|1A)|\r")
 
+# A bar, which work that takes longer than half a second shows and then erases.
+_BAR = re.compile(
+    rb"\x1b\[\?25l(?:(?!\x1b\[\?25h).)*?\xe2\x94\x81.*?\x1b\[\?25h(?:\r|\x1b\[1A|\x1b\[2K)*",
+    re.DOTALL,
+)
+
 
 def assert_safe(shown: bytes | str, *, colors: bool = True) -> str:
     """Nothing but printable text, newlines and our own colours was shown; returns the text.
@@ -154,7 +160,9 @@ def assert_safe(shown: bytes | str, *, colors: bool = True) -> str:
     Where there are no colours there may be the tabs between the columns.
     """
     data = shown.encode() if isinstance(shown, str) else shown
-    text = (_OURS.sub(b"", data) if colors else data.replace(b"\r\n", b"\n")).decode()
+    text = (
+        _OURS.sub(b"", _BAR.sub(b"", data)) if colors else data.replace(b"\r\n", b"\n")
+    ).decode()
     allowed = "\n" if colors else "\n\t"
     bad = {char for char in text if not char.isprintable() and char not in allowed}
     assert not bad, sorted(map(ascii, bad))
