@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from procvm._base.address import as_address
 from procvm._base.optional import is_installed
@@ -246,7 +246,11 @@ class Mapped(Reached):
             )
         except (NoSuchSymbolError, InvalidArgsError) as error:
             if is_path(expression) and is_installed("drgn"):
-                return self._typing().address(expression)
+                try:
+                    return self._typing().address(expression)
+                except NoSuchSymbolError:
+                    if not isinstance(error, NoSuchSymbolError):
+                        raise
             if isinstance(error, InvalidArgsError):
                 raise
             raise with_near(error, names) from error.__cause__
@@ -272,8 +276,7 @@ class Mapped(Reached):
                 64-bit one.
             ProcessExitedError: The process has ended.
         """
-        program: drgn.Program = self._typing().program()
-        return program
+        return cast("drgn.Program", self._typing().program())
 
     def type(self, name: str) -> Any:
         """Returns the `Pod` of a type, as debug information lays it out.

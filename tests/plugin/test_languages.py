@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ use std::io::Read;
 #[no_mangle]
 pub static mut G_WORDS: [u32; 3] = [7, 8, 9];
 fn main() {
-    println!("{:p}", &raw const G_WORDS);
+    println!("{:p}", std::ptr::addr_of!(G_WORDS));
     let _ = std::io::stdin().read(&mut [0u8; 1]);
 }
 """
@@ -36,7 +37,12 @@ def language(request: pytest.FixtureRequest) -> str:
     """A language whose compiler is here."""
     name: str = request.param
     compiler = SOURCES[name][1]
-    if shutil.which(compiler) is None:
+    # One that is there may not work: rustup's rustc without a toolchain.
+    command = shutil.which(compiler)
+    if (
+        command is None
+        or subprocess.run([command, "--version"], capture_output=True, check=False).returncode
+    ):
         pytest.skip(f"needs {compiler}")
     return name
 
