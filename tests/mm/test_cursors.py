@@ -737,10 +737,10 @@ def test_an_exchange_needs_both_cursors_at_one_place() -> None:
     writer = segment.writer().to_fallible()
     one, two = Holed("rw"), Holed("rw")
     for other in (segment.reader().skip(4).to_fallible(), one.reader(segment.address, 8)):
-        with pytest.raises(ValueError, match="same place") as caught:
+        with pytest.raises(ValueError, match="not at the same address") as caught:
             writer.atomic_compare_exchange(other, u32, 0, 1)
         assert not isinstance(caught.value, ProcvmError)
-    with pytest.raises(ValueError, match="same place") as caught:
+    with pytest.raises(ValueError, match="not at the same address") as caught:
         one.writer(BASE, 8).atomic_compare_exchange(two.reader(BASE, 8), u32, 0, 1)
     assert not isinstance(caught.value, ProcvmError)
     assert segment.read_bytes(0, 8) == bytes(8)
