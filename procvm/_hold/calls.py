@@ -28,7 +28,7 @@ __all__ = ["CACHE_LEN", "Calls"]
 CACHE_LEN = 1 << 20
 """Bytes that `Held.vm` keeps by default."""
 
-_ANSWER_TIMEOUT = 2.0
+_ANSWER_TIMEOUT = 20.0
 """Seconds for a request that does not stop or move the target; the channel adds its grace."""
 
 _MOVING = frozenset({Op.STEP, Op.CONT, Op.CALL})
