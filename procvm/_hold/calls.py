@@ -9,6 +9,7 @@ from typing import Any
 from procvm._base import forks
 from procvm._base.address import PAGE_SIZE
 from procvm._hold.client import Channel, open_channel
+from procvm._hold.defaults import DEFAULT, Default
 from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
 from procvm._hold.standstill import Standstill, atomic_cut_short
@@ -28,8 +29,8 @@ __all__ = ["CACHE_LEN", "Calls"]
 CACHE_LEN = 1 << 20
 """Bytes that `Held.vm` keeps by default."""
 
-_ANSWER_TIMEOUT = 20.0
-"""Seconds for a request that does not stop or move the target; the channel adds its grace."""
+_ANSWER_TIMEOUT = 2.0
+"""Least seconds for a request that does not stop or move the target; the channel adds its grace."""
 
 _MOVING = frozenset({Op.STEP, Op.CONT, Op.CALL})
 
@@ -67,9 +68,12 @@ class Calls:
         op: Op,
         *args: object,
         fds: tuple[int, ...] = (),
-        timeout: float | None = _ANSWER_TIMEOUT,
+        timeout: float | Default | None = DEFAULT,
     ) -> Any:
         """Asks the tracer, and waits for the answer; see `Channel.request`."""
+        if timeout is DEFAULT:
+            # A short time for stops is not meant for the others, a long one is.
+            timeout = None if self.timeout is None else max(self.timeout, _ANSWER_TIMEOUT)
         with self._lock:
             still = self._still if op in _MOVING else None
             change = None
