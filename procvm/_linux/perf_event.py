@@ -20,6 +20,10 @@ from procvm._linux.libc import errno_error
 from procvm.errors import AccessDeniedError, ProcvmError, UnsupportedError
 
 __all__ = [
+    "DISABLED",
+    "EXCLUDE_HV",
+    "EXCLUDE_KERNEL",
+    "PERF_TYPE_BREAKPOINT",
     "READS_AND_WRITES",
     "RUNS",
     "SLOTS",
@@ -48,11 +52,11 @@ The kernel of aarch64 steps over the breakpoint by itself, and it is not known w
 still comes before the instruction.
 """
 
-_PERF_TYPE_BREAKPOINT = 5
+PERF_TYPE_BREAKPOINT = 5
 _BP_LEN = 8  # the size of the kernel's long, which it demands for an execution breakpoint
-_DISABLED = 1 << 0
-_EXCLUDE_KERNEL = 1 << 5
-_EXCLUDE_HV = 1 << 6
+DISABLED = 1 << 0
+EXCLUDE_KERNEL = 1 << 5
+EXCLUDE_HV = 1 << 6
 _FLAG_FD_CLOEXEC = 8
 _IOC_DISABLE = 0x2401
 _IOC_MODIFY_ATTRIBUTES = 0x4008240B
@@ -178,10 +182,10 @@ class HardwareBreakpoint:
         self.fd = -1
         self.signo = 0
         self._attr = Attr(
-            type=_PERF_TYPE_BREAKPOINT,
+            type=PERF_TYPE_BREAKPOINT,
             size=ctypes.sizeof(Attr),
             sample_period=1,
-            flags=_DISABLED | _EXCLUDE_KERNEL | _EXCLUDE_HV,
+            flags=DISABLED | EXCLUDE_KERNEL | EXCLUDE_HV,
             bp_type=kind,
             bp_len=length,
         )
@@ -208,7 +212,7 @@ class HardwareBreakpoint:
             OSError: The address is not one of user space (EINVAL), or the thread has ended.
         """
         self._attr.bp_addr = address
-        self._attr.flags &= ~_DISABLED
+        self._attr.flags &= ~DISABLED
         self._seen = self._count()
         _, ioctl = _functions()
         # SAFETY: the kernel reads `size` bytes of the attributes, which `self` keeps alive.

@@ -17,6 +17,10 @@ from typing import NamedTuple
 
 from procvm._base.address import PAGE_SIZE
 from procvm._linux.perf_event import (
+    DISABLED,
+    EXCLUDE_HV,
+    EXCLUDE_KERNEL,
+    PERF_TYPE_BREAKPOINT,
     READS_AND_WRITES,
     RUNS,
     WRITES,
@@ -27,15 +31,12 @@ from procvm._linux.perf_event import (
 
 __all__ = ["READS_AND_WRITES", "RUNS", "WRITES", "Breakpoints", "Sample"]
 
-_TYPE_SOFTWARE, _TYPE_BREAKPOINT = 1, 5
+_TYPE_SOFTWARE = 1
 _SW_DUMMY = 9
 _CLOCK_MONOTONIC = 1
 
 # Bits of perf_event_attr.
-_DISABLED = 1 << 0
 _INHERIT = 1 << 1
-_EXCLUDE_KERNEL = 1 << 5
-_EXCLUDE_HV = 1 << 6
 _SAMPLE_ID_ALL = 1 << 18
 _USE_CLOCKID = 1 << 25
 _INHERIT_THREAD = 1 << 35
@@ -114,7 +115,7 @@ class _Ring:
             size=ctypes.sizeof(Attr),
             config=_SW_DUMMY,
             sample_period=1,
-            flags=_EXCLUDE_KERNEL | _EXCLUDE_HV | _USE_CLOCKID,
+            flags=EXCLUDE_KERNEL | EXCLUDE_HV | _USE_CLOCKID,
             wakeup_events=1,
             clockid=_CLOCK_MONOTONIC,
         )
@@ -177,7 +178,7 @@ class Breakpoints:
         mask = sum(1 << bit for bit, name in enumerate(self._names) if name != "-")
         self._registers = [name for name in self._names if name != "-"]
         self._attr = Attr(
-            type=_TYPE_BREAKPOINT,
+            type=PERF_TYPE_BREAKPOINT,
             size=ctypes.sizeof(Attr),
             sample_period=1,
             sample_type=_IDENTIFIER
@@ -187,12 +188,12 @@ class Breakpoints:
             | _ADDR
             | (_REGS_USER if registers else 0)
             | (_STACK_USER if stack_len else 0),
-            flags=_DISABLED
+            flags=DISABLED
             | _INHERIT
             | _INHERIT_THREAD
             | _REMOVE_ON_EXEC
-            | _EXCLUDE_KERNEL
-            | _EXCLUDE_HV
+            | EXCLUDE_KERNEL
+            | EXCLUDE_HV
             | _SAMPLE_ID_ALL
             | _USE_CLOCKID,
             wakeup_events=1,

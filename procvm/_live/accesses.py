@@ -33,7 +33,7 @@ _LOOK_MS = 100
 An exec does not end the wait: the kernel only removes the breakpoints.
 """
 
-_LONGEST_STACK = 65_528 // 8 * 8
+_LONGEST_STACK = 65_528
 """The kernel's limit for the copy of a stack, which is a multiple of 8 and below 64 KiB."""
 
 _X86_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
