@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -262,6 +263,22 @@ def test_step_from_a_breakpoint_runs_one_instruction(child: Points, tracee: proc
         assert 0 < place - point.address < 16
         assert [cont(tracee).kind for _ in range(3)] == ["watchpoint", "breakpoint", "watchpoint"]
     assert child.line() == "done 4"
+
+
+def test_signal_of_a_hit_that_comes_late_ends_no_step(child: Points, tracee: procvm.Tracee) -> None:
+    """The hit is told by its count; its signal comes only as the target takes signals again."""
+    taken = tracee.symbol("taken")
+    with tracee.stopped(), tracee.breakpoint("store") as point:
+        child.send("masked")
+        assert cont(tracee).point is point
+        tracee.vm.write_val(child.shared, u64, 1)
+        places = [point.address]
+        while places[-1] != taken and len(places) < 1000:
+            tracee.step()
+            places.append(tracee.registers()["rip"])
+        assert places[-1] == taken
+        assert not [a for a, b in itertools.pairwise(places) if a == b]
+    assert child.line() == "done 1"
 
 
 def test_fork_and_exec_leave_no_breakpoint(child: Points, tracee: procvm.Tracee) -> None:

@@ -231,7 +231,20 @@ def test_what_a_target_sees_of_itself_is_equal_after_many_stops() -> None:
 
 
 def _itself(pid: int) -> dict[str, object]:
-    wanted = ("Sig", "Shd", "Seccomp", "NoNewPrivs", "Uid", "Threads", "TracerPid", "Cpus_allowed")
+    # SigQ is left out: it counts the signals of every process of the user.
+    wanted = (
+        "SigPnd",
+        "SigBlk",
+        "SigIgn",
+        "SigCgt",
+        "Shd",
+        "Seccomp",
+        "NoNewPrivs",
+        "Uid",
+        "Threads",
+        "TracerPid",
+        "Cpus_allowed",
+    )
     status = [line for line in _read(f"/proc/{pid}/status").splitlines() if line.startswith(wanted)]
     return {
         "status": status,

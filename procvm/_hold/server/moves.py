@@ -177,6 +177,9 @@ def _await_step(
         if progress is Progress.RUNS:
             continue
         if progress is Progress.SIGNAL:
+            if hold.is_late_hit(tid):
+                under_way.deliver(0)
+                continue
             under_way.leave()
             hold.take(event)
         else:

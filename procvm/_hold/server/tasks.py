@@ -32,6 +32,7 @@ from procvm._hold.server.requests import (
     SYSCALL_EXIT,
     SYSCALL_STOP,
     Gone,
+    SigInfo,
     WaitEvent,
 )
 from procvm._hold.server.stepping import Stepper
@@ -224,12 +225,9 @@ class Tasks:
                 self._take_call(tid)
         elif event.event == 0:
             info = requests.siginfo(tid)
-            if self.stepper.is_ours(tid, info):
-                # The signal of a breakpoint whose step ended before the signal came. The target
-                # ignores the signal, but a tool that read it as an event could deliver another.
-                self.swallow(tid)
-                return
-            if self.points.is_ours(tid, info):
+            if self._is_of_hit(tid, info):
+                # The target ignores the signal, but a tool that read it as an event could deliver
+                # another.
                 self.take_hits(tid)
                 self.swallow(tid)
                 return
@@ -240,6 +238,13 @@ class Tasks:
         else:
             event.consume()
             self.take_stop(event)
+
+    def _is_of_hit(self, tid: int, info: SigInfo | None) -> bool:
+        return self.stepper.is_ours(tid, info) or self.points.is_ours(tid, info)
+
+    def is_late_hit(self, tid: int) -> bool:
+        """Returns whether a task stopped for the signal of a hit that was told by its count."""
+        return self._is_of_hit(tid, requests.siginfo(tid))
 
     def take_hits(self, tid: int) -> None:
         """Queues an event for each point that a stopped task has hit."""

@@ -3,6 +3,8 @@
  *   N          it calls store() N times, which writes a new value by one instruction; "done VALUE"
  *   threads N  4 threads are born, each adds 1 to the shared word N times, in bump(); "done SHARED"
  *   block      it blocks all signals; "blocked"
+ *   masked     it calls store() with all signals blocked, and takes them once the shared word is not
+ *              0; "done VALUE"
  *   handle     it handles all signals; "handled"
  *   usr1       it calls store() once and raises SIGUSR1, which it ignores, before that; "done VALUE"
  *   fork       a child stores once and ends; "forked STATUS"
@@ -69,6 +71,17 @@ int main(int argc, char **argv)
             sigfillset(&all);
             pthread_sigmask(SIG_SETMASK, &all, NULL);
             puts("blocked");
+        } else if (!strcmp(line, "masked\n")) {
+            sigset_t before;
+            sigfillset(&all);
+            pthread_sigmask(SIG_SETMASK, &all, &before);
+            store();
+            while (!shared) continue;
+            pthread_sigmask(SIG_SETMASK, &before, NULL);
+#ifdef __x86_64__
+            __asm__ volatile("nop\n\t.globl taken\ntaken:\n\tnop");
+#endif
+            printf("done %lx\n", (unsigned long)value);
         } else if (!strcmp(line, "handle\n")) {
             for (int i = 1; i < 65; i++) signal(i, on_signal);
             puts("handled");
