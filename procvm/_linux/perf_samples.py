@@ -84,7 +84,8 @@ class Sample(NamedTuple):
         pid: The process.
         tid: The thread that hit it.
         time: When, in nanoseconds of CLOCK_MONOTONIC.
-        ip: The instruction pointer. On x86-64 it is the instruction after the access.
+        ip: The instruction pointer. On x86-64 it is the instruction after the access, or a
+            repeated instruction that is under way.
         address: The address of the breakpoint.
         registers: The general registers by the kernel's names; empty if not asked for.
         stack: Bytes from the stack pointer upwards; empty if not asked for.

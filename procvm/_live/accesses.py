@@ -58,7 +58,8 @@ class Access(_Sampled):
         tid: The thread that made it.
         time: When, in nanoseconds of `time.monotonic_ns`.
         ip: The instruction pointer. For an access on x86-64 that is the instruction after the
-            one that made it; for a call it is the function.
+            one that made it, or a repeated instruction such as ``rep stosb`` that is not done
+            yet; for a call it is the function.
         address: The address that is traced.
         registers: The general registers at that instant, by the kernel's names; empty unless
             they were asked for.

@@ -7,18 +7,22 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procvm._space.texts import read_some
 from procvm.errors import ProcvmError
 
 if TYPE_CHECKING:
     from procvm._symbols.mapped import Mapped
 
-__all__ = ["Instruction", "instruction_before"]
+__all__ = ["RESUME_FLAG", "Instruction", "instruction_of"]
 
 _LONGEST = 15
 """The most bytes of an x86 instruction."""
 
 _FARTHEST = 1 << 16
 """Bytes from the start of a function up to which it is decoded."""
+
+RESUME_FLAG = 1 << 16
+"""The bit of eflags that the processor sets between two rounds of a repeated instruction."""
 
 
 class Instruction(NamedTuple):
@@ -44,32 +48,54 @@ def _iced() -> Any:
         return None
 
 
-def instruction_before(process: Mapped, ip: int) -> Instruction | None:
-    """Returns the instruction that ends at `ip`, or None if it cannot be told.
+def instruction_of(process: Mapped, ip: int, flags: int = 0) -> Instruction | None:
+    """Returns the instruction that made an access, or None if it cannot be told.
 
     A data breakpoint of x86-64 reports the instruction after the one that made the access. An
     instruction cannot be decoded backwards, so the function is decoded from its start. Without
     a symbol all starts up to 15 bytes before `ip` are tried: it is told if there is only one
-    which leads to `ip` and touches memory. A branch into the middle is not known to it: where
-    the access was the last instruction of a function that then returned or called, `ip` is in
-    the other function.
+    which leads to `ip` and touches memory. At the start of a function it is not told: an
+    instruction elsewhere called the function, and wrote the return address.
+
+    A repeated instruction such as ``rep stosb`` is interrupted by its own accesses. Then `ip` is
+    that instruction itself, and the processor has set the resume flag.
 
     Args:
         process: The process.
-        ip: The address after the instruction.
+        ip: The instruction pointer at the hit.
+        flags: eflags at the hit.
     """
     iced = _iced()
     if iced is None:
         return None
-    where = process.describe(ip)
     bits = 32 if process.address_size == 4 else 64
-    if where.symbol is not None and 0 < where.offset <= _FARTHEST:
+    if flags & RESUME_FLAG:
+        found = _repeated(iced, process, bits, ip)
+        if found is not None:
+            return found
+    where = process.describe(ip)
+    if where.symbol is not None and where.offset == 0:
+        return None
+    if where.symbol is not None and where.offset <= _FARTHEST:
         found = _decoded(iced, process, bits, ip - where.offset, ip)
         if found is not None:
             return found
     starts = (_decoded(iced, process, bits, ip - n, ip, single=True) for n in range(1, 16))
     fitting = [one for one in starts if one is not None and "[" in one.text]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _repeated(iced: Any, process: Mapped, bits: int, ip: int) -> Instruction | None:
+    """Returns the instruction at an address if it is a string instruction with a rep prefix."""
+    code = read_some(process.vm.forced(), ip, bytearray(_LONGEST))
+    for one in iced.Decoder(bits, code, ip=ip):
+        is_repeated = one.has_rep_prefix or one.has_repne_prefix
+        return _told(iced, one) if is_repeated and one.is_string_instruction else None
+    return None
+
+
+def _told(iced: Any, one: Any) -> Instruction:
+    return Instruction(one.ip, iced.Formatter(iced.FormatterSyntax.INTEL).format(one))
 
 
 def _decoded(
@@ -88,4 +114,4 @@ def _decoded(
         last = instruction
     if last is None or last.next_ip != ip:
         return None
-    return Instruction(last.ip, iced.Formatter(iced.FormatterSyntax.INTEL).format(last))
+    return _told(iced, last)

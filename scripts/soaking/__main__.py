@@ -17,7 +17,7 @@ from scripts.soaking.blows import BLOWS
 from scripts.soaking.numbered import numbered_signals
 from scripts.soaking.nursery import MODES
 from scripts.soaking.operations import Plan, operations
-from scripts.soaking.points import killed_points
+from scripts.soaking.points import killed_points, watched_stops
 from scripts.soaking.races import run_races
 from scripts.soaking.tally import Tally
 
@@ -48,6 +48,10 @@ def _points(count: int, seed: int, seconds: float | None) -> Tally:
     return killed_points(count, seed, seconds=seconds)
 
 
+def _stops(count: int, seed: int, seconds: float | None) -> Tally:
+    return watched_stops(count, seed, seconds=seconds)
+
+
 def _mutations() -> bool:
     """Runs the sweeps that the everyday tests take a part of; returns whether all went well.
 
@@ -69,6 +73,7 @@ COUNTS = {
     "signals-gaps": 100_000,
     "signals-kills": 100_000,
     "points": 1_000,
+    "points-stops": 10_000,
 }
 """The storms, with the numbers of the claim."""
 
@@ -115,8 +120,8 @@ def main(
 ) -> None:
     """Runs the races and storms of docs/reliability.md, and counts harm, which has to be 0.
 
-    NAME is operations, signals, signals-gaps, signals-kills, points, mutations, or races; any other
-    text picks the races with it in their titles. Without names everything runs.
+    NAME is operations, signals, signals-gaps, signals-kills, points, points-stops, mutations, or
+    races; any other text picks the races with it in their titles. Without names everything runs.
     """
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
     print(
@@ -130,6 +135,7 @@ def main(
         "signals-gaps": _signals_with_gaps,
         "signals-kills": _signals_with_kills,
         "points": _points,
+        "points-stops": _stops,
     }
     harmed = 0
     for name in [name for name in storms if not names or name in names]:

@@ -1,4 +1,4 @@
-"""Kills of tools and tracers while breakpoints and watchpoints are armed and hit all the time."""
+"""Points: kills while they are hit all the time, and stops whose values are compared."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tests.support.child import Child
 from tests.support.patience import eventually
 from tests.support.procfs import is_free, states, tracer_of
 
-__all__ = ["killed_points"]
+__all__ = ["killed_points", "watched_stops"]
 
 PATIENCE = 60.0
 THREADS = 3
+WORD = (1 << 64) - 1
 
 
 def killed_points(count: int, seed: int, *, seconds: float | None = None) -> Tally:
@@ -44,6 +45,51 @@ def killed_points(count: int, seed: int, *, seconds: float | None = None) -> Tal
         nursery.close()
         target.close()
     return tally
+
+
+def watched_stops(count: int, seed: int, *, seconds: float | None = None) -> Tally:
+    """Stops a target `count` times after it has written a word, and compares what is told.
+
+    The target computes each value from the one before it, so the values before and after each
+    write are known. It writes them in its first thread, for half of the stops alone, for the
+    others while two more threads run.
+    """
+    tally = Tally()
+    until = None if seconds is None else time.monotonic() + seconds
+    for name, n in (("alone", count - count // 2), ("beside two threads", count // 2)):
+        with Child([compiled("points")]) as target:
+            target.line()
+            _watch(target, n, name, tally, seed, until)
+    return tally
+
+
+def _watch(
+    target: Child, count: int, name: str, tally: Tally, seed: int, until: float | None
+) -> None:
+    """Compares `count` stops of a target."""
+    with (
+        procvm.attach(target.pid, timeout=PATIENCE, longest_hold=None) as tracee,
+        tracee.stopped(),
+        tracee.watchpoint("value", u64),
+    ):
+        after = tracee.symbol("after_store")
+        target.send(str(count) if name == "alone" else "forever")
+        value = 0
+        for _ in range(count):
+            if until is not None and time.monotonic() > until:
+                return
+            event = tracee.cont(PATIENCE)
+            old, value = value, (value * 3 + 1) & WORD
+            if event is None:
+                tally.harm("no stop", name, seed)
+                return
+            tally.done[f"stopped {name}"] += 1
+            if (event.tid, event.old, event.new) != (target.pid, old, value):
+                tally.harm("other value", f"{event}, not {old:#x} -> {value:#x}", seed)
+            if not event.address == tracee.registers(event.tid)["rip"] == after:
+                tally.harm("other instruction", f"{event}, not at {after:#x}", seed)
+    if name == "alone" and target.line() != f"done {value:x}":
+        tally.harm("target counted wrong", name, seed)
 
 
 class _Target(Child):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.cli.running import Result, ran
 from tests.cli.test_documents import _assert_documented
 from tests.process.test_accesses import Touched, pytestmark, touched
 from tests.process.test_pointer_paths import chased
+from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import PATIENCE
 
 __all__ = ["pytestmark", "touched"]
@@ -83,6 +86,34 @@ def test_who_reads_shows_the_instructions_that_read(touched: Touched) -> None:
     assert any("!load" in line for line in result.lines)
     assert any("!store" in line for line in result.lines)
     assert " hits in " in result.lines[-1]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="these instructions are of x86-64")
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("bytes 2049", "stosb"),  # the last byte: the processor is past it
+        ("bytes 2056", "stosb"),
+        ("bytes 4000", "stosb"),
+        ("words 257", "stosq"),
+        ("words 300", "stosq"),
+        ("copy  2052", "movsb"),
+        ("copy  4000", "movsb"),
+        ("plain", "plain"),  # and a repeated instruction comes next
+    ],
+)
+def test_who_tells_the_repeated_instruction_that_was_under_way(line: str, label: str) -> None:
+    with Child([compiled("repeated")]) as child:
+        word, *places = child.hexes()
+        places_of = dict(zip(("stosb", "stosq", "movsb", "plain"), places, strict=True))
+        result = _while_armed(
+            lambda: child.ask(line), *("who", child.pid, hex(word), "--json", "--for", "0.5")
+        )
+    (row,) = result.document["instructions"]
+    assert int(row["instruction"], 16) == places_of[label]
+    assert row["is_exact"]
+    assert row["text"].startswith("mov" if label == "plain" else f"rep {label}")
+    assert row["count"] >= 1
 
 
 def test_who_without_a_hit_exits_with_1_and_an_odd_type_is_refused(touched: Touched) -> None:

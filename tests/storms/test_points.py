@@ -1,11 +1,11 @@
-"""A slice of the storm of kills with points armed; scripts/soak kills a thousand times."""
+"""A slice of the storms of points; scripts/soak kills a thousand times, and stops ten thousand."""
 
 from __future__ import annotations
 
 import pytest
 
 from procvm._linux.perf_event import is_exact
-from scripts.soaking.points import killed_points
+from scripts.soaking.points import killed_points, watched_stops
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,3 +19,10 @@ def test_points_with_killed_tools_and_tracers_harm_nothing(part: int) -> None:
     tally = killed_points(15, 1000 * part)
     assert not tally.harms, tally.report()
     assert tally.done["killed"] == 15, tally.report()
+
+
+def test_watchpoint_stops_tell_value_and_instruction_beside_other_threads() -> None:
+    """200 stops, half of them while two more threads run."""
+    tally = watched_stops(200, 0)
+    assert not tally.harms, tally.report()
+    assert tally.done.total() == 200, tally.report()

@@ -11,9 +11,8 @@ import click
 import procvm
 from procvm import u8, u16, u32, u64
 from procvm._base.optional import required
-from procvm._base.text import printable
-from procvm._live.instructions import instruction_before
 from procvm._terminal.kind import Kind
+from procvm._terminal.touches import Touch, Touches
 from procvm.cli.declare import SECONDS, SIZE_ABOVE_0, address_argument, command, pid_argument
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.kind_param import kind_option
@@ -80,7 +79,7 @@ def who(
             ),
         )
         with trace:
-            table = _Table(process, with_stack=stack)
+            touches = Touches(process, with_stack=stack)
             begin = time.monotonic()
             show = _Live(out) if out.is_terminal else None
             try:
@@ -88,11 +87,11 @@ def who(
                     what = "touches" if reads else "writes"
                     tell(f"who {what} {process.describe(at)}; Ctrl-C ends")
                 for hits in _hits(process, trace, duration):
-                    table.add(hits)
+                    touches.add(hits)
                     if show is not None:
-                        show.draw(table.text(out, trace.lost, time.monotonic() - begin))
+                        show.draw(_table(out, touches, trace.lost, time.monotonic() - begin))
             finally:
-                table.add(trace.read(0) if process.is_alive() else [])
+                touches.add(trace.read(0) if process.is_alive() else [])
                 seconds, lost = time.monotonic() - begin, trace.lost
                 if show is not None:
                     show.close()
@@ -104,15 +103,15 @@ def who(
                             "type": kind.name,
                             "on": "access" if reads else "write",
                             "seconds": round(seconds, 6),
-                            "count": table.count + lost,
+                            "count": touches.count + lost,
                             "lost": lost,
-                            "instructions": [row.as_json() for row in table.rows()],
+                            "instructions": [_as_json(row) for row in touches.rows()],
                         }
                     )
                 else:
-                    for line in table.text(out, lost, seconds):
+                    for line in _table(out, touches, lost, seconds):
                         out.line(line)
-        return DONE if table.count + lost else NOTHING
+        return DONE if touches.count + lost else NOTHING
 
 
 def _hits(
@@ -132,94 +131,42 @@ def _hits(
             time.sleep(_TICK if end is None else max(0.0, min(_TICK, end - time.monotonic())))
 
 
-class _Row:
-    """The hits of one instruction.
-
-    Attributes:
-        count: How many.
-    """
-
-    def __init__(self, process: procvm.Process, first: procvm.Access, *, with_stack: bool) -> None:
-        found = instruction_before(process, first.ip)
-        self._is_exact = found is not None
-        self._address = first.ip if found is None else found.address
-        self._text = "" if found is None else found.text
-        self._where = process.describe(self._address)
-        self._registers = dict(first.registers)
-        self._stack = [printable(str(frame)) for frame in first.stack()] if with_stack else []
-        self.count = 0
-        self._threads: set[int] = set()
-
-    def add(self, tid: int) -> None:
-        """Counts a hit."""
-        self.count += 1
-        self._threads.add(tid)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the row of a document."""
-        return {
-            "instruction": hex(self._address),
-            "is_exact": self._is_exact,
-            "text": self._text,
-            "where": str(self._where),
-            "line": self._where.line,
-            "count": self.count,
-            "threads": sorted(self._threads),
-            "registers": {name: hex(value) for name, value in self._registers.items()},
-            "stack": self._stack,
-        }
-
-    def lines(self, out: Output) -> list[str]:
-        """Returns the row, and below it its registers and its calls."""
-        where = str(self._where) if self._is_exact else f"before {self._where}"
-        if self._where.line:
-            where += f" ({printable(self._where.line)})"
-        threads = f"{len(self._threads)} thread{'s' * (len(self._threads) != 1)}"
-        head = (
-            f"{self.count:>9}  {out.style(hex(self._address), 'address')}  "
-            f"{out.style(where, 'name')}  {self._text}  {threads}"
-        )
-        named = [f"{name}={value:#x}" for name, value in self._registers.items()]
-        rows = [head]
-        rows += [
-            out.style(f"{'':11}{' '.join(named[k : k + 4])}", "dim")
-            for k in range(0, len(named), 4)
-            if out.is_terminal
-        ]
-        return rows + [f"{'':11}{frame}" for frame in self._stack]
+def _as_json(row: Touch) -> dict[str, Any]:
+    return {
+        "instruction": hex(row.address),
+        "is_exact": row.is_exact,
+        "text": row.text,
+        "where": str(row.where),
+        "line": row.where.line,
+        "count": row.count,
+        "threads": sorted(row.threads),
+        "registers": {name: hex(value) for name, value in row.registers.items()},
+        "stack": row.stack,
+    }
 
 
-class _Table:
-    """The instructions, by their addresses.
+def _lines(out: Output, row: Touch) -> list[str]:
+    """Returns a row, and below it its registers and its calls."""
+    threads = f"{len(row.threads)} thread{'s' * (len(row.threads) != 1)}"
+    head = (
+        f"{row.count:>9}  {out.style(hex(row.address), 'address')}  "
+        f"{out.style(row.place, 'name')}  {row.text}  {threads}"
+    )
+    named = [f"{name}={value:#x}" for name, value in row.registers.items()]
+    rows = [head]
+    rows += [
+        out.style(f"{'':11}{' '.join(named[k : k + 4])}", "dim")
+        for k in range(0, len(named), 4)
+        if out.is_terminal
+    ]
+    return rows + [f"{'':11}{frame}" for frame in row.stack]
 
-    Attributes:
-        count: How many hits there were.
-    """
 
-    def __init__(self, process: procvm.Process, *, with_stack: bool) -> None:
-        self._process = process
-        self._with_stack = with_stack
-        self._rows: dict[int, _Row] = {}
-        self.count = 0
-
-    def add(self, hits: list[procvm.Access]) -> None:
-        """Counts hits."""
-        for hit in hits:
-            row = self._rows.get(hit.ip)
-            if row is None:
-                row = self._rows[hit.ip] = _Row(self._process, hit, with_stack=self._with_stack)
-            row.add(hit.tid)
-            self.count += 1
-
-    def rows(self) -> list[_Row]:
-        """Returns the rows, those with most hits first."""
-        return sorted(self._rows.values(), key=lambda row: -row.count)
-
-    def text(self, out: Output, lost: int, seconds: float) -> list[str]:
-        """Returns the lines of the table."""
-        rows = [line for row in self.rows() for line in row.lines(out)]
-        total = f"{self.count + lost} hits in {seconds:.1f} s"
-        return [*rows, f"{total}; {lost} of them came too fast to be shown" if lost else total]
+def _table(out: Output, touches: Touches, lost: int, seconds: float) -> list[str]:
+    """Returns the lines of the table."""
+    rows = [line for row in touches.rows() for line in _lines(out, row)]
+    total = f"{touches.count + lost} hits in {seconds:.1f} s"
+    return [*rows, f"{total}; {lost} of them came too fast to be shown" if lost else total]
 
 
 class _Live:
