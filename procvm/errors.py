@@ -104,6 +104,7 @@ WORDINGS: Mapping[str, str] = MappingProxyType(
         "processes": "psutil or ps lists the processes",
         "ranges": "give the ranges to look in as ranges=",
         "read_bytes": "vm.read_bytes() reads the page, and so allocates it",
+        "registers": "hold it with stopped() of a Tracee",
         "reopen": "open or attach to process {pid} again",
         "restore_to": "give restore() the vm of a process",
         "stop": "call stop() first, or hold it with stopped()",

@@ -19,7 +19,7 @@ from procvm._symbols.modules import Location, Modules, Symbol
 from procvm._symbols.names import Names, encoded
 from procvm._symbols.near import with_near
 from procvm._symbols.pointer_paths import Reached
-from procvm.errors import InvalidArgsError, NoSuchSymbolError
+from procvm.errors import Hint, InvalidArgsError, NoSuchSymbolError
 
 if TYPE_CHECKING:
     import drgn
@@ -258,8 +258,7 @@ class Mapped(Reached):
     def _register(self, name: str) -> int:
         """Returns a register of the thread that expressions are about."""
         raise InvalidArgsError(
-            f"${name} is a register, and process {self.pid} is not held; stop it first, as with "
-            "`Tracee.stopped`"
+            f"${name} is a register, and process {self.pid} is not held", hint=Hint("registers")
         )
 
     # By debug information

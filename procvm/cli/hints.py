@@ -22,6 +22,7 @@ WORDINGS: Mapping[str, str] = MappingProxyType(
         "processes": "procvm ps lists them",
         "ranges": "name a mapping with --in",
         "read_bytes": "procvm read reads the page, and so allocates it",
+        "registers": "procvm write --expect and procvm snapshot hold the process",
         "reopen": "run the command again",
         "restore_to": "name a live process",
         "stop": "hold it first",

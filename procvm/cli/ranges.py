@@ -31,6 +31,12 @@ class Where(NamedTuple):
     span: tuple[str, str] | None = None
     near: tuple[str, int] | None = None
 
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The address expressions among the options."""
+        near = () if self.near is None else (self.near[0],)
+        return (*(self.span or ()), *near)
+
     def __str__(self) -> str:
         parts: list[str] = []
         if self.within is not None:

@@ -15,7 +15,7 @@ from procvm._base.text import printable
 from procvm._linux.processes import NamedProcess, processes, processes_called
 from procvm._live.naming import the_process
 from procvm._symbols.mapped import Mapped
-from procvm.cli.output import AmbiguousError
+from procvm.cli.output import AmbiguousError, message_of
 from procvm.cli.param import Param
 from procvm.errors import (
     AmbiguousNameError,
@@ -28,6 +28,7 @@ __all__ = [
     "TargetParam",
     "address_in",
     "name_of",
+    "names_register",
     "open_process",
     "open_target",
     "pid_of",
@@ -136,6 +137,11 @@ def address_in(process: Mapped, text: str, argument: str = "ADDRESS") -> int:
         ) from None
 
 
+def names_register(*expressions: str | None) -> bool:
+    """Returns whether an address expression may name a register, which has a value in a hold."""
+    return any("$" in one for one in expressions if one is not None)
+
+
 def process_text(process: Mapped) -> str:
     """Returns how a message names a process or a core file."""
     kind = "the core file of process" if isinstance(process, procvm.Snapshot) else "process"
@@ -170,7 +176,7 @@ def said_of(name: str, act: Callable[[], T]) -> T:
     try:
         return act()
     except InvalidArgsError as error:
-        wrong = str(error)
+        wrong = message_of(error)
     except procvm.ProcvmError:
         raise
     except (ValueError, OverflowError) as error:

@@ -146,7 +146,7 @@ class Viewer(LiveScreen):
             self.push_screen(GoTo(self._go_to))
 
     async def _go_to(self, text: str) -> str | None:
-        found = await self._looked_up(lambda: self.process.address(text))
+        found = await self._looked_up(lambda: self.pause.address(text))
         if isinstance(found, str):
             return found
         self.say("")

@@ -26,6 +26,7 @@ WORDINGS: Mapping[str, str] = MappingProxyType(
         "processes": "leave with q; procvm ps lists the processes",
         "ranges": "go to a region with [ or ]",
         "read_bytes": "go to its address to see its bytes",
+        "registers": "p holds the process",
         "reopen": "leave with q, and start the viewer again",
         "restore_to": "view a live process",
         "stop": "p holds the process",

@@ -74,6 +74,15 @@ class Pause(Closing):
         self.end()
         return False
 
+    def address(self, expression: str) -> int:
+        """Returns the address of an expression; while held it may name registers.
+
+        Raises:
+            ProcvmError: As `Tracee.address`.
+        """
+        held = self._tracee if self._held is not None else None
+        return (held or self._process).address(expression)
+
     def end(self) -> None:
         """Resumes the process. May be called twice."""
         held, self._held = self._held, None

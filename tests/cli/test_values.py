@@ -13,8 +13,11 @@ import pytest
 
 import procvm
 from tests.cli.running import COMMAND, Dials, ran
+from tests.support.build import compiled
+from tests.support.child import Child
 from tests.support.patience import USUAL
 from tests.support.playground import PAGE, Playground, pattern
+from tests.support.procfs import assert_free
 
 READS: list[tuple[list[str], str]] = [
     (["g_counter", "-t", "u32"], "7"),
@@ -143,6 +146,33 @@ def test_expect_of_a_size_without_atomics_holds_the_target(dials: Dials) -> None
     assert ran("read", dials.pid, "g_name", "-t", "u8").out == f"{ord('X')}\n"
     state = Path(f"/proc/{dials.pid}/stat").read_text().rpartition(")")[2].split()[0]
     assert state in "RS"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="$rbx is a register of x86-64")
+def test_register_in_an_address_is_that_of_the_hold(tmp_path: Path) -> None:
+    """The target keeps the address of its word in rbx, and pushed it on its stack."""
+    with Child([compiled("vectors")]) as child:
+        word = child.hexes()[0]
+        for place, old, new in (
+            ("$rbx", "0x5eed", "6"),
+            ("*$rsp", "6", "7"),
+            ("*($rsp)", "7", "8"),
+        ):
+            args = ("write", child.pid, place, new, "-t", "u64", "--expect", old)
+            assert ran(*args) == (0, "", "")
+        assert ran("write", child.pid, "$rbx", "5", "-t", "u64", "--expect", "5").code == 1
+        with open(f"/proc/{child.pid}/mem", "rb") as memory:
+            memory.seek(word)
+            assert memory.read(8) == (8).to_bytes(8, "little")
+        core = tmp_path / "core"
+        assert ran("snapshot", child.pid, "-o", core, "--near", "$rbx", 16).code == 0
+        assert ran("read", core, hex(word), "-t", "u64").out == "8\n"
+        for args in (("read", child.pid, "$rbx"), ("write", child.pid, "$rbx", "9", "-t", "u64")):
+            found = ran(*args)
+            assert found.code == 2
+            assert "write --expect" in found.err
+            assert "Tracee" not in found.err
+        assert_free(child.pid)
 
 
 def test_expect_of_a_traced_process_says_that_it_is_not_atomic(

@@ -19,7 +19,7 @@ from procvm.cli.exits import BAD_USE, DIFFERENT, DONE, exit_code
 from procvm.cli.meter import Meter, metered
 from procvm.cli.output import NothingFoundError, Output, message_of, tell
 from procvm.cli.ranges import Where, ranges_in
-from procvm.cli.target import name_of, open_target, pid_of
+from procvm.cli.target import name_of, names_register, open_target, pid_of
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
@@ -56,13 +56,16 @@ def snapshot(out: Output, target: str, path: str, hold: bool | None, where: Wher
 
     The process is held while its memory is copied, so that the file has its registers and one
     state of its memory. --no-hold copies while it runs: the file has no registers. Pages that
-    were never touched are not read. Only the owner can read the file.
+    were never touched are not read. Only the owner can read the file. In the hold an address may
+    name a register of the first thread, as in --near '$rsp' 4K.
     """
     pid = pid_of(target)
     begin = time.monotonic()
     with ExitStack() as opened, metered(out, "snapshot") as meter:
         process = _opened(pid, hold, opened)
         is_held = isinstance(process, procvm.Tracee)
+        if isinstance(process, procvm.Tracee) and names_register(*where.expressions):
+            opened.enter_context(process.stopped())
         ranges = ranges_in(process, where)
         if is_held and _fits_in_memory(pid):
             # Copied to memory first: writing the file would make the hold longer.

@@ -20,7 +20,7 @@ from procvm.cli.declare import (
 from procvm.cli.exits import NOTHING
 from procvm.cli.kind_param import kind_option
 from procvm.cli.output import Output, fault_of, message_of, tell
-from procvm.cli.target import address_in, name_of, open_target, pid_of, said_of
+from procvm.cli.target import address_in, name_of, names_register, open_target, pid_of, said_of
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
@@ -179,7 +179,8 @@ def write(
 
     VALUE is what procvm read shows of TYPE; a structure needs all its fields, as in 'x=1 y=2.5'.
     --expect holds the target for an instant, and compares and writes in one atomic step. Where
-    the target cannot be held, the command says so, and compares and writes in two steps.
+    the target cannot be held, the command says so, and compares and writes in two steps. In the
+    hold ADDRESS may name a register of the first thread, as in '$rsp+8'.
     """
     if (value is None) == (source is None):
         raise click.UsageError("give one of VALUE and --from FILE")
@@ -253,6 +254,13 @@ class _Change:
 
     def held(self, tracee: procvm.Tracee) -> int:
         """Compares and writes in one step, while the target is held."""
+        # A register has a value in a hold only, and that of another hold is another one.
+        if names_register(self._address, *self._texts):
+            with tracee.stopped():
+                return self._held(tracee)
+        return self._held(tracee)
+
+    def _held(self, tracee: procvm.Tracee) -> int:
         vm = self._resolve(tracee)
         old = self._old or b""
         pod = {4: procvm.u32, 8: procvm.u64}.get(len(old))
