@@ -1,4 +1,4 @@
-"""The instructions that touch an address, with their counts: what ``who`` and the viewer show."""
+"""Accesses by instruction, and callers: what ``who``, ``calls`` and the viewer show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import procvm
 from procvm._base.text import printable
 from procvm._live.instructions import RESUME_FLAG, Instruction, instruction_of
 
-__all__ = ["Touch", "Touches"]
+__all__ = ["Touch", "Touches", "caller_of"]
 
 
 class Touch:
@@ -86,3 +86,11 @@ class Touches:
     def rows(self) -> list[Touch]:
         """Returns the instructions, those with most accesses first."""
         return sorted(self._rows.values(), key=lambda row: -row.count)
+
+
+def caller_of(process: procvm.Process, hit: procvm.Access) -> procvm.Location:
+    """Returns the place to which a call returns; the hit has registers and a word of the stack."""
+    link = hit.registers.get("x30")  # arm64; on x86-64 it is the first word of the stack
+    if link is None:
+        link = int.from_bytes(hit.stack_bytes[: process.address_size], "little")
+    return process.describe(link)

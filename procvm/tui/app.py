@@ -19,14 +19,15 @@ from procvm.tui.dialogs import Change, Confirm, Edit, GoTo, Help, LookFor
 from procvm.tui.hints import said_by
 from procvm.tui.hunt import Hunt
 from procvm.tui.inspector import KINDS
-from procvm.tui.live import GONE, LONGEST_HOLD, TICK, LiveScreen, where_of
+from procvm.tui.live import GONE, LONGEST_HOLD, TICK, where_of
 from procvm.tui.regions import RegionList
+from procvm.tui.tracing import TracingScreen
 from procvm.tui.window import read_window
 
 __all__ = ["LONGEST_HOLD", "TICK", "Viewer", "run"]
 
 
-class Viewer(LiveScreen):
+class Viewer(TracingScreen):
     """The live screen of a process, and the actions of its keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

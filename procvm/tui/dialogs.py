@@ -268,6 +268,7 @@ _KEYS = (
     ("", ""),
     ("e  u", "edit the value, asks before writing; undo"),
     ("p", "hold the process; resume it"),
+    ("w  c", "who writes here; calls of the function at the cursor"),
     ("r", "read the list of regions again"),
     ("q  Ctrl-C", "leave; a held process is resumed"),
 )

@@ -167,8 +167,8 @@ def test_register_in_an_address_is_that_of_the_hold(tmp_path: Path) -> None:
         core = tmp_path / "core"
         assert ran("snapshot", child.pid, "-o", core, "--near", "$rbx", 16).code == 0
         assert ran("read", core, hex(word), "-t", "u64").out == "8\n"
-        for args in (("read", child.pid, "$rbx"), ("write", child.pid, "$rbx", "9", "-t", "u64")):
-            found = ran(*args)
+        for name, *more in (("read",), ("write", "9", "-t", "u64")):
+            found = ran(name, child.pid, "$rbx", *more)
             assert found.code == 2
             assert "write --expect" in found.err
             assert "Tracee" not in found.err

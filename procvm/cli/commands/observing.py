@@ -12,7 +12,7 @@ import procvm
 from procvm import u8, u16, u32, u64
 from procvm._base.optional import required
 from procvm._terminal.kind import Kind
-from procvm._terminal.touches import Touch, Touches
+from procvm._terminal.touches import Touch, Touches, caller_of
 from procvm.cli.declare import SECONDS, SIZE_ABOVE_0, address_argument, command, pid_argument
 from procvm.cli.exits import DONE, NOTHING
 from procvm.cli.kind_param import kind_option
@@ -260,7 +260,7 @@ def _show_call(
     seconds: float,
 ) -> None:
     arguments = hit.arguments
-    caller = _caller_of(process, hit)
+    caller = str(caller_of(process, hit))
     if out.json:
         out.record(
             {
@@ -278,11 +278,3 @@ def _show_call(
         out.line(f"{seconds:10.6f}  {hit.tid:>7}  {call}  {out.style(caller, 'dim')}")
     else:
         out.line(f"{seconds:.6f}\t{hit.tid}\t{call}\t{caller}", flush=True)
-
-
-def _caller_of(process: procvm.Process, hit: procvm.Access) -> str:
-    """Returns the name of the address to which the call returns."""
-    link = hit.registers.get("lr")  # arm64; on x86-64 it is the first word of the stack
-    if link is None:
-        link = int.from_bytes(hit.stack_bytes[: process.address_size], "little")
-    return str(process.describe(link))
