@@ -10,6 +10,7 @@ from typing import NamedTuple, final
 from procvm._base.text import printable
 from procvm._symbols.elf_dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSYM, Dynamic
 from procvm._symbols.elf_headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
+from procvm._symbols.spellings import is_mangled, plain, spelling_of, words_of
 from procvm.errors import MalformedError, UnsupportedError
 
 __all__ = ["ElfSymbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]
@@ -68,6 +69,8 @@ class SymbolTable:
 
     Attributes:
         thread_local: Names that have an address in each thread, and so no single one.
+        is_alone: Whether a mangled name is the only one that is written as it is, as far as
+            that was asked.
     """
 
     def __init__(self, symbols: Iterable[ElfSymbol], thread_local: Iterable[bytes] = ()) -> None:
@@ -88,6 +91,8 @@ class SymbolTable:
         self.thread_local = frozenset(thread_local)
         self._starts: list[int] | None = None
         self._reach: list[int] = []
+        self._mangled: bytes | None = None
+        self.is_alone: dict[bytes, bool] = {}
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -113,6 +118,41 @@ class SymbolTable:
         if rivals is None:
             return [known]
         return list({symbol.value: symbol for symbol in rivals}.values())
+
+    def spelled(self, text: str) -> list[bytes]:
+        """Returns the mangled names that a name of C++ or Rust means; several if it is short.
+
+        Args:
+            text: The name as its source has it, with or without arguments.
+        """
+        wanted = plain(text)
+        found: list[tuple[int, bytes]] = []
+        for name in self.containing(words_of(wanted)):
+            spelling = spelling_of(name)
+            rank = None if spelling is None else spelling.rank(wanted)
+            if rank is not None:
+                found.append((rank, name))
+        best = min((rank for rank, _ in found), default=0)
+        return [name for rank, name in found if rank == best]
+
+    def containing(self, words: Iterable[bytes]) -> Iterable[bytes]:
+        """Returns the mangled names that contain the rarest of some words; all without any."""
+        if self._mangled is None:
+            mangled = filter(is_mangled, (*self._by_name, *self.thread_local))
+            # One search through all names is many times faster than one for each.
+            self._mangled = b"\0".join((b"", *mangled, b""))
+        whole = self._mangled
+        # Demangling takes much longer than counting.
+        word = min(words, key=whole.count, default=b"")
+        if not word:
+            return whole.split(b"\0")[1:-1]
+        found: list[bytes] = []
+        at = whole.find(word)
+        while at >= 0:
+            end = whole.index(b"\0", at)
+            found.append(whole[whole.rindex(b"\0", 0, at) + 1 : end])
+            at = whole.find(word, end)
+        return found
 
     def find_at(self, name: bytes, value: int) -> ElfSymbol | None:
         """Returns the symbol of a name that has exactly this address, or None."""

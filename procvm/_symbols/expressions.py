@@ -18,6 +18,8 @@ _REGISTER = re.compile(r"\$[a-z][a-z0-9_]*")
 _BARE_HEX = re.compile(r"(?!0[bB][01]+$)[0-9a-fA-F]+")  # without Python's binary numbers
 _LOWEST = 0x10000
 """No process maps memory below: shorter hexadecimal digits are not a pasted address."""
+_UNNAMED = "(anonymous namespace)::"
+"""Begins the name of what only one part of a C++ program sees."""
 _DEEPEST = 64
 _LONGEST = 4000  # characters; Python converts at most 4300 digits to a number
 _OFFSETS = re.compile(r"\s*([+-])\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*$")
@@ -91,7 +93,7 @@ class _Parser:
             return self._decimal(text)
         if _REGISTER.fullmatch(text):
             return self._register(text[1:])
-        is_name = text[0] not in "*("
+        is_name = text[0] not in "*(" or text.startswith(_UNNAMED)
         area = self._names.area(encoded(text)) if is_name and "!" not in text else None
         if area is not None:
             return area
@@ -102,7 +104,7 @@ class _Parser:
             return self._with_offset(text, offset, depth, is_name=is_name)
         if text[0] == "*":
             return self._read_pointer(self.parsed(text[1:].strip(), depth - 1))
-        if text[0] == "(":
+        if text[0] == "(" and not is_name:
             if text[-1] != ")":
                 raise InvalidArgsError(f"{printable(self._whole)!r} has a ( without its )")
             return self.parsed(text[1:-1].strip(), depth - 1)

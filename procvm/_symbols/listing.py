@@ -17,11 +17,13 @@ from procvm._symbols.layout import LoadedFile
 from procvm._symbols.loaded import LIBRARY, Loaded
 from procvm._symbols.modules import Binding, Module, Modules, Symbol
 from procvm._symbols.names import RESOLVER, Names, encoded
+from procvm._symbols.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm.errors import MalformedError, UnsupportedError
 
 __all__ = ["modules_in", "symbols_in"]
 
 _WILDCARDS = re.compile(r"[*?\[]")
+_SET = re.compile(r"\[[^\]]*\]?")
 
 
 def modules_in(names: Names) -> Modules:
@@ -66,7 +68,7 @@ def symbols_in(names: Names, glob: str) -> Iterator[Symbol]:
         raise TypeError(f"a glob must be a str, not {type(glob).__name__}")
     required(LIBRARY, "listing symbols")
     now = names.refresh()
-    file, bang, symbol = glob.rpartition("!")
+    file, bang, symbol = file_and_symbol(glob)
     is_named = bool(bang) and not _WILDCARDS.search(file)
     if is_named:
         files = names.files_named(now, file, glob)
@@ -75,13 +77,23 @@ def symbols_in(names: Names, glob: str) -> Iterator[Symbol]:
         files = [one for one in now.files() if matches(one.name) or matches(now.label(one))]
     else:
         files = now.files()
-    return _symbols(names, now, files, encoded(translate(symbol)), is_named=is_named)
+    pattern = encoded(translate(symbol))
+    return _symbols(names, now, files, symbol, pattern, is_named=is_named)
 
 
 def _symbols(
-    names: Names, now: Loaded, files: list[LoadedFile], pattern: bytes, *, is_named: bool
+    names: Names,
+    now: Loaded,
+    files: list[LoadedFile],
+    glob: str,
+    pattern: bytes,
+    *,
+    is_named: bool,
 ) -> Iterator[Symbol]:
     matches = re.compile(pattern).match
+    means = re.compile(translate(plain(glob))).match
+    # Without these, a search that has nothing to do with C++ would demangle every name.
+    words = words_of(_SET.sub("", glob), is_part=True)
     for file in files:
         try:
             table = names.reader.table_of(file)
@@ -90,12 +102,15 @@ def _symbols(
                 raise
             continue
         label = os.fsdecode(now.label(file))
+        may_mean = frozenset(table.containing(words))
         for one in table.by_address():
-            if matches(one.name):
+            is_match = matches(one.name)
+            spelling = spelling_of(one.name) if is_match or one.name in may_mean else None
+            if is_match or (spelling is not None and means(plain(spelling.whole))):
                 name = one.name + RESOLVER if one.resolves else one.name
                 yield Symbol(
                     name=os.fsdecode(name),
-                    demangled=None,
+                    demangled=None if spelling is None else spelling.whole,
                     address=names.place_of(now, file, one),
                     size=one.size,
                     module=label,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 from procvm._base.address import ADDRESS_END
 from procvm._base.text import printable
-from procvm._symbols.elf_symbols import ElfSymbol
+from procvm._symbols.elf_symbols import ElfSymbol, SymbolTable
 from procvm._symbols.layout import AT_SIGN, LoadedFile
 from procvm._symbols.module_files import ModuleReader
 from procvm.errors import MalformedError, UnsupportedError
@@ -27,11 +28,21 @@ class Meant(NamedTuple):
 
 
 class Search:
-    """A search for one name, which records why it may have found no symbol."""
+    """A search for one name, which records why it may have found no symbol.
 
-    def __init__(self, reader: ModuleReader, wanted: bytes, unread: Iterable[str]) -> None:
+    Args:
+        reader: Reads the symbol tables.
+        wanted: The name.
+        unread: Why the headers of some files cannot be read.
+        spelled: Whether the name is one of C++ or Rust as its source has it.
+    """
+
+    def __init__(
+        self, reader: ModuleReader, wanted: bytes, unread: Iterable[str], *, spelled: bool = False
+    ) -> None:
         self._reader = reader
         self._wanted = wanted
+        self._spelled = spelled
         self._bad = list(unread)
         self._thread_local: list[LoadedFile] = []
         self._locals: list[Meant] = []
@@ -67,15 +78,17 @@ class Search:
                 raise
             self._bad.append(str(error))
             return []
-        found = table.find(self._wanted)
+        names = self._names(table, self._wanted)
+        found = [one for name in names for one in table.find(name)]
         exact = False
         if not found and AT_SIGN in self._wanted:
             plain, _, number = self._wanted.rpartition(AT_SIGN)
             with suppress(ValueError):
-                one = table.find_at(plain, int(number, 16))
-                found = [] if one is None else [one]
+                value = int(number, 16)
+                places = (table.find_at(name, value) for name in self._names(table, plain))
+                found = [one for one in places if one is not None][:1]
                 exact = True
-        if not found and self._wanted in table.thread_local:
+        if not found and any(name in table.thread_local for name in names):
             self._thread_local.append(module)
         if not found and module.why:
             self._bad.append(module.why)
@@ -83,6 +96,14 @@ class Search:
         return [
             Meant(module, one, exact) for one in found if 0 <= module.bias + one.value < ADDRESS_END
         ]
+
+    def _names(self, table: SymbolTable, name: bytes) -> list[bytes]:
+        return table.spelled(os.fsdecode(name)) if self._spelled else [name]
+
+    @property
+    def is_thread_local(self) -> bool:
+        """Whether a file has a thread-local variable of the name."""
+        return bool(self._thread_local)
 
     def reason(self) -> str:
         """Returns why the name may have no address, or nothing."""

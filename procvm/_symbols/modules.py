@@ -140,17 +140,20 @@ class Location(str):
         module: The file or area that the address lies in, as `Modules` and `Mapped.address`
             take it: ``"libc.so.6"``, ``"[heap]"``; None if it has no name.
         symbol: The symbol that the address lies in; None if it lies in none.
+        demangled: The symbol as its source has it; None if it is not mangled, or if no
+            demangler is available.
         offset: Bytes from the start of the symbol, or of the module if there is no symbol; 0 if
             there is neither.
         line: The source file and line, ``"main.c:12"``; None if they are not known.
     """
 
-    __slots__ = ("line", "module", "offset", "symbol")
+    __slots__ = ("demangled", "line", "module", "offset", "symbol")
 
     module: str | None
     symbol: str | None
     offset: int
     line: str | None
+    demangled: str | None
 
     def __new__(
         cls,
@@ -159,13 +162,17 @@ class Location(str):
         symbol: str | None = None,
         offset: int = 0,
         line: str | None = None,
+        demangled: str | None = None,
     ) -> Self:
         self = super().__new__(cls, text)
         self.module = module
         self.symbol = symbol
         self.offset = offset
         self.line = line
+        self.demangled = demangled
         return self
 
-    def __getnewargs__(self) -> tuple[str, str | None, str | None, int, str | None]:  # type: ignore[override]
-        return str(self), self.module, self.symbol, self.offset, self.line
+    def __getnewargs__(  # type: ignore[override]
+        self,
+    ) -> tuple[str, str | None, str | None, int, str | None, str | None]:
+        return str(self), self.module, self.symbol, self.offset, self.line, self.demangled

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, final
 
 from procvm._base.optional import is_installed, required
 from procvm._base.text import printable
 from procvm._space.maps import Kind, Vma
 from procvm._symbols.elf_dynamic import KINDS
-from procvm._symbols.elf_symbols import ElfSymbol
+from procvm._symbols.elf_symbols import ElfSymbol, SymbolTable
 from procvm._symbols.layout import AT_SIGN, LoadedFile
 from procvm._symbols.loaded import LIBRARY, Finder, Loaded
 from procvm._symbols.lookup import Meant, Search, reasons
 from procvm._symbols.module_files import UNREADABLE, ModuleReader
 from procvm._symbols.modules import Location
+from procvm._symbols.spellings import file_and_symbol, spelling_of
 from procvm.errors import (
     AmbiguousSymbolError,
     Candidate,
@@ -78,21 +80,25 @@ class Names:
 
     def _look_up(self, now: Loaded, name: str) -> tuple[int, LoadedFile]:
         """Returns the address of a symbol, and its file."""
-        file, bang, symbol = name.rpartition("!")
+        file, bang, symbol = file_and_symbol(name)
         wanted = encoded(symbol)
         resolver = wanted.endswith(RESOLVER)
         wanted = wanted.removesuffix(RESOLVER)
         modules = self.files_named(now, file, name) if bang else now.files()
-        search = Search(self.reader, wanted, () if bang else now.unread)
+        unread = () if bang else now.unread
+        searches = [Search(self.reader, wanted, unread, spelled=one) for one in (False, True)]
         if bang:
-            best = search.all_of(modules, is_named=True)
+            tries = chain(one.all_of(modules, is_named=True) for one in searches)
         else:
-            best = search.in_scope(now.scope) or search.all_of(now.others)
+            # The linker's own names come first, but not the statics of libraries.
+            in_scope = (one.in_scope(now.scope) for one in searches)
+            tries = chain(in_scope, (one.all_of(now.others) for one in searches))
+        best = next((found for found in tries if found), list[Meant]())
         if resolver:
             best = [one for one in best if one.symbol.resolves]
         if not best:
             where = printable(file) if bang else f"the {len(modules)} files that are loaded"
-            reason = search.reason()
+            reason = min(searches, key=lambda one: not one.is_thread_local).reason()
             raise NoSuchSymbolError(
                 f"no symbol {printable(symbol)!r} in {where}" + (reason and f": {reason}"),
                 name=name,
@@ -104,7 +110,7 @@ class Names:
             ((address, meant),) = by_address.items()
             return address, meant.module
         candidates = tuple(
-            Candidate(printable(self._name(now, meant)), address)
+            Candidate(self._shown(now, meant), address)
             for address, meant in sorted(by_address.items())
         )
         shown = ", ".join(f"{one.name} ({one.address:#x})" for one in candidates[:_NR_SHOWN])
@@ -132,7 +138,7 @@ class Names:
                 reason = (
                     "it is an IFUNC: a resolver picks the function when it is first used, and no "
                     "loaded file holds its choice; the resolver is "
-                    f"{printable(self._name(now, meant))}"
+                    f"{self._shown(now, meant)}"
                 )
                 raise NoSuchSymbolError(
                     f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
@@ -281,13 +287,15 @@ class Names:
                 found = None  # the file has a name all the same
             if found is not None and module.is_loaded:
                 offset = address - module.bias - found.value
-                name = self._name(now, Meant(module, found))
+                meant = Meant(module, found)
                 label = now.label(module)
+                spelling = spelling_of(found.name)
                 return Location(
-                    printable(name) + _plus(offset),
+                    self._shown(now, meant) + _plus(offset),
                     os.fsdecode(label),
-                    os.fsdecode(name[len(label) + 1 :]),
+                    os.fsdecode(self._name(now, meant)[len(label) + 1 :]),
                     offset,
+                    demangled=None if spelling is None else spelling.whole,
                 )
             vma = module.first
         called = now.area(vma)
@@ -311,6 +319,25 @@ class Names:
             name += AT_SIGN + b"%x" % symbol.value
         return name + RESOLVER if symbol.resolves else name
 
+    def _shown(self, now: Loaded, meant: Meant) -> str:
+        """Returns `_name` for people: printable, and as its source has it."""
+        module, symbol = meant.module, meant.symbol
+        name = self._name(now, meant)
+        spelling = spelling_of(symbol.name)
+        if spelling is None:
+            return printable(name)
+        table = self.reader.table_of(module)
+        if symbol.name not in table.is_alone:
+            # Both constructors of a class are written alike, and a `static` as a global.
+            same = [one for other in table.spelled(spelling.whole) for one in table.find(other)]
+            values = {one.value for one in same}
+            known = table.find(spelling.whole.encode())
+            table.is_alone[symbol.name] = not known and values == {symbol.value}
+        label = now.label(module)
+        text = printable(label) + "!" + printable(spelling.whole)
+        at = f"@0x{symbol.value:x}" if AT_SIGN in name or not table.is_alone[symbol.name] else ""
+        return text + at + (RESOLVER.decode() if symbol.resolves else "")
+
     # Lists of names
 
     def files(self) -> Iterator[bytes]:
@@ -322,16 +349,26 @@ class Names:
 
         None means that no loaded file has the name.
         """
-        now = self._now
-        files = now.files() if file is None else self.called(now, encoded(file))
-        tables = (one.table for one in files if one.table is not None)
-        return (name for table in tables for name in table.names()) if files else None
+        files = self._files_of(file)
+        return (name for table in _tables(files) for name in table.names()) if files else None
+
+    def known_with(self, words: Iterable[bytes], file: str | None) -> Iterator[bytes]:
+        """Yields the mangled ones of `known` that contain a word."""
+        tables = list(_tables(self._files_of(file)))
+        return (name for word in words for table in tables for name in table.containing([word]))
+
+    def _files_of(self, file: str | None) -> list[LoadedFile]:
+        return self._now.files() if file is None else self.called(self._now, encoded(file))
 
     def refresh(self) -> Loaded:
         """Returns what is mapped now; what was read of a file is kept."""
         # Replaced as a whole: another thread may be reading the old one.
         self._now = now = self._finder.look(self._now)
         return now
+
+
+def _tables(files: list[LoadedFile]) -> Iterator[SymbolTable]:
+    return (one.table for one in files if one.table is not None)
 
 
 def _plus(offset: int) -> str:

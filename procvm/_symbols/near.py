@@ -9,6 +9,7 @@ from itertools import chain, islice
 
 from procvm._base.text import printable
 from procvm._symbols.names import Names
+from procvm._symbols.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm.errors import NoSuchSymbolError
 
 __all__ = ["near_names", "with_near"]
@@ -16,6 +17,8 @@ __all__ = ["near_names", "with_near"]
 _NR_SHOWN = 3
 _LEAST_ALIKE = 0.75
 _LONGEST = 128
+_NR_WORDS = 4
+_NR_DEMANGLED = 1000  # of about 70 microseconds each
 # difflib takes time proportional to the product of the lengths: without these limits the
 # names of a browser take it minutes. Names of 16 characters: at most 1024 are compared.
 _NR_LOOKED_AT = 1 << 18
@@ -26,7 +29,7 @@ def with_near(error: NoSuchSymbolError, names: Names) -> NoSuchSymbolError:
     """Returns the error with the names that are spelled alike, or as it is if there are none."""
     if error.reason or error.near:
         return error
-    file, bang, symbol = error.name.rpartition("!")
+    file, bang, symbol = file_and_symbol(error.name)
     prefix = ""
     try:
         found = names.known(file if bang else None)
@@ -34,7 +37,8 @@ def with_near(error: NoSuchSymbolError, names: Names) -> NoSuchSymbolError:
             near = near_names(os.fsencode(file), names.files())
             end = f"!{symbol}"
         else:
-            near, end = near_names(os.fsencode(symbol), found), ""
+            end = ""
+            near = near_names(os.fsencode(symbol), found) or _near_spelled(symbol, names, file)
             prefix = f"{file}!" if bang else ""
     except UnicodeEncodeError:
         return error
@@ -46,6 +50,16 @@ def with_near(error: NoSuchSymbolError, names: Names) -> NoSuchSymbolError:
         name=error.name,
         near=whole,
         hint=error.hint,
+    )
+
+
+def _near_spelled(symbol: str, names: Names, file: str) -> list[bytes]:
+    """Returns the names of C++ and Rust that are spelled alike, without arguments."""
+    words = sorted(words_of(symbol), key=len, reverse=True)
+    some = names.known_with(words[:_NR_WORDS], file or None)
+    found = (spelling_of(one) for one in islice(some, _NR_DEMANGLED))
+    return near_names(
+        plain(symbol).encode(), (plain(one.qualified).encode() for one in found if one is not None)
     )
 
 
