@@ -114,7 +114,7 @@ def procvm_playground(procvm_spawn: Spawner) -> Playgrounds:
 
 # Depends on procvm_spawn so that pytest undoes the patches before it ends the processes.
 @pytest.fixture
-def procvm_patch(procvm_spawn: Spawner) -> Generator[Patches]:
+def procvm_patch(procvm_spawn: Spawner) -> Generator[Patches]:  # noqa: ARG001
     """Patches memory and undoes it after the test; see `procvm.testing.Patches`."""
     from procvm.testing.patches import Patches  # noqa: PLC0415 (see above)
 

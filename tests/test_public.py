@@ -80,7 +80,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
         procvm.opne  # type: ignore[attr-defined]
     assert caught.value.name == "opne"
     with pytest.raises(ImportError, match="opne"):
-        exec("from procvm import opne")
+        exec("from procvm import opne")  # noqa: S102 (a literal)
 
 
 def test_errors_module_is_an_attribute_of_the_package() -> None:

@@ -67,7 +67,7 @@ def needed(perms: str | Perms | None) -> tuple[Perms, bool]:
         return Perms(0), False
     if isinstance(perms, Perms):
         return perms, False
-    if not isinstance(cast(object, perms), str):
+    if not isinstance(cast("object", perms), str):
         raise TypeError(f"perms is letters such as 'rw', or Perms, not {type(perms).__name__}")
     unknown = set(perms) - {*"rwxsp-"}
     if unknown:

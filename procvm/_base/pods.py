@@ -108,12 +108,12 @@ class Pod(Generic[T]):
     def from_bytes(self, data: bytes | bytearray | memoryview, offset: int = 0) -> T:
         """Returns the value at `offset` of `data`, copied."""
         if self.packer is not None:
-            return cast(T, self.packer.unpack_from(data, offset)[0])
-        return cast(T, self.ctype.from_buffer_copy(data, offset))
+            return cast("T", self.packer.unpack_from(data, offset)[0])
+        return cast("T", self.ctype.from_buffer_copy(data, offset))
 
     def from_cell(self, cell: Any) -> T:
         """Returns the value of a new object of `ctype`, which is not used for anything else."""
-        return cast(T, cell.value if self.code else cell)
+        return cast("T", cell.value if self.code else cell)
 
     def dtype(self, np: Any) -> Any:
         """Returns the numpy dtype with the same layout."""
@@ -128,14 +128,14 @@ class Pod(Generic[T]):
         """
         if self.packer is None:
             # A subclass with fields of its own would overwrite the bytes after the value.
-            if not isinstance(value, self.ctype) or ctypes.sizeof(cast(Any, value)) != self.size:
+            if not isinstance(value, self.ctype) or ctypes.sizeof(cast("Any", value)) != self.size:
                 raise TypeError(f"{self.name} takes a {self.name}, not {type(value).__name__}")
-            return bytes(cast(Any, value))
+            return bytes(cast("Any", value))
         try:
             data = self.packer.pack(value)
         except (struct.error, OverflowError):
             raise self._misfit(value) from None
-        if self.code == "f" and data in _INFINITIES and not math.isinf(cast(float, value)):
+        if self.code == "f" and data in _INFINITIES and not math.isinf(cast("float", value)):
             # The native mode packs a number that is too large as infinity.
             raise self._misfit(value)
         return data
@@ -148,7 +148,7 @@ class Pod(Generic[T]):
     def slice_from_bytes(self, data: bytes, n: int) -> list[T]:
         """Returns the `n` consecutive values in `data`."""
         if self.code:
-            view = cast(Any, memoryview(data))
+            view = cast("Any", memoryview(data))
             return cast("list[T]", view.cast(self.code).tolist())
         return [self.from_bytes(data, k * self.size) for k in range(n)]
 
@@ -234,14 +234,14 @@ def pod_of(kind: PodLike[T]) -> Pod[T]:
     """
     if isinstance(kind, Pod):
         return kind
-    if isinstance(cast(object, kind), type) and issubclass(
+    if isinstance(cast("object", kind), type) and issubclass(
         kind, _SIMPLE | _POINTER | _FUNCTION | ctypes.Structure | ctypes.Union | ctypes.Array
     ):
-        pod = _pod_of_ctype(cast(Any, kind))
-        if pod.size != ctypes.sizeof(cast(Any, kind)):
+        pod = _pod_of_ctype(cast("Any", kind))
+        if pod.size != ctypes.sizeof(cast("Any", kind)):
             # It had no fields yet when it was first seen.
             _pod_of_ctype.cache_clear()
-            pod = _pod_of_ctype(cast(Any, kind))
+            pod = _pod_of_ctype(cast("Any", kind))
         return pod
     raise TypeError(
         f"{kind!r} is not a plain-old-data type: give {_names(Pod)}, or a ctypes structure, "
@@ -256,14 +256,14 @@ def _names(promise: type[Pod[Any]]) -> str:
 
 def once_pod(kind: PodOnce[T]) -> PodOnce[T]:
     """Returns `kind`, checked at run time to be a `PodOnce`."""
-    if not isinstance(cast(object, kind), PodOnce):
+    if not isinstance(cast("object", kind), PodOnce):
         raise TypeError(f"{kind!r} cannot be moved by one load or store; use {_names(PodOnce)}")
     return kind
 
 
 def atomic_pod(kind: PodAtomic[T]) -> PodAtomic[T]:
     """Returns `kind`, checked at run time to be a `PodAtomic`."""
-    if not isinstance(cast(object, kind), PodAtomic):
+    if not isinstance(cast("object", kind), PodAtomic):
         raise TypeError(f"{kind!r} has no atomics; use {_names(PodAtomic)}")
     return kind
 

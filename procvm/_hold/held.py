@@ -153,7 +153,7 @@ class Held:
         over before.
         """
         leaving = _Leaving(self._grip, before)
-        pair: Any = io.BufferedRWPair(cast(Any, leaving), cast(Any, self._grip.raw), 1)
+        pair: Any = io.BufferedRWPair(cast("Any", leaving), cast("Any", self._grip.raw), 1)
         return cast("Callable[..., None]", pair.__exit__)
 
 

@@ -169,7 +169,7 @@ class HeldMemory(UserMemory):
             view = find(address // PAGE_SIZE)
             if view is None or address & unaligned or word[0] != held:
                 return missed(address)
-            return cast(T, view[address % PAGE_SIZE // size])
+            return cast("T", view[address % PAGE_SIZE // size])
 
         def missed(address: int) -> T:
             if self._lasts() and not address & unaligned:
@@ -178,7 +178,7 @@ class HeldMemory(UserMemory):
                 if view is None and still.fetch(number) is not None:
                     view = cache.view(code, number)
                 if view is not None:
-                    return cast(T, view[address % PAGE_SIZE // size])
+                    return cast("T", view[address % PAGE_SIZE // size])
             return anyhow(address)
 
         return load

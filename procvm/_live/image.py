@@ -93,7 +93,7 @@ class Image(Handle):
         if code:
             raise self.failure(code, what.format(pid=self.pid), copied_len)
         self.prove_if_due(copied_len)
-        return cast(T, found)
+        return cast("T", found)
 
     # Beside the memory
 

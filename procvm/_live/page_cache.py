@@ -90,7 +90,7 @@ class PageCache:
         if page is None:
             return None
         views = self._views[code]
-        found = cast("memoryview", memoryview(page.data).cast(cast(Any, code)))
+        found = cast("memoryview", memoryview(page.data).cast(cast("Any", code)))
         # As in `add`.
         if self.generation is generation and not self._changing:
             views[number] = found

@@ -64,7 +64,7 @@ class Process(LoadedFiles, Closing):
     """
 
     def __init__(self, image: Image, holder: Holder | None = None) -> None:
-        if not isinstance(cast(object, image), Image):
+        if not isinstance(cast("object", image), Image):
             raise TypeError(
                 f"cannot make a {type(self).__name__} from a {type(image).__name__}; use "
                 "procvm.open(pid), or procvm.attach(pid) for a process that can be held"

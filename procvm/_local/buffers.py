@@ -163,7 +163,7 @@ def view_of(address: int, n: int, *, writable: bool) -> memoryview:
     # A view of nothing still needs a pointer that is not NULL.
     flags = _PyBUF_WRITE if writable else _PyBUF_READ
     # SAFETY: the caller vouches for the range and keeps it alive.
-    return cast(memoryview, _view_from_memory(address or 1, n, flags))
+    return cast("memoryview", _view_from_memory(address or 1, n, flags))
 
 
 def new_bytes(n: int) -> tuple[bytes, int]:
@@ -176,7 +176,7 @@ def new_bytes(n: int) -> tuple[bytes, int]:
         MemoryError: It cannot be allocated.
     """
     # SAFETY: with a NULL source the interpreter makes an object of its own size.
-    data = cast(bytes, _bytes_of_size(None, n))
+    data = cast("bytes", _bytes_of_size(None, n))
     return data, address_of_bytes(data)
 
 

@@ -69,7 +69,7 @@ class _IoMemory(Memory):
 
     def _elements(self, address: int, width: int, count: int) -> Any:
         at = address - self._held.address
-        return cast(Any, self._view)[at : at + width * count].cast(_CODES[width])
+        return cast("Any", self._view)[at : at + width * count].cast(_CODES[width])
 
     def read(self, address: int, own_address: int, n: int) -> None:
         done = 0
@@ -99,7 +99,7 @@ class _IoMemory(Memory):
         def load(address: int) -> T:
             _require_aligned(address, pod)
             # SAFETY: the cursor checked the range; `_held` keeps it mapped.
-            return cast(T, buffers.load(ctype, address))
+            return cast("T", buffers.load(ctype, address))
 
         return load
 

@@ -100,7 +100,7 @@ class OwnMemory(Memory):
     def load_once(self, address: int, pod: PodOnce[T]) -> T:
         """Loads one aligned value with a single machine load."""
         # SAFETY: the range was checked by the cursor; `_keep` keeps it alive.
-        return cast(T, buffers.load(pod.ctype, address))
+        return cast("T", buffers.load(pod.ctype, address))
 
     def store_once(self, address: int, pod: PodOnce[T], value: T) -> None:
         """Stores one aligned value with a single machine store."""
@@ -112,7 +112,7 @@ class OwnMemory(Memory):
     def atomic_load(self, address: int, pod: PodAtomic[T]) -> T:
         """Loads one aligned value with a single machine load."""
         # SAFETY: as in load_once; an aligned load of the machine is atomic.
-        return cast(T, buffers.load(pod.ctype, address))
+        return cast("T", buffers.load(pod.ctype, address))
 
     def atomic_compare_exchange(
         self, address: int, pod: PodAtomic[T], old: T, new: T

@@ -42,7 +42,7 @@ class Segment(HasVmReaderWriter, Closing):
         self._memory = OwnMemory.of_buffer(pages, writable=True)
 
     @classmethod
-    def alloc(cls, npages: int, *, zeroed: bool = True, shared: bool = False) -> Segment:
+    def alloc(cls, npages: int, *, zeroed: bool = True, shared: bool = False) -> Segment:  # noqa: ARG003
         """Allocates `npages` pages.
 
         Args:

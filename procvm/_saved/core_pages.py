@@ -10,7 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, final
+from typing import NamedTuple, cast, final
 
 from procvm._base.address import PAGE_SIZE
 from procvm._base.fd import Fd
@@ -169,8 +169,8 @@ class CorePages:
             piece = kept.get(note.start)
             if note.name == name and note.offset == 0 and piece is not None:
                 n = min(piece.end - piece.start, _HEAD_LEN)
-                assert isinstance(piece.own, FilePart)
-                return os.pread(self._file.number, n, piece.own.offset)
+                part = cast("FilePart", piece.own)
+                return os.pread(self._file.number, n, part.offset)
         return b""
 
     def _differs(self, path: str, head: bytes, there: bytes, status: os.stat_result) -> str:

@@ -171,7 +171,7 @@ class _Restore:
         )
 
 
-def _by_runs(address: int, old: Pin, new: Pin) -> Iterator[tuple[int, int, int]]:
+def _by_runs(_address: int, old: Pin, new: Pin) -> Iterator[tuple[int, int, int]]:
     """Yields only the bytes that differ, as (first, end, how many)."""
     for first, last in runs_of(old, new):
         yield first, last, last - first

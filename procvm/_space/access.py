@@ -57,7 +57,7 @@ class Access(VmIo, VmIoFill):
     """Reads and writes the memory of a target; an offset is an address of the target."""
 
     def __init__(self, memory: UserMemory) -> None:
-        if not isinstance(cast(object, memory), UserMemory):
+        if not isinstance(cast("object", memory), UserMemory):
             raise TypeError(
                 f"a VmSpace is the vm of procvm.open(pid), not made of a {type(memory).__name__}"
             )

@@ -13,16 +13,11 @@ if TYPE_CHECKING:
     from _ctypes import _SimpleCData  # pyright: ignore[reportPrivateUsage]  # as in _base.pods
 
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike, NDArray  # noqa: TC004 (in __all__)
 
     # Narrower than numpy's own, which takes any type: structures of ctypes give lists.
     DTypeLike: TypeAlias = (
-        np.dtype[Any]
-        | type[np.generic]
-        | type[_SimpleCData[Any]]
-        | type[ctypes.Array[Any]]
-        | str
-        | list[Any]
+        np.dtype[Any] | type[np.generic | _SimpleCData[Any] | ctypes.Array[Any]] | str | list[Any]
     )
 
     Array: TypeAlias = NDArray[Any]

@@ -92,7 +92,7 @@ def condition_of(value: Any, element: Element) -> Condition:
             raise ValueError(f"no number is in {value}; give range(lowest, highest + 1)")
         return _between(value.start, value.stop - 1, element)
     if isinstance(value, tuple):
-        bounds = list(cast(Any, value))
+        bounds = list(cast("Any", value))
         if len(bounds) != 2:
             raise ValueError(f"{bounds!r} is not (lowest, highest)")
         low, high = map(_number, bounds)
@@ -151,8 +151,7 @@ def about_of(shown: About, element: Element) -> Condition:
     if kind not in "iuf":
         raise TypeError(f"about is for integers and floats, not {element.dtype or element.pod}")
     _, digits, exponent = number.as_tuple()
-    assert isinstance(exponent, int)  # it is finite
-    half = Fraction(10) ** exponent / 2
+    half = Fraction(10) ** cast("int", exponent) / 2  # it is finite
     middle = Fraction(number)
     # Printing rounds half to even, so the last digit says whether both ends belong to it.
     ends_belong = digits[-1] % 2 == 0
@@ -165,8 +164,7 @@ def about_of(shown: About, element: Element) -> Condition:
     if not ends_belong:
         first += first == low
         last -= last == high
-    limits = _limits(element)
-    assert limits is not None
+    limits = cast("tuple[int, int]", _limits(element))
     first, last = max(first, limits[0]), min(last, limits[1])
     return _Between(first, last) if first <= last else _Between(limits[1], limits[0])
 

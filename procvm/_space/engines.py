@@ -99,7 +99,7 @@ class Literals:
         lengths = [len(value) for value in self._values]
         left = _MANY
 
-        def note(number: int, start: int, end: int, flags: int, context: object) -> bool:
+        def note(number: int, _start: int, end: int, _flags: int, _context: object) -> bool:
             nonlocal left
             left -= 1
             hits[number].append(end - lengths[number])

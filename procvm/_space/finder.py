@@ -183,7 +183,7 @@ class Finder(Access):
 
         def search(what: re.Pattern[bytes] | TextRuns, max_len: int) -> Search:
             return self.search(
-                cast(Any, what),
+                cast("Any", what),
                 ranges=ranges,
                 near=near,
                 perms=perms,

@@ -8,11 +8,12 @@ as one range, and puts the values back in the order that was asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from procvm._base.address import as_address, page_end
 from procvm._base.optional import numpy_or_none
 from procvm._base.perms import READ
+from procvm._base.pods import Pod
 from procvm._local.buffers import Scratch, address_of_bytes
 from procvm._mm.memory import UserMemory
 from procvm._space.element import Element, bytes_of_values, element_of
@@ -79,8 +80,7 @@ def gather(memory: UserMemory, addresses: Any, kind: Any, faults: str) -> Any:
         raise _too_many(given.size, element.size) from None
     found: Any
     if element.dtype is None:
-        assert element.pod is not None
-        found = element.pod.slice_from_bytes(values.tobytes(), given.size)
+        found = cast("Pod[Any]", element.pod).slice_from_bytes(values.tobytes(), given.size)
     else:
         found = values.view(element.dtype.base).reshape(given.shape + element.dtype.shape)
     if not mask:
@@ -311,8 +311,7 @@ class _Gather:
 
 def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *, mask: bool) -> Any:
     """The way without numpy: in the order asked for, a thousand a call."""
-    size, pod = element.size, element.pod
-    assert pod is not None
+    size, pod = element.size, cast("Pod[Any]", element.pod)
     n = len(addresses)
     try:
         room = Scratch(n * size)

@@ -12,7 +12,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from procvm._base.optional import numpy_or_none, required
 from procvm._base.pods import Pod
@@ -41,7 +41,7 @@ class Hit(int):
     needle: int = 0
     match: bytes = b""
 
-    def __new__(cls, address: int, needle: int = 0, match: bytes = b"") -> Hit:
+    def __new__(cls, address: int, needle: int = 0, match: bytes = b"") -> Self:
         """Makes a hit."""
         hit = super().__new__(cls, address)
         hit.needle = needle
@@ -92,7 +92,7 @@ _BYTE = re.compile(r"[0-9a-fA-F?]{2}")
 
 def _pattern(text: str, align: int) -> _Bytes:
     """Returns the needle of a pattern such as ``48 8B ?? ?F``; a single ``?`` is a whole byte."""
-    tokens = ["??" if token == "?" else token for token in text.split()]
+    tokens = ["??" if part == "?" else part for part in text.split()]
     joined = "".join(tokens)
     pairs = [token[k : k + 2] for token in tokens for k in range(0, len(token), 2)]
     if not pairs or not all(map(_BYTE.fullmatch, pairs)):
@@ -115,7 +115,7 @@ class _Expression(Needle):
     is_disjoint = True
 
     def __init__(self, expression: re.Pattern[bytes], align: int, max_len: int) -> None:
-        if not isinstance(cast(object, expression.pattern), bytes):
+        if not isinstance(cast("object", expression.pattern), bytes):
             raise TypeError("the expression matches text; compile it of bytes, as in rb'...'")
         if expression.match(b"") is not None:
             raise ValueError(
@@ -285,12 +285,12 @@ def needle_of(what: Any, value: Any, align: int, max_len: int) -> Needle:
     if isinstance(what, re.Pattern):
         return _Expression(cast("re.Pattern[bytes]", what), align, max_len)
     if isinstance(what, bytes | bytearray | memoryview):
-        return _literal(bytes(cast(Any, what)), align)
+        return _literal(bytes(cast("Any", what)), align)
     yara: Any = sys.modules.get("yara_x")
     if yara is not None and isinstance(what, yara.Rules):
         return _Rules(what, align, max_len)
     if isinstance(what, Sequence):
-        parts: list[Any] = list(cast(Any, what))
+        parts: list[Any] = list(cast("Any", what))
         if len(parts) == 2 and isinstance(parts[0], Pod):
             return _of_value(parts[0], parts[1], align)
         if not parts:

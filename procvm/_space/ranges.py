@@ -135,7 +135,7 @@ def near_range(near: tuple[int, int]) -> tuple[int, int]:
         TypeError: Not a pair of integers.
         InvalidArgsError: One of them is negative.
     """
-    if not isinstance(cast(object, near), tuple) or len(near) != 2:
+    if not isinstance(cast("object", near), tuple) or len(near) != 2:
         raise TypeError(f"near is a pair (address, n), not {near!r}")
     address, n = as_address(near[0]), as_len(near[1], "n")
     return max(address - n, 0), address + n + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast, final
+from typing import Any, Self, cast, final
 
 from procvm._base.pods import Pod, pod_of
 from procvm._space.access import Access
@@ -24,7 +24,7 @@ class Address(int):
         value: int,
         space: Access | None = None,
         target: Callable[[], Pod[Any] | None] = lambda: None,
-    ) -> Address:
+    ) -> Self:
         """Makes one."""
         address = super().__new__(cls, value)
         address._space = space
@@ -74,7 +74,7 @@ class Enumerator(int):
 
     name: str | None
 
-    def __new__(cls, value: int, name: str | None) -> Enumerator:
+    def __new__(cls, value: int, name: str | None) -> Self:
         """Makes one."""
         made = super().__new__(cls, value)
         made.name = name
@@ -263,7 +263,7 @@ class View:
         start = descriptor.offset
         n = min(n, len(data) - start)
         data[start : start + n] = self._procvm_space.read_bytes(address, n)
-        return n, cast(Any, self._procvm_ctype.from_buffer_copy(data))
+        return n, cast("Any", self._procvm_ctype.from_buffer_copy(data))
 
     def address_of(self, name: str) -> int:
         """Returns the address of a field; of a bit field, that of its first byte."""

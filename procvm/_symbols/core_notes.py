@@ -328,8 +328,7 @@ _MAPS_ENTRY = struct.Struct("=QQIQIIQ")
 def pack_maps_note(rows: list[MapsNote]) -> bytes:
     """Returns the note that has the mappings."""
     parts = [_WORD.pack(len(rows))]
-    for row in rows:
-        parts.append(_MAPS_ENTRY.pack(*row[:4], *row.dev, row.inode))
+    parts += [_MAPS_ENTRY.pack(*row[:4], *row.dev, row.inode) for row in rows]
     parts += [row.name + b"\0" for row in rows]
     return pack_note(MAPS_OWNER, NT_MAPS, b"".join(parts))
 

@@ -54,7 +54,7 @@ class Composite(ctypes.Structure):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return bytes(self) == bytes(cast(Any, other))
+        return bytes(self) == bytes(cast("Any", other))
 
     __hash__ = None  # type: ignore[assignment]  # it can be changed
 
@@ -125,7 +125,7 @@ class Member:
         if self.nr_bits is None:
             return view_of_kind(space, address + self.offset, self.pod)
         start, n = self._span()
-        return self._bits(cast(Bytes, space).read_bytes(address + start, n))
+        return self._bits(cast("Bytes", space).read_bytes(address + start, n))
 
     def write(self, space: Any, address: int, value: Any) -> None:
         """Writes it in the structure at an address; the other bits of its bytes stay."""
@@ -133,8 +133,8 @@ class Member:
             space.write_bytes(address + self.offset, self.pod.to_bytes(value))
             return
         start, n = self._span()
-        data = cast(Bytes, space).read_bytes(address + start, n)
-        cast(Bytes, space).write_bytes(address + start, self._with_bits(data, value))
+        data = cast("Bytes", space).read_bytes(address + start, n)
+        cast("Bytes", space).write_bytes(address + start, self._with_bits(data, value))
 
     def _span(self) -> tuple[int, int]:
         """Returns the offset and the number of the bytes that a bit field is in."""

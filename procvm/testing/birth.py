@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TypeAlias, cast
 
 from procvm._hold.admission import admission
 from procvm._hold.spawn import spawn
@@ -82,8 +82,7 @@ class Birth:
         self._thread.join()
         if self.error is not None:
             raise self.error
-        assert self.child is not None
-        return self.child
+        return cast("Child", self.child)
 
     def settle(self) -> None:
         """Waits for a start that was interrupted, or cancels it if it has not begun."""

@@ -67,7 +67,10 @@ def _text(lines: Iterator[str]) -> str:
     found: list[str] = []
     try:
         for line in lines:
-            found.append(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "...")
+            # A comprehension would lose the lines before the exception.
+            found.append(  # noqa: PERF401
+                line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 3] + "..."
+            )
     except Exception as error:  # noqa: BLE001 (a failing report must not hide the test's failure)
         found.append(f"({type(error).__name__}: {printable(str(error))[:_LONGEST_LINE]})")
     return "\n".join(found)
@@ -83,7 +86,7 @@ def _chain(error: BaseException) -> list[BaseException]:
             continue
         found.append(one)
         if isinstance(one, BaseExceptionGroup):
-            left += cast(BaseExceptionGroup[BaseException], one).exceptions
+            left += cast("BaseExceptionGroup[BaseException]", one).exceptions
         left += [one.__cause__, one.__context__]
     return found
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
@@ -16,6 +15,9 @@ from textual.widgets import Input, Select, Static
 from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Text as TextKind
 from procvm.tui.inspector import KINDS
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
 
 __all__ = ["Change", "Confirm", "Edit", "GoTo", "Help", "LookFor"]
 

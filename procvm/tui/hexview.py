@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
@@ -14,6 +12,10 @@ from textual.widget import Widget
 
 from procvm._base.hexrows import ADDRESS_WIDTH, address_text
 from procvm.tui.window import FADING, FRESH, NOTHING, Changes, Window
+
+if TYPE_CHECKING:
+    from rich.style import Style
+    from textual import events
 
 __all__ = ["HexView"]
 

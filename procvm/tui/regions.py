@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -18,6 +17,9 @@ from procvm._base.hexrows import address_text
 from procvm._base.perms import Perms
 from procvm._base.text import printable, size_text
 from procvm._space.maps import Maps, Vma
+
+if TYPE_CHECKING:
+    from textual import events
 
 __all__ = ["RegionList", "region_name"]
 

@@ -7,10 +7,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
@@ -22,6 +21,9 @@ from procvm.errors import ProcvmError
 from procvm.tui.dialogs import Dialog
 from procvm.tui.hints import said_by
 from procvm.tui.live import LiveScreen
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
 
 __all__ = ["Callers", "Traced", "TracingScreen", "Writers"]
 

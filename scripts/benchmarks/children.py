@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from clock import Run
+if TYPE_CHECKING:
+    from clock import Run
 
 __all__ = ["Peer", "Rival", "Stopper", "Target", "compiled"]
 
@@ -57,7 +58,7 @@ class Target:
         self.pid = self._popen.pid
         self.address = int(self._popen.stdout.readline())
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

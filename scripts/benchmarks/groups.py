@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from children import Peer, Rival, Target
 from clock import Contender, Run, Times
 
 import procvm
 from procvm import VmReader, VmReaderArray, VmWriter, u64
+
+if TYPE_CHECKING:
+    from children import Peer, Rival, Target
 
 __all__ = [
     "BULK_LEN",

@@ -30,7 +30,7 @@ _SNAPSHOT, _SAVE = "process.snapshot", "process.save, to memory (tmpfs)"
 _MEMCMP, _DIFF, _DIFF_LIVE = "memcmp in C", "snapshot.diff(snapshot)", "snapshot.diff(vm)"
 _OPEN, _READ_VAL, _READ_BYTES = "open_core", "core.vm.read_val(u64)", "core.vm.read_bytes, 64 bytes"
 _SYMBOL, _AGAIN = "process.symbol, of libc and the executable, at first", "process.symbol, then"
-_MEMORY = "/dev/shm"
+_MEMORY = "/dev/shm"  # noqa: S108 (memory)
 
 _PEAK = """
 import sys

@@ -113,9 +113,9 @@ class Storm:
 
     def is_settled(self) -> bool:
         """Returns whether nothing is on its way any more: all sent, and no signal is pending."""
-        return self[At.SENT] == self.numbers.count and not self._pending()
+        return self[At.SENT] == self.numbers.count and not self.pending()
 
-    def _pending(self) -> bool:
+    def pending(self) -> bool:
         with contextlib.suppress(OSError):
             for tid in os.listdir(f"/proc/{self.target.pid}/task"):
                 status = Path(f"/proc/{self.target.pid}/task/{tid}/status").read_text()
@@ -239,7 +239,7 @@ def _drive(storm: Storm, kills: int, until: float | None) -> None:
         tool.close()
     if not eventually(storm.is_free, PATIENCE):
         storm.harm("left stopped", str(states(storm.target.pid)))
-    eventually(lambda: not storm._pending(), PATIENCE)
+    eventually(lambda: not storm.pending(), PATIENCE)
     storm.judge(strict=not kills and not storm.gaps)
 
 

@@ -17,7 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -129,7 +129,7 @@ class OnTerminal:
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
 
-    def __enter__(self) -> OnTerminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,7 +203,7 @@ class Dials:
         self.popen.kill()
         self.popen.communicate()
 
-    def __enter__(self) -> Dials:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

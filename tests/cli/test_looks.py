@@ -20,7 +20,7 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """A terminal of so many columns."""
     size = os.terminal_size((request.param, 24))
-    monkeypatch.setattr("shutil.get_terminal_size", lambda fallback=(80, 24): size)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda fallback=(80, 24): size)  # noqa: ARG005 (a keyword)
     columns: int = request.param
     return columns
 

@@ -73,7 +73,8 @@ def test_messages_are_one_safe_line() -> None:
 def test_tables_fit_the_terminal(dials: Dials, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line of a list is wider than the terminal; --wide leaves names whole."""
     monkeypatch.setattr(
-        "shutil.get_terminal_size", lambda fallback=(80, 24): os.terminal_size((width, 24))
+        "shutil.get_terminal_size",
+        lambda fallback=(80, 24): os.terminal_size((width, 24)),  # noqa: ARG005 (a keyword)
     )
     plain = re.compile(r"\x1b\[[0-9;]*m")
     for args in (["ps"], ["maps", str(dials.pid)]):

@@ -18,9 +18,9 @@ from tests.faults import tool
 
 def _take_away(what: dict[str, Any]) -> None:
     if "seccomp" in what:
-        tool._seccomp(what["seccomp"])
+        tool.seccomp(what["seccomp"])
     if "landlock" in what:
-        tool._landlock()
+        tool.landlock()
     if "descriptors" in what:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         used = len(os.listdir("/proc/self/fd")) - 1

@@ -263,7 +263,7 @@ def _no_new_privs() -> None:
     _checked(_libc.prctl(38, *(ctypes.c_ulong(n) for n in (1, 0, 0, 0))), "PR_SET_NO_NEW_PRIVS")
 
 
-def _seccomp(refused: dict[str, int]) -> None:
+def seccomp(refused: dict[str, int]) -> None:
     """Has the kernel refuse system calls of the tool, each with an errno."""
     numbers = _NUMBERS[platform.machine()]
     code = [struct.pack("HBBI", 0x20, 0, 0, 0)]  # load the number
@@ -278,7 +278,7 @@ def _seccomp(refused: dict[str, int]) -> None:
     _checked(_libc.prctl(22, *arguments), "PR_SET_SECCOMP")
 
 
-def _landlock() -> None:
+def landlock() -> None:
     """Puts the tool into a Landlock domain that forbids nothing but what any domain forbids."""
     make_sock = struct.pack("Q", 1 << 9)
     fd = _libc.syscall(444, ctypes.c_char_p(make_sock), ctypes.c_size_t(8), ctypes.c_uint(0))
@@ -369,8 +369,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "in_fork": _in_fork,
     "in_both": _in_both,
     "interrupt_every": _interrupt_every,
-    "seccomp": _seccomp,
-    "landlock": _landlock,
+    "seccomp": seccomp,
+    "landlock": landlock,
     "gated": _gated,
     "short": _short,
     "own_fault": _own_fault,

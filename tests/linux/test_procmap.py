@@ -165,7 +165,7 @@ SPANS = st.builds(
 @given(st.lists(SPANS, max_size=20))
 def test_a_torn_listing_is_made_sorted_and_disjoint(entries: list[VmaEntry]) -> None:
     """What is left is sorted, disjoint and was all in the listing; what is not contradicts it."""
-    kept = procmap._without_contradictions(entries)
+    kept = procmap._without_contradictions(entries)  # noqa: SLF001 (pure, and hypothesis feeds it)
     assert all(a.end <= b.start for a, b in pairwise(kept))
     assert all(found in entries for found in kept)
     for left_out in entries:
@@ -178,7 +178,7 @@ def test_a_torn_listing_is_made_sorted_and_disjoint(entries: list[VmaEntry]) -> 
 def test_order_is_found_out_exactly(entries: list[VmaEntry]) -> None:
     """A listing is in order if each mapping begins where the one before it ends, or later."""
     expected = all(a.end <= b.start for a, b in pairwise(entries))
-    assert procmap._in_order(entries) == expected
+    assert procmap._in_order(entries) == expected  # noqa: SLF001 (pure, and hypothesis feeds it)
 
 
 def _text(entries: list[VmaEntry]) -> bytes:
@@ -592,7 +592,7 @@ def test_a_forked_child_waits_for_no_listing_of_its_parent(maps_fd: int) -> None
     begun, over = threading.Event(), threading.Event()
 
     def hold_turn() -> None:
-        with procmap._turns.of(maps_fd):
+        with procmap._turns.of(maps_fd):  # noqa: SLF001 (the lock that the fork meets)
             begun.set()
             over.wait()
 

@@ -73,7 +73,7 @@ def test_read_by_mem_of_a_shared_address_space_unproved_is_wiped(
     room: ctypes.Array[ctypes.c_char],
 ) -> None:
     """The child of a vfork execs during a read: the bytes are its parent's, and are wiped."""
-    memory = ProcessMemory(cast(Image, _Image()), None)
+    memory = ProcessMemory(cast("Image", _Image()), None)
     with pytest.raises(procvm.ProcessExecedError):
         memory.read(0x1000, ctypes.addressof(room), LEN)
     assert room.raw == bytes(LEN)

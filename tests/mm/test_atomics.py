@@ -36,7 +36,7 @@ PODS = [u32, i32, u64, i64, usize, isize]
 
 def forget_which() -> None:
     """Makes the next exchange look for its source again."""
-    atomics._prepare.cache_clear()
+    atomics._prepare.cache_clear()  # noqa: SLF001 (a cache)
 
 
 @pytest.fixture(params=SOURCES)
@@ -49,7 +49,7 @@ def source(
         pytest.skip(f"no atomics by {request.param} on this machine")
     for other in SOURCES.values():
         if other is not find:
-            monkeypatch.setattr(atomics, other.__name__, lambda size: None)
+            monkeypatch.setattr(atomics, other.__name__, lambda _: None)
     forget_which()
     yield find
     monkeypatch.undo()
@@ -257,7 +257,7 @@ def test_without_any_source_an_exchange_is_unsupported(
 ) -> None:
     """UnsupportedError names the package to install, and the word stays as it was."""
     for find in SOURCES.values():
-        monkeypatch.setattr(atomics, find.__name__, lambda size: None)
+        monkeypatch.setattr(atomics, find.__name__, lambda _: None)
     forget_which()
     try:
         segment = Segment.alloc(1)

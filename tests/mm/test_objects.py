@@ -212,7 +212,7 @@ class Lazy(VmIo):
 
 
 SHORT: dict[str, Callable[[Any], object]] = {
-    "does nothing": lambda cursor: None,
+    "does nothing": lambda _: None,
     "fills a part": lambda cursor: cursor.write_bytes(b"\1"),
 }
 
@@ -303,7 +303,7 @@ def test_a_write_that_leaves_bytes_is_an_error() -> None:
         lambda lazy: lazy.write_val(0, u16, 1),
         lambda lazy: lazy.write_slice(0, u8, [1, 2]),
     ]
-    for behave in (lambda reader: None, lambda reader: reader.skip(1)):
+    for behave in (lambda _: None, lambda reader: reader.skip(1)):
         for write in writes:
             with pytest.raises(VmError) as caught:
                 write(Lazy(behave))
@@ -1121,7 +1121,7 @@ def test_a_forgotten_segment_gives_its_fd_back() -> None:
 # IoMem
 
 
-@pytest.fixture(params=["/dev/shm", "memfd"])
+@pytest.fixture(params=["/dev/shm", "memfd"])  # noqa: S108 (memory)
 def device(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     """A file of two pages to stand for a device: its path and a descriptor of it."""
     if request.param == "memfd":
@@ -1264,7 +1264,7 @@ def test_a_character_device_is_mapped_without_asking_for_its_size() -> None:
 def test_a_device_file_that_is_not_there_is_an_os_error() -> None:
     """What opening a file raises is raised."""
     with pytest.raises(FileNotFoundError):
-        IoMem.open("/dev/shm/procvm-no-such-file", 0, 8)
+        IoMem.open("/dev/shm/procvm-no-such-file", 0, 8)  # noqa: S108 (it does not exist)
 
 
 def test_a_closed_device_is_refused_and_its_cursors_stay_good(device: tuple[str, int]) -> None:

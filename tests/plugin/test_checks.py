@@ -154,9 +154,9 @@ def test_wait_until_says_what_was_there_last(playground: Playground) -> None:
     assert str(caught.value).endswith("and is 77 (0x4d)")
     playground.poke(base, bytes(Point(5, 1.5)))
     with pytest.raises(AssertionError, match=r"and is x=5, y=1\.5$"):
-        wait_until(process, base, Point, lambda point: False, 0)
+        wait_until(process, base, Point, lambda _: False, 0)
     with pytest.raises(AssertionError, match=r"b'\\x05\\x00\\x00\\x00'$"):
-        wait_until(process, base, ctypes.c_char * 4, lambda array: False, 0)
+        wait_until(process, base, ctypes.c_char * 4, lambda _: False, 0)
     with pytest.raises(procvm.PageFaultError):
         wait_until(process, playground["none"], procvm.u8, bool)
 

@@ -313,7 +313,7 @@ FILTER = f"""
     import errno, sys
     sys.path.insert(0, {str(ROOT)!r})
     from tests.faults import tool
-    tool._seccomp({{"ptrace": errno.EPERM}})
+    tool.seccomp({{"ptrace": errno.EPERM}})
     """
 
 

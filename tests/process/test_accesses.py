@@ -231,7 +231,7 @@ def test_trace_of_a_tool_that_dies_frees_the_debug_registers(touched: Touched, h
             traces: list[procvm.AccessTrace] = []
             try:
                 for _ in range(SLOTS):
-                    traces.append(touched.process.trace_accesses(touched.word, u64))
+                    traces.append(touched.process.trace_accesses(touched.word, u64))  # noqa: PERF401 (those made before the error are closed)
             except procvm.UnsupportedError:
                 return False
             finally:

@@ -318,7 +318,7 @@ def main_waits() -> bool:
     """Returns whether the main thread waits for another one."""
     main = threading.main_thread().ident
     assert main is not None
-    frame = sys._current_frames()[main]
+    frame = sys._current_frames()[main]  # noqa: SLF001 (a public function of CPython)
     return frame.f_code.co_filename == threading.__file__
 
 

@@ -365,7 +365,7 @@ int main(void) {
     printf("%lx\n", (unsigned long)at); fflush(stdout);
     read(0, &c, 1);
 }
-"""
+"""  # noqa: S105 (a program)
 
 
 def test_save_leaves_out_memory_that_is_marked_dontdump_unless_it_is_asked_for(

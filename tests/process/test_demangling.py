@@ -182,7 +182,7 @@ def test_names_stay_mangled_without_the_package(
     """The linker's names work as before."""
     process, (_, _, total, *_) = game
     monkeypatch.setitem(sys.modules, "demangle", None)
-    for cache in (optional._module, spelling_of.__globals__["_spelling_of"]):
+    for cache in (optional._module, spelling_of.__globals__["_spelling_of"]):  # noqa: SLF001 (a cache)
         cache.cache_clear()
     try:
         with procvm.open(process.pid) as other:
@@ -192,7 +192,7 @@ def test_names_stay_mangled_without_the_package(
             with pytest.raises(NoSuchSymbolError):
                 other.symbol("game::Score::total")
     finally:
-        for cache in (optional._module, spelling_of.__globals__["_spelling_of"]):
+        for cache in (optional._module, spelling_of.__globals__["_spelling_of"]):  # noqa: SLF001 (a cache)
             cache.cache_clear()
 
 

@@ -109,7 +109,7 @@ def test_handle_on_a_parent_that_shares_later_ends_with_it(
         parent.send("leave")
         parent.hexes()
         # Until the proof is not believed any more that the memory was not shared.
-        while process._image.proof_due > time.monotonic():
+        while process._image.proof_due > time.monotonic():  # noqa: SLF001 (waits until it is due)
             pass
         accesses.assert_all_raise(procvm.ProcessExecedError)
 
@@ -127,8 +127,8 @@ class Reuser(Child):
 
 def _without_inode(data: bytes) -> bytes:
     """Returns the pickle as a kernel before Linux 6.9 would have made it."""
-    vm = cast(VmSpace, pickle.loads(data))
-    memory = cast(ProcessMemory, vm.__reduce__()[1][0])
+    vm = cast("VmSpace", pickle.loads(data))
+    memory = cast("ProcessMemory", vm.__reduce__()[1][0])
     function, (pickled, forced) = memory.__reduce__()
     old = pickled._replace(identity=pickled.identity._replace(inode=0))
     return pickle.dumps(VmSpace(function(old, forced)))
@@ -145,7 +145,7 @@ def test_unpickled_space_of_a_pid_given_again_is_refused(kernel: str, used: bool
             with procvm.open(pid) as process:
                 if kernel == "old":
                     # As `identity_of` does it where the inode tells nothing.
-                    while identity._now() <= (identity._start_of(pid) or 0):
+                    while identity._now() <= (identity._start_of(pid) or 0):  # noqa: SLF001 (the clock that it reads)
                         pass
                 data = pickle.dumps(process.vm)
                 if kernel == "old":

@@ -274,12 +274,12 @@ def test_listing_of_an_unchanged_process_is_not_parsed_again() -> None:
         assert len(vmas) < 100
         assert process.listing(token) == (token, None)
         process.symbol("g_counter")
-        known = process._known()._now
+        known = process._known()._now  # noqa: SLF001 (a cache)
         process.symbol("g_words")
-        assert process._known()._now is known
+        assert process._known()._now is known  # noqa: SLF001 (a cache)
         child.number("stripes 2000")
         assert process.symbol("g_list") == child.at["g_list"]
-        assert process._known()._now is known
+        assert process._known()._now is known  # noqa: SLF001 (a cache)
 
 
 # What is said where a name has no address

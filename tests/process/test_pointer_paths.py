@@ -217,7 +217,7 @@ def test_pointers_to_finds_each_pointer(has_numpy: bool, monkeypatch: pytest.Mon
         vm = run.process.vm
         variable = run.process.symbol("g_player")
         if not has_numpy:
-            monkeypatch.setattr(optional, "_module", lambda name: None)
+            monkeypatch.setattr(optional, "_module", lambda _: None)
         player = vm.read_val(variable, u64)
         assert variable in list(vm.pointers_to(player))
         assert variable not in list(vm.pointers_to(player + 8))

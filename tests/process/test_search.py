@@ -427,8 +427,8 @@ def test_a_held_target_is_searched(playground: Playground) -> None:
 def test_a_space_pickles(process: procvm.Process, playground: Playground) -> None:
     """The copy reads the same process, with or without protections, also when this one closes."""
     start = playground.layout("rw none")
-    vm = cast(VmSpace, pickle.loads(pickle.dumps(process.vm)))
-    forced = cast(VmSpace, pickle.loads(pickle.dumps(process.vm.forced())))
+    vm = cast("VmSpace", pickle.loads(pickle.dumps(process.vm)))
+    forced = cast("VmSpace", pickle.loads(pickle.dumps(process.vm.forced())))
     process.close()
     expected = playground.peek(start, 2 * PAGE)
     assert vm.read_bytes(start, PAGE) == expected[:PAGE]

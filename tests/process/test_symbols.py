@@ -404,7 +404,7 @@ def test_the_past_has_the_same_names(tmp_path: Path, kind: str, file: str) -> No
     with Facets(program=path) as child:
         at = child.at
         past = the_past(child, tmp_path, kind)
-    modulefiles._tables.clear()
+    modulefiles._tables.clear()  # noqa: SLF001 (a cache)
     if file != "there":
         kept = tmp_path / "kept"
         path.rename(kept)  # no other file gets its number
@@ -431,7 +431,7 @@ def test_another_build_with_the_number_of_the_old_file_is_not_used(
     with Facets(program=path) as child:
         at = child.at
         past = the_past(child, tmp_path, kind)
-    modulefiles._tables.clear()
+    modulefiles._tables.clear()  # noqa: SLF001 (a cache)
     path.write_bytes(Path(program("-O0")).read_bytes())
     with past:
         assert past.symbol("answer_of") == at["answer_of"]

@@ -336,7 +336,7 @@ def test_objects_opens_a_mapping_of_a_file_that_took_its_name_as_none(tmp_path: 
     with Target(file) as target, procvm.open(target.pid) as process:
         vma = process.find_vma(target.at["file"])
         assert vma is not None
-        entry = process._image.entries()[0]._replace(
+        entry = process._image.entries()[0]._replace(  # noqa: SLF001 (an entry to change)
             start=1, end=2, dev=vma.dev, inode=vma.inode + 1, name=os.fsencode(file)
         )
         assert Objects(target.pid).open(entry) is None

@@ -7,9 +7,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-from _pytest.terminal import TerminalReporter
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
 
 _OFTEN = 0.2
 _LONG = 30.0

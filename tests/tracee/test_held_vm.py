@@ -101,7 +101,7 @@ def kept(vm: VmSpace) -> int:
     """Returns how many pages are kept."""
     memory = vm.memory
     assert isinstance(memory, HeldMemory)
-    return len(memory._still.pages.pages)
+    return len(memory._still.pages.pages)  # noqa: SLF001 (a cache)
 
 
 def ways_to_read(vm: VmSpace, address: int, n: int) -> dict[str, Callable[[], bytes]]:
@@ -327,7 +327,7 @@ def test_addresses_that_no_target_has_are_refused_as_ever(tracee: procvm.Tracee)
             assert outcome(partial(use, held.vm)) == outcome(partial(use, tracee.vm))
         for wrong in (True, 1.0, "1", None):
             with pytest.raises(TypeError):
-                held.vm.read_val(cast(Any, wrong), u64)
+                held.vm.read_val(cast("Any", wrong), u64)
         assert held.vm.end == end
 
 

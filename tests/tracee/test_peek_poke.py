@@ -83,7 +83,7 @@ def of_tracer(tracee: procvm.Tracee, address: int, old: int | None, new: int) ->
         The 8 bytes that were there; None for a fault.
     """
     expected = None if old is None else old.to_bytes(8, "little")
-    found = tracee._calls.request(
+    found = tracee._calls.request(  # noqa: SLF001 (as the docstring says)
         Op.ATOMIC, 2.0, False, address, 8, expected, new.to_bytes(8, "little")
     )
     assert found is None or isinstance(found, bytes)

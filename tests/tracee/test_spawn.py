@@ -342,7 +342,7 @@ def test_threads_of_a_tool_spawn_side_by_side() -> None:
     def start() -> None:
         try:
             for k in range(6):
-                found.append(procvm.spawn(["sleep", "1000"], stopped=bool(k % 2)))
+                found.append(procvm.spawn(["sleep", "1000"], stopped=bool(k % 2)))  # noqa: PERF401 (those made before the error are ended)
         except BaseException as error:  # noqa: BLE001 (shown by the test's thread)
             wrong.append(error)
 

@@ -9,9 +9,8 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 import procvm
@@ -21,6 +20,9 @@ from procvm.tui.hexview import HexView
 from procvm.tui.inspector import Inspector
 from procvm.tui.regions import RegionList
 from tests.support.patience import PATIENCE
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 

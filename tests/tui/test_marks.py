@@ -51,7 +51,7 @@ async def test_mark_stays_and_is_found_again(
         view.app.go(base)
         view.tick()
         style = view.hex.get_component_rich_style("hexview--mark")
-        assert view.hex._style_of(base + 8, 1) == style
+        assert view.hex._style_of(base + 8, 1) == style  # noqa: SLF001 (the color of a cell)
         for expected in (base + 8, base + 64, base + 8):
             await view.press("apostrophe")
             assert view.hex.cursor == expected

@@ -38,7 +38,7 @@ def slots(touched: Touched) -> int:
     traces: list[procvm.AccessTrace] = []
     try:
         for _ in range(SLOTS):
-            traces.append(touched.process.trace_accesses(touched.word, u64))
+            traces.append(touched.process.trace_accesses(touched.word, u64))  # noqa: PERF401 (those made before the error are closed)
     except procvm.UnsupportedError:
         pass
     for trace in traces:

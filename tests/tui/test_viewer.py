@@ -6,10 +6,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.screen import Screen
 from textual.widgets import Select
 
 import procvm
@@ -19,6 +18,9 @@ from procvm.tui.window import FADING, FRESH
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground
 from tests.tui.pilot import in_loop, viewing
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
 
 
 @pytest.fixture
@@ -373,7 +375,7 @@ async def test_the_list_of_regions_follows_the_target(
         await view.press("r")
         assert view.regions.maps.find(base) is not None
         playground.unmap(base, PAGE)
-        view.app._regions_at = 0  # the while is over
+        view.app._regions_at = 0  # the while is over  # noqa: SLF001 (the time of the last look)
         view.tick()
         assert view.regions.maps.find(base) is None
         assert view.hex.cursor == target.maps().filter(kind=procvm.Kind.HEAP)[0].start

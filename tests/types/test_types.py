@@ -260,7 +260,7 @@ def test_missing_drgn_is_named(
 ) -> None:
     """Where it is not installed each entry says what to install, and the rest works."""
     monkeypatch.setitem(sys.modules, "drgn", None)
-    optional._module.cache_clear()
+    optional._module.cache_clear()  # noqa: SLF001 (a cache)
     try:
         with procvm.attach(child.pid) as tracee:
             asks: tuple[Callable[[], object], ...] = (
@@ -278,7 +278,7 @@ def test_missing_drgn_is_named(
             with pytest.raises(NoSuchSymbolError):
                 tracee.address("g_list->next")
     finally:
-        optional._module.cache_clear()
+        optional._module.cache_clear()  # noqa: SLF001 (a cache)
 
 
 def test_debug_file_of_the_debuginfod_cache_is_used(

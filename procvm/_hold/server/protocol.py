@@ -119,7 +119,7 @@ def receive_request(line: socket.socket) -> Request | None:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if not data:
         return None
-    number, op, nr_fds, args = cast("tuple[int, int, int, tuple[Any, ...]]", marshal.loads(data))
+    number, op, nr_fds, args = cast("tuple[int, int, int, tuple[Any, ...]]", marshal.loads(data))  # noqa: S302 (of our own tool)
     return Request(number, op, args, list(fds), len(fds) == nr_fds)
 
 
@@ -158,9 +158,9 @@ class Answers:
         if more:
             return None
         del self._parts[number]
-        good, answer = marshal.loads(b"".join(parts))
         # The packet comes from the tracer that this process started, so it may be unpickled.
-        self._whole[number] = good, answer if good else pickle.loads(answer)
+        good, answer = marshal.loads(b"".join(parts))  # noqa: S302
+        self._whole[number] = good, answer if good else pickle.loads(answer)  # noqa: S301
         return int(number)
 
     def __contains__(self, number: int) -> bool:

@@ -51,7 +51,7 @@ __all__ = [
     "wait_for",
 ]
 
-_func = cast(Any, _binding)
+_func = cast("Any", _binding)
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207
 _LISTEN = 0x4208
@@ -308,7 +308,7 @@ def set_registers(tid: int, values: dict[str, int]) -> str | None:
         all registers are then as they were.
     """
     before = _get_registers(tid)
-    wanted = cast(Any, type(before)).from_buffer_copy(before)
+    wanted = cast("Any", type(before)).from_buffer_copy(before)
     # SETREGS stores one register after the other and ends at the first that it refuses. Those
     # that it may refuse go first, one by one: a tracer that is killed here would otherwise
     # leave the others changed.

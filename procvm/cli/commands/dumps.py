@@ -105,7 +105,10 @@ def _hexdump_document(out: Output, pid: int, vm: procvm.VmSpace, at: int, length
     broken: ProcvmError | None = None
     try:
         for row in hex_rows(vm, at, length):
-            rows.append({"address": hex(row.address), "hex": row.data.hex(), "text": row.text})
+            # A comprehension would lose the rows before a fault.
+            rows.append(  # noqa: PERF401
+                {"address": hex(row.address), "hex": row.data.hex(), "text": row.text}
+            )
     except ProcvmError as error:
         broken = error
     out.document({"pid": pid, "address": hex(at), "rows": rows, "fault": fault_of(broken)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import click
 
@@ -122,7 +122,7 @@ class _Lines:
         self._kind = kind
         self._as_hex = as_hex
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,7 +175,7 @@ class _Live(_Lines):
         self._nr = 0
         self._line = Sparkline(out) if isinstance(kind, Number) else None
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
