@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ _TOKEN_LEN = 16
 
 
 @contextmanager
-def compiled() -> Iterator[tuple[Path, ctypes.CDLL]]:
+def compiled() -> Generator[tuple[Path, ctypes.CDLL]]:
     """Gives the target program and the library of rivals, made for this run."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ _UNITS = {"ns": 1, "us": 1e3, "ms": 1e6}
 
 
 @contextmanager
-def _scene(cpus: set[int]) -> Iterator[Scene]:
+def _scene(cpus: set[int]) -> Generator[Scene]:
     with ExitStack() as stack:
         program, library = stack.enter_context(compiled())
         target = stack.enter_context(Target(program, BULK_LEN))
@@ -182,7 +182,7 @@ def _write(parts: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the tables into the document")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default: %(default)s")
     parser.add_argument(

@@ -152,7 +152,8 @@ def _diffs(scene: Scene) -> list[Contender]:
     memcmp: Any = ctypes.CDLL(None).memcmp
     memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     # Where both are kept, piece by piece.
-    both = zip(first.vm.memory.pieces(), second.vm.memory.pieces(), strict=True)
+    kept: list[Any] = [first.vm.memory, second.vm.memory]
+    both = zip(kept[0].pieces(), kept[1].pieces(), strict=True)
     places = [(one.own.address, other.own.address, one.own.n) for one, other in both]
 
     def by_c(n: int) -> float:

@@ -47,7 +47,9 @@ def _as(setting: Setting, command: list[str], seconds: float) -> tuple[str, int]
         text=True,
         errors="replace",
         start_new_session=True,
-        **({"user": 1000, "group": 1000, "extra_groups": []} if is_user else {}),
+        user=1000 if is_user else None,
+        group=1000 if is_user else None,
+        extra_groups=[] if is_user else None,
     ) as popen:
         try:
             return popen.communicate(timeout=seconds)[0], popen.returncode
@@ -105,7 +107,7 @@ def main() -> None:
         }
     )
     wanted = _word("settings").split(",") if _word("settings") else []
-    paths = _word("tests").split(",") if _word("tests") else list(TESTS)
+    paths: list[str] = _word("tests").split(",") if _word("tests") else [*TESTS]
     for setting in SETTINGS:
         if wanted and f"{setting.user}{setting.scope}" not in wanted:
             continue

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import procvm
 from procvm import u64
@@ -30,7 +31,7 @@ os.read(0, 1)
 
 
 @contextmanager
-def _child(**more: object) -> Generator[tuple[int, int]]:
+def _child(**more: Any) -> Generator[tuple[int, int]]:
     """Yields the pid of a child of subprocess and the address of its bytes."""
     with subprocess.Popen(
         [sys.executable, "-S", "-c", _TARGET],

@@ -139,7 +139,9 @@ class Storm:
             self.harm("died", str(self.target.popen.returncode))
         handled, told, decided = (self.numbers.part(k).tolist() for k in range(3))
         sent, knows = self[At.SENT], any(told)
-        wrong = dict.fromkeys(("lost", "doubled", "told twice", "not told", "delivered anyway"), 0)
+        wrong: dict[str, int] = dict.fromkeys(
+            ("lost", "doubled", "told twice", "not told", "delivered anyway"), 0
+        )
         sure = maybe = 0
         first: dict[str, int] = {}
 

@@ -174,7 +174,7 @@ class Tool:
                 return
             tid = chance.choice(threads).tid
             registers = tracee.registers(tid)
-        if not registers or tid is None or name == "registers":
+        if not registers or name == "registers":
             return
         with self._operation(name, tid, registers["rip"]):
             if name == "step":

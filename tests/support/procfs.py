@@ -33,7 +33,7 @@ def has_ended(pid: int) -> bool:
 
 def states(pid: int) -> dict[int, str]:
     """Returns the state of every thread; those that end meanwhile are left out."""
-    found = {}
+    found: dict[int, str] = {}
     for tid in map(int, os.listdir(f"/proc/{pid}/task")):
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{pid}/task/{tid}/stat").read_text(errors="replace")
@@ -43,7 +43,7 @@ def states(pid: int) -> dict[int, str]:
 
 def tracers(pid: int) -> set[int]:
     """Returns the TracerPid of all threads, without 0: empty if none of them is traced."""
-    found = set()
+    found: set[int] = set()
     for tid in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(OSError):
             found.add(int(status_field(f"{pid}/task/{tid}", "TracerPid")))
@@ -76,7 +76,7 @@ def assert_unharmed(pid: int, states: str = "RS") -> None:
 
 def own_fds() -> list[tuple[int, str]]:
     """Returns every open descriptor of this process and what it is of."""
-    found = []
+    found: list[tuple[int, str]] = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+# pyright: reportPrivateUsage=false
+# pytest gives no other way to the writer of its reporter.
 import threading
 import time
 from collections import Counter, defaultdict
@@ -120,7 +121,7 @@ class Progress:
     def _show(self, now: float) -> None:
         running = [f"{nodeid} {now - begun:.0f} s" for nodeid, begun in self._running.items()]
         line = f"{self._share()} {self._done}/{self._all}  {'  |  '.join(running)}"
-        width = os.get_terminal_size(self._reporter._tw._file.fileno()).columns
+        width = self._reporter._tw.fullwidth
         self._reporter.rewrite(line[: width - 1], erase=True)
         self._shown = True
 
