@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.mounts import kinds_by_device
+from procvm._linux.own_means import require_own_means
 from procvm._linux.proc_maps import VmaEntry
 
 __all__ = ["Objects", "open_object"]
@@ -25,16 +26,28 @@ def open_object(pid: int, entry: VmaEntry, *, writable: bool = False) -> Iterato
 
     The links of /proc/PID/map_files need CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. Without them
     the file is opened by its path, or by a descriptor of the process.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
     """
     flags = os.O_RDWR if writable else os.O_RDONLY
     for path in _paths(pid, entry):
-        with contextlib.suppress(OSError):
+        with _absent(path):
             # Checked before it is opened, since opening a device can have side effects.
             if _is_entry(os.stat(path), entry):
                 # Without O_NONBLOCK a lease would block, and a fifo that has the name by now.
                 fd = Fd.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
                 if _is_entry(os.fstat(fd.number), entry):
                     yield fd
+
+
+@contextlib.contextmanager
+def _absent(path: str) -> Generator[None]:
+    """Takes an OSError for "not here", unless this process lacks descriptors or memory."""
+    try:
+        yield
+    except OSError as error:
+        require_own_means(error, path)
 
 
 def _is_entry(status: os.stat_result, entry: VmaEntry) -> bool:
@@ -46,10 +59,11 @@ def _paths(pid: int, entry: VmaEntry) -> Iterator[str]:
     yield f"/proc/{pid}/map_files/{entry.start:x}-{entry.end:x}"
     if entry.name.startswith(b"/") and not entry.name.endswith(_DELETED):
         yield f"/proc/{pid}/root{os.fsdecode(entry.name)}"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            path = f"/proc/{pid}/fd/{name}"
-            with contextlib.suppress(OSError):
+    folder = f"/proc/{pid}/fd"
+    with _absent(folder):
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            with _absent(path):
                 if os.stat(path).st_ino == entry.inode:
                     yield path
 
@@ -63,7 +77,11 @@ class Objects:
         self._kinds: dict[tuple[int, int], str] | None = None
 
     def open(self, entry: VmaEntry) -> Fd | None:
-        """Returns the object of a mapping, or None if it cannot be opened."""
+        """Returns the object of a mapping, or None if it is not to be reached.
+
+        Raises:
+            VmError: This process lacks descriptors or memory.
+        """
         key = entry.dev, entry.inode
         if key not in self._opened:
             if len(self._opened) >= _MOST_OPEN:
@@ -100,8 +118,9 @@ _MOST_OPEN = 64
 def _shmem_device() -> tuple[int, int]:
     """Returns the device number of memfds and of shared memory without a file."""
     try:
-        fd = Fd(os.memfd_create("procvm", os.MFD_CLOEXEC))
-    except OSError:
+        fd = Fd.of(os.memfd_create, "procvm", os.MFD_CLOEXEC)
+    except OSError as error:
+        require_own_means(error, "a memfd")  # and is asked again at the next call
         return (-1, -1)
     device = os.fstat(fd.number).st_dev
     return os.major(device), os.minor(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import re
@@ -11,7 +10,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from procvm._base.fd import Fd
-from procvm.errors import UnsupportedError, VmError
+from procvm._linux.own_means import require_own_means
+from procvm.errors import UnsupportedError
 
 __all__ = [
     "Status",
@@ -39,7 +39,6 @@ __all__ = [
     "user_space_end",
 ]
 
-_OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _AT_PHENT = 4
 AT_ENTRY = 9
@@ -192,21 +191,9 @@ def read_bytes(path: str, most: int = -1) -> bytes | None:
                 parts.append(part)
                 most = most - len(part) if most > 0 else most
     except OSError as error:
-        _require_own_means(error, path)
+        require_own_means(error, path)
         return None
     return b"".join(parts)
-
-
-def _require_own_means(error: OSError, path: str) -> None:
-    """Raises VmError for an error that says nothing about the process that is asked for.
-
-    Without this a process without free descriptors would tell that its target has ended.
-    """
-    code = error.errno or 0
-    if code in _OWN_SHORTAGE:
-        remedy = "" if code == errno.ENOMEM else "; close some descriptors or raise RLIMIT_NOFILE"
-        name = errno.errorcode[code]
-        raise VmError(f"cannot read {path}: {os.strerror(code)} [{name}]{remedy}") from None
 
 
 def read_stat(pid: int) -> list[bytes] | None:
@@ -242,7 +229,7 @@ def thread_ids(pid: int) -> list[int]:
     try:
         names = os.listdir(f"/proc/{pid}/task")
     except OSError as error:
-        _require_own_means(error, f"/proc/{pid}/task")
+        require_own_means(error, f"/proc/{pid}/task")
         return []
     return [int(name) for name in names if name != str(pid)]
 
@@ -279,7 +266,7 @@ def pids() -> list[int]:
     try:
         names = os.listdir("/proc")
     except OSError as error:
-        _require_own_means(error, "/proc")
+        require_own_means(error, "/proc")
         return []
     return [int(name) for name in names if name.isdigit()]
 

@@ -11,6 +11,7 @@ from procvm._base.fd import Fd
 from procvm._base.perms import SHARED
 from procvm._linux.file import data_runs, read_file
 from procvm._linux.objects import Objects
+from procvm._linux.own_means import require_own_means
 from procvm._linux.pagemap import touched
 from procvm._linux.proc_maps import VmaEntry, entries_between
 from procvm._live.image import Image
@@ -37,6 +38,9 @@ def layout_of(image: Image, start: int, end: int, need: int) -> Iterator[Extent]
         start: The first address.
         end: The address after the last.
         need: The permissions that a mapping must have, as numbers of `Perms`.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
     """
     return joined(_extents(image, start, end, need))
 
@@ -57,7 +61,8 @@ def _extents(image: Image, start: int, end: int, need: int) -> Iterator[Extent]:
             for extent in pages.of_mapping(vma, at, last):
                 yield extent
                 at = extent.end
-    except OSError:
+    except OSError as error:
+        require_own_means(error, f"the page tables of process {image.pid}")
         # The process has ended, or the kernel refuses. A read of the rest raises the error.
         yield Extent(at, end, Content.DATA)
         return

@@ -19,6 +19,7 @@ from procvm._base import forks
 from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.libc import REFUSALS, TRANSIENT, errno_error
+from procvm._linux.own_means import require_own_means
 from procvm._linux.pidfd import ended, has_other_memory
 from procvm._linux.proc_maps import VmaEntry, read_maps
 from procvm._linux.proc_mem import ProcMem
@@ -132,18 +133,21 @@ class Handle:
         return pidfd
 
     def open_pagemap(self) -> Fd | None:
-        """Returns /proc/PID/pagemap, or None if it cannot be opened.
+        """Returns /proc/PID/pagemap, or None if the kernel does not let this process open it.
 
         Raises:
+            VmError: This process lacks descriptors or memory.
             ProcessExitedError: The process has ended.
             ProcessExecedError: The process runs another program.
             ClosedError: It was closed.
         """
         if self._pagemap is None:
             self.open_files()
+            path = f"/proc/{self.pid}/pagemap"
             try:
-                pagemap = Fd.open(f"/proc/{self.pid}/pagemap", os.O_RDONLY)
-            except OSError:
+                pagemap = Fd.open(path, os.O_RDONLY)
+            except OSError as error:
+                require_own_means(error, path)
                 return None
             # It was opened by pid. Without this proof it could be another address space's.
             try:

@@ -15,6 +15,7 @@ from typing import NamedTuple, cast, final
 from procvm._base.address import PAGE_SIZE
 from procvm._base.fd import Fd
 from procvm._base.text import printable
+from procvm._linux.own_means import is_own_shortage
 from procvm._saved.saved_memory import FilePart, Gap, Piece
 from procvm._symbols.core_notes import FileNote
 from procvm._symbols.elf_headers import Elf, Segment, build_id_of
@@ -156,7 +157,12 @@ class CorePages:
                 file = Fd.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 status = os.fstat(file.number)
                 there = os.pread(file.number, _HEAD_LEN, 0)
-            except (OSError, ValueError):
+            except OSError as error:
+                if is_own_shortage(error):
+                    why = f"{printable(name)} cannot be opened: {os.strerror(error.errno or 0)}"
+                    break
+                continue
+            except ValueError:
                 continue
             why = self._differs(path, head, there, status)
             if not why:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from procvm._base.address import page_end
+from procvm._base.fd import Fd
 from procvm._base.optional import required
 from procvm._space.maps import Kind
 from procvm._symbols.elf_headers import PT_LOAD
@@ -13,6 +14,7 @@ from procvm._symbols.layout import LoadedFile
 from procvm._symbols.loaded import LIBRARY
 from procvm._symbols.module_files import UNREADABLE
 from procvm._types.sources import ModuleSource
+from procvm.errors import VmError
 
 if TYPE_CHECKING:
     from procvm._symbols.names import Names
@@ -59,26 +61,22 @@ class _Opener:
     def __call__(self) -> tuple[int, str]:
         file = self._file
         if file.first.kind is Kind.VDSO:
-            return self._copied(), ""
+            return self._copied()
         try:
             with self._names.reader.file_of(file) as found:
                 if found is None:
                     return -1, file.why
                 return os.dup(found[1].stream.fileno()), ""
-        except (*UNREADABLE, OSError) as error:
+        except (*UNREADABLE, VmError, OSError) as error:
             return -1, getattr(error, "message", str(error))
 
-    def _copied(self) -> int:
-        """Returns a descriptor of a copy of the vdso, which is in no file; -1 without it."""
+    def _copied(self) -> tuple[int, str]:
+        """Returns a descriptor of a copy of the vdso, which is in no file; or -1 and why not."""
         first = self._file.first
         try:
             data = self._subject.vm.forced().read_bytes(first.start, first.end - first.start)
-            fd = os.memfd_create("procvm-vdso", os.MFD_CLOEXEC)
-        except (*UNREADABLE, OSError):
-            return -1
-        try:
-            os.write(fd, data)
-        except OSError:
-            os.close(fd)
-            return -1
-        return fd
+            with Fd.of(os.memfd_create, "procvm-vdso", os.MFD_CLOEXEC) as copy:
+                os.write(copy.number, data)
+                return os.dup(copy.number), ""
+        except (*UNREADABLE, VmError, OSError) as error:
+            return -1, getattr(error, "message", str(error))

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import NamedTuple, final
 
 from procvm._base.text import printable
+from procvm._linux.own_means import require_own_means
 from procvm._symbols.elf_dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSYM, Dynamic
 from procvm._symbols.elf_headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
 from procvm._symbols.spellings import is_mangled, plain, spelling_of, words_of
@@ -235,15 +236,23 @@ def symbols_of(elf: Elf) -> SymbolTable | None:
 
 
 def debug_symbols_of(build_id: bytes, elf: Elf) -> SymbolTable | None:
-    """Returns the symbols of the split debug file of a stripped file, or None."""
+    """Returns the symbols of the split debug file of a stripped file, or None.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
+    """
     name = build_id.hex()
     if len(name) < 3 or any(section.name == b".symtab" for section in elf.sections()):
         return None
+    path = _DEBUG_FILES.format(name[:2], name[2:])
     try:
-        with open(_DEBUG_FILES.format(name[:2], name[2:]), "rb", buffering=0) as stream:
+        with open(path, "rb", buffering=0) as stream:
             debug = Elf(stream, printable(stream.name))
             return symbols_of(debug) if build_id_of(debug) == build_id else None
-    except (OSError, MalformedError, UnsupportedError):
+    except OSError as error:
+        require_own_means(error, path)
+        return None
+    except (MalformedError, UnsupportedError):
         return None
 
 

@@ -6,9 +6,13 @@ import os
 import stat
 import subprocess
 import sys
-from typing import BinaryIO, NamedTuple, final
+from collections.abc import Callable
+from io import FileIO
+from typing import NamedTuple, final
 
+from procvm._linux.libc import errno_error
 from procvm._linux.mounts import Mount, read_mounts
+from procvm._linux.own_means import require_own_means
 from procvm._space.maps import Vma
 
 __all__ = ["FileKey", "MappedFile", "SlowFiles", "key_of", "open_mapped"]
@@ -43,7 +47,7 @@ class MappedFile(NamedTuple):
         key: Tells this content of the file from a later one.
     """
 
-    stream: BinaryIO
+    stream: FileIO
     exact: bool
     path: str
     key: FileKey
@@ -62,20 +66,31 @@ def _key(facts: os.stat_result) -> FileKey:
 
 
 def open_mapped(path: str, vma: Vma) -> MappedFile | None:
-    """Opens what may be the file of a mapping, or returns None if it cannot be."""
+    """Opens what may be the file of a mapping, or returns None if there is none.
+
+    Raises:
+        VmError: This process lacks descriptors or memory.
+    """
     try:
         # Before the open: opening a device may do something.
         if not path.startswith("/") or not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError):
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        stream = _opened(os.open, path, flags)
+    except OSError as error:
+        require_own_means(error, path)
         return None
-    key = _key(os.fstat(fd))
-    return _found(fd, path, key, vma, path)
+    except ValueError:
+        return None
+    return _found(stream, path, _key(os.fstat(stream.fileno())), vma, path)
 
 
-def _found(fd: int, path: str, key: FileKey, vma: Vma, again: str) -> MappedFile:
-    stream = open(fd, "rb", buffering=0)  # noqa: SIM115 (the caller closes it)
+def _opened(function: Callable[[str, int], int], name: str, flags: int) -> FileIO:
+    # No bytecode runs between the two: a Ctrl-C there would leave the descriptor open.
+    return next(map(FileIO, map(function, (name,), (flags,))))
+
+
+def _found(stream: FileIO, path: str, key: FileKey, vma: Vma, again: str) -> MappedFile:
     # The kernel itself says which file a path in map_files leads to. btrfs and overlayfs show
     # another device in maps than stat(2) gives.
     same_dev = (os.major(key[0]), os.minor(key[0])) == vma.dev or "/map_files/" in path
@@ -120,18 +135,25 @@ class SlowFiles:
         return best is not None and _is_slow(best)
 
     def copy(self, path: str, vma: Vma) -> MappedFile | None:
-        """Returns a copy of the file of a mapping, or None if it does not come in time."""
+        """Returns a copy of the file of a mapping, or None if it does not come in time.
+
+        Raises:
+            VmError: This process lacks descriptors, memory or processes for the copy.
+        """
         if vma.dev in self._hung or not path.startswith("/") or not sys.executable:
             return None
-        fd = os.memfd_create("procvm-copy", os.MFD_CLOEXEC)
-        facts = _copied(path, fd)
+        try:
+            stream = _opened(os.memfd_create, "procvm-copy", os.MFD_CLOEXEC)
+            facts = _copied(path, stream.fileno())
+        except OSError as error:
+            raise errno_error(error.errno or 0, f"copying {path}", pid=os.getpid()) from None
         if facts is None:
             self._hung.add(vma.dev)
         elif facts and stat.S_ISREG(facts[0]):
             dev, inode, changed_ns, size = facts[1:]
-            os.lseek(fd, 0, os.SEEK_SET)  # the helper shares the offset
-            return _found(fd, path, (dev, inode, changed_ns, size), vma, "")
-        os.close(fd)
+            stream.seek(0)  # the helper shares the offset
+            return _found(stream, path, (dev, inode, changed_ns, size), vma, "")
+        stream.close()
         return None
 
 

@@ -30,14 +30,28 @@ from procvm._symbols.module_headers import (
     headers_of,
     word_at,
 )
-from procvm.errors import MalformedError, PageFaultError, UnsupportedError, VmError
+from procvm.errors import (
+    AccessDeniedError,
+    AddressOverflowError,
+    InvalidArgsError,
+    MalformedError,
+    PageFaultError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from procvm._symbols.subject import Subject
 
 __all__ = ["UNREADABLE", "ModuleReader", "NamedReloc"]
 
-UNREADABLE = (MalformedError, UnsupportedError, VmError)
+_NOT_THERE = (PageFaultError, AccessDeniedError, InvalidArgsError, AddressOverflowError)
+"""The errors of reading a target's memory that are due to the address.
+
+A plain VmError is not among them: it says that the tool lacks descriptors or memory. Taken for
+an unreadable file, it would choose another symbol of the name without a word.
+"""
+
+UNREADABLE = (MalformedError, UnsupportedError, *_NOT_THERE)
 """The errors of reading a target's ELF file that are due to the file."""
 
 _NR_TABLES = 256
@@ -224,7 +238,7 @@ class ModuleReader:
             tags = self._dynamic_in_memory(module)
             if tags.rows and not tags.is_of_one_build_with(dynamic_of_file(elf, module.segments)):
                 return f"{other}: their dynamic sections differ"
-        except VmError:
+        except _NOT_THERE:
             pass
         return ""
 
@@ -368,6 +382,6 @@ class ModuleReader:
             if module.first.kind is Kind.VDSO:
                 table = symbols_of(self._image(module.first, module.first.end))
             table = table or symbols_in_memory(elf_of(module), module.segments, module.bias, read)
-        except VmError:
+        except _NOT_THERE:
             table = None  # a snapshot or a core file left it out
         return table or _NO_SYMBOLS

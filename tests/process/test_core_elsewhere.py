@@ -21,6 +21,7 @@ import pytest
 import procvm
 from procvm import MalformedError, PageFaultError, UnsupportedError, i32, u8
 from tests.elf.cores import gcore, gdb, load, made
+from tests.process.test_own_means import free_descriptors
 from tests.support.playground import PAGE, Playground
 
 CRASHER = r"""
@@ -187,6 +188,17 @@ def test_core_whose_file_is_not_the_one_that_ran_faults_and_names_it(
             core.vm.read_bytes(message, 8)
         assert caught.value.address == message
         assert core.vm.read_val(value, i32) == 4711
+
+
+def test_core_opened_without_descriptors_says_so_and_not_that_a_file_is_gone(
+    tmp_path: Path,
+) -> None:
+    path, (message, *_) = Crasher(tmp_path).run(b"a")
+    procvm.open_core(path).close()  # what it imports is open no more
+    with free_descriptors(1):
+        core = procvm.open_core(path)
+    with core, pytest.raises(PageFaultError, match="crasher cannot be opened: Too many open files"):
+        core.vm.read_bytes(message, 8)
 
 
 def test_core_without_a_build_id_faults_if_the_file_was_written_later(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 import procvm
 from procvm import u64
+from procvm._linux.perf_event import is_exact
 from tests.support.build import compiled
-from tests.support.child import Child
+from tests.support.child import ROOT, Child
 from tests.support.patience import eventually
 from tests.support.procfs import assert_free, has_ended, state_of, tracer_of
 from tests.tracee.witness import sleeper
@@ -46,6 +47,62 @@ def test_a_tracer_without_descriptors_fails_requests_and_loses_no_hold(free: int
         assert tool.popen.wait() == 0
         assert tool.popen.stderr is not None
         assert tool.popen.stderr.read() == b""
+
+
+@pytest.mark.skipif(not is_exact(), reason="steps by breakpoints need x86-64")
+def test_step_of_a_tracer_without_descriptors_fails_and_takes_no_other_way() -> None:
+    """A step by a trap takes no descriptor, and harms a target whose tracer is killed in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert not done.stderr
+    assert done.stdout.split() == ["lacks", "lacks", "moved", "SIGUSR1", "lacks", "moved"]
+
+
+STEPS = """
+import os, resource, signal
+import procvm
+from tests.support.build import compiled
+from tests.support.child import ROOT, Child
+from tests.support.procfs import tracer_of
+
+with Child([compiled("points")]) as child, procvm.attach(child.pid, longest_hold=None) as tracee:
+    child.hexes()
+    child.send("forever")
+    with tracee.stopped():
+        tracer = tracer_of(child.pid)
+    limits = resource.prlimit(tracer, resource.RLIMIT_NOFILE)
+
+    def give(soft):
+        # Its descriptors 0 to 2 are open, and poll(2) takes no more than the limit.
+        resource.prlimit(tracer, resource.RLIMIT_NOFILE, (soft, limits[1]))
+
+    def step():
+        before = tracee.registers()
+        try:
+            tracee.step()
+        except procvm.VmError as error:
+            assert "open files" in str(error), error
+            assert tracee.registers() == before
+            print("lacks")
+        else:
+            assert tracee.registers() != before
+            print("moved")
+
+    tracee.stop()
+    give(3)
+    step()
+    step()
+    give(limits[0])
+    step()
+    # After a signal without a handler the instruction itself is stepped.
+    os.kill(child.pid, signal.SIGUSR1)
+    print(signal.Signals(tracee.cont(timeout=60).signo).name)
+    give(3)
+    step()
+    give(limits[0])
+    step()
+"""
 
 
 TOOL = """

@@ -6,7 +6,8 @@ import functools
 import os
 
 from procvm._hold.server.requests import SigInfo
-from procvm._linux import perf_event
+from procvm._linux import perf_event, procfs
+from procvm._linux.own_means import require_own_means
 from procvm._linux.perf_event import HardwareBreakpoint
 from procvm._linux.sigsets import SignalSets, read_signal_sets
 
@@ -31,7 +32,12 @@ class Breakpoints:
         self._left: dict[int, tuple[int, frozenset[int]]] = {}
 
     def arm(self, tid: int, addresses: list[int]) -> list[HardwareBreakpoint]:
-        """Arms a breakpoint at each address; returns none where that cannot be had."""
+        """Arms a breakpoint at each address; returns none where the kernel refuses.
+
+        Raises:
+            VmError: The tracer lacks descriptors or memory. A step by a trap, which takes none,
+                would be one that harms the target if the tracer is killed.
+        """
         signo = self._free_signal(tid) if self.enabled else None
         if signo is None or len(addresses) > perf_event.SLOTS:
             return []
@@ -42,9 +48,10 @@ class Breakpoints:
             for breakpoint_, address in zip(found, addresses, strict=False):
                 breakpoint_.set_signal(signo)
                 breakpoint_.arm(address)
-        except OSError:
+        except OSError as error:
             for breakpoint_ in found:
                 breakpoint_.disarm()
+            require_own_means(error, f"a hardware breakpoint of thread {tid}")
             return []
         return found[: len(addresses)]
 
@@ -87,11 +94,7 @@ def _is_root() -> bool:
     """Returns whether this process may signal every target: uid 0 of the first user namespace."""
     if os.geteuid():
         return False
-    try:
-        with open("/proc/self/uid_map", "rb") as file:
-            return file.read().split() == [b"0", b"0", b"4294967295"]
-    except OSError:
-        return False
+    return (procfs.read_bytes("/proc/self/uid_map") or b"").split() == [b"0", b"0", b"4294967295"]
 
 
 def may_signal(sets: SignalSets) -> bool:

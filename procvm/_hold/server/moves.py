@@ -18,6 +18,7 @@ from procvm.errors import (
     ProcessExitedError,
     StopTimeoutError,
     UnsupportedError,
+    VmError,
 )
 
 __all__ = ["cont", "deliver", "step"]
@@ -113,21 +114,23 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
         StopTimeoutError: The instruction did not complete in time (a system
             call that blocks); the task is held again.
         UnsupportedError: The task cannot be stepped, or ran more than one instruction.
+        VmError: The tracer lacks descriptors or memory; the task is held as before.
     """
     pending = hold.signals.pop(tid, None)
     hold.states[tid] = TaskState.SEIZED
     hold.points.disarm(tid)  # the step needs the debug registers
     try:
         under_way = hold.stepper.start(tid, pending.deliver if pending else 0)
-    except StepRefusedError as error:
-        hold.states[tid] = TaskState.HELD
+    except (StepRefusedError, VmError, OSError) as error:
         if pending:
             hold.signals[tid] = pending
-        raise UnsupportedError(
-            f"thread {tid} of process {hold.pid} cannot be stepped without changing its action for "
-            f"SIGTRAP: {error}, and no hardware breakpoint can be had"
-        ) from None
-    progress = _await_step(hold, under_way, timeout, given_up)
+        raise _not_begun(hold, tid, error) from None
+    try:
+        progress = _await_step(hold, under_way, timeout, given_up)
+    except (StepRefusedError, VmError, OSError) as error:
+        # In the stop after a signal without a handler, before the instruction itself.
+        under_way.leave()
+        raise _not_begun(hold, tid, error) from None
     if tid not in hold.states:
         hold.stepper.close(tid)
         raise ProcessExitedError(f"thread {tid} has ended", pid=hold.pid)
@@ -143,6 +146,17 @@ def step(hold: Hold, tid: int, timeout: float | None, given_up: Callable[[], boo
             f"thread {tid} of process {hold.pid} ran more than one instruction: the hardware "
             "breakpoints of this machine stop it too late; it is held again"
         )
+
+
+def _not_begun(hold: Hold, tid: int, error: Exception) -> Exception:
+    """Keeps a task held whose step did not begin; returns the error for the tool."""
+    hold.states[tid] = TaskState.HELD
+    if not isinstance(error, StepRefusedError):
+        return error
+    return UnsupportedError(
+        f"thread {tid} of process {hold.pid} cannot be stepped without changing its action for "
+        f"SIGTRAP: {error}, and no hardware breakpoint can be had"
+    )
 
 
 def _await_step(

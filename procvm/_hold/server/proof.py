@@ -17,6 +17,7 @@ from ctypes import c_ulong, c_void_p
 from procvm._base.fd import Fd
 from procvm._linux import procfs
 from procvm._linux.libc import REFUSALS, TRANSIENT, call, libc
+from procvm._linux.own_means import require_own_means
 from procvm._linux.pidfd import has_other_memory
 from procvm._local.buffers import Scratch
 from procvm.errors import Hint, ProcessExecedError, ProcessExitedError
@@ -108,6 +109,7 @@ class Proof:
         Raises:
             ProcessExitedError: The process has ended.
             ProcessExecedError: It runs another program.
+            VmError: The tracer lacks descriptors or memory.
         """
         program = self.program
         if program is None:
@@ -158,8 +160,11 @@ class Proof:
 
 
 def _token_by_file(tid: int, address: int) -> bytes | None:
+    path = f"/proc/{tid}/mem"
     try:
-        mem = Fd.open(f"/proc/{tid}/mem", os.O_RDONLY)
+        mem = Fd.open(path, os.O_RDONLY)
         return os.pread(mem.number, _TOKEN_LEN, address)
     except OSError as error:
+        # None says that the kernel tells nothing, and passes for the program that was opened.
+        require_own_means(error, path)
         return b"" if error.errno == errno.EIO else None

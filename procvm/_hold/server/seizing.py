@@ -18,6 +18,7 @@ from procvm._hold.server.requests import Gone
 from procvm._hold.server.tasks import Tasks, TaskState
 from procvm._linux import procfs
 from procvm._linux.access import denial, open_error
+from procvm._linux.own_means import require_own_means
 from procvm.errors import (
     AccessDeniedError,
     AlreadyTracedError,
@@ -53,11 +54,18 @@ class Seizer:
         self._tries.clear()
 
     def seize_new(self) -> None:
-        """Seizes each listed task that is not seized yet."""
+        """Seizes each listed task that is not seized yet.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            VmError: The tracer lacks descriptors or memory.
+        """
         tasks = self._tasks
+        folder = f"/proc/{tasks.pid}/task"
         try:
-            names = os.listdir(f"/proc/{tasks.pid}/task")
-        except OSError:
+            names = os.listdir(folder)
+        except OSError as error:
+            require_own_means(error, folder)
             tasks.proof.require_process()
             return
         for name in names:
