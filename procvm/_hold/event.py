@@ -116,7 +116,8 @@ class Event:
         siginfo: Who sent the signal, or the fault that raised it; None for other events.
         point: The `Breakpoint` or `Watchpoint`; None for other events.
         address: Where the thread is after a hit: at the instruction of the breakpoint, or at
-            the one after the instruction that made the access. None for other events.
+            the one after the instruction that made the access. None for other events, and
+            where the thread was gone before the hit was seen (it blocked the hit's signal).
         old: The value of the watched memory before the hit; None for other events. It was
             read when the target went on, or at the last hit.
         new: The value when the thread stopped. If two threads write at once, the
@@ -160,11 +161,10 @@ class Event:
     def __repr__(self) -> str:
         if self.syscall is not None:
             return f"Event(kind='syscall', tid={self.tid}, syscall={self.syscall})"
-        if self.address is not None:
+        if self.point is not None:
+            place = "None" if self.address is None else hex(self.address)
             change = f", old={self.old!r}, new={self.new!r}" if self.old is not None else ""
-            return (
-                f"Event(kind={str(self.kind)!r}, tid={self.tid}, address={self.address:#x}{change})"
-            )
+            return f"Event(kind={str(self.kind)!r}, tid={self.tid}, address={place}{change})"
         return f"Event(kind={str(self.kind)!r}, tid={self.tid}, signo={self.signo})"
 
     def __eq__(self, other: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -310,3 +311,108 @@ def test_tracer_killed_at_a_hit_leaves_the_target_unharmed(child: Points) -> Non
     assert child.line() == "done d"
     assert free_slots(child.pid) == SLOTS
     assert status_field(child.pid, "SigPnd").strip("0") == ""
+
+
+ASYNC = """
+import ctypes, fcntl, os, signal, socket, sys
+taken = []
+signal.signal(signal.SIGUSR1, lambda *_: taken.append(1))
+word = ctypes.c_uint64(0)
+pairs = [socket.socketpair() for _ in range(80)]
+for one, _ in pairs:
+    fcntl.fcntl(one, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(one, 10, signal.SIGUSR1)  # F_SETSIG
+    fcntl.fcntl(one, fcntl.F_SETFL, os.O_ASYNC)
+print(f"ready {ctypes.addressof(word):x}", flush=True)
+sys.stdin.readline()
+for _, other in pairs:
+    other.send(b"x")
+print(len(taken), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_signals_of_the_targets_own_descriptors_are_told_beside_watchpoints() -> None:
+    """Their si_fd has the numbers that the tracer's breakpoints have in the tracer."""
+    with (
+        Child([sys.executable, "-c", ASYNC]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        (word,) = child.hexes()
+        tracee.stop()
+        tracee.watchpoint(word, u64)
+        child.send("go")
+        told = [cont(tracee).signo for _ in range(80)]
+        assert told == [signal.SIGUSR1] * 80
+        tracee.resume()
+        assert child.line() == "80"
+
+
+EXECS = """
+import ctypes, os, signal, sys
+if len(sys.argv) == 1:
+    word = ctypes.c_uint64(0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    print(f"ready {ctypes.addressof(word):x}", flush=True)
+    sys.stdin.readline()
+    word.value = 5
+    os.execv(sys.executable, [sys.executable, "-c", sys.orig_argv[-1], "again"])
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+os.kill(os.getpid(), signal.SIGUSR2)
+sys.stdin.readline()
+"""
+
+
+def test_a_hit_whose_signal_an_exec_overtakes_is_told_once() -> None:
+    """The thread blocks the signal, which stays pending for the new program."""
+    with (
+        Child([sys.executable, "-c", EXECS]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        (word,) = child.hexes()
+        tracee.stop()
+        tracee.watchpoint(word, u64)
+        child.send("go")
+        events = [cont(tracee) for _ in range(3)]
+        assert [event.kind for event in events] == ["watchpoint", "exec", "signal"]
+        assert (events[0].tid, events[0].old) == (child.pid, 0)
+        assert events[-1].signo == signal.SIGUSR2
+
+
+ENDS = """
+import ctypes, signal, sys, threading
+word = ctypes.c_uint64(0)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+go = threading.Event()
+def write():
+    go.wait()
+    word.value = 5
+writers = [threading.Thread(target=write) for _ in range(8)]
+for writer in writers:
+    writer.start()
+print(f"ready {ctypes.addressof(word):x}", flush=True)
+sys.stdin.readline()
+go.set()
+for writer in writers:
+    writer.join()
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_hits_of_threads_that_end_with_their_signals_blocked_are_told() -> None:
+    with (
+        Child([sys.executable, "-c", ENDS]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        (word,) = child.hexes()
+        tracee.stop()
+        tracee.watchpoint(word, u64)
+        writers = {tid for tid in os.listdir(f"/proc/{child.pid}/task") if tid != str(child.pid)}
+        child.send("go")
+        events = [cont(tracee) for _ in range(8)]
+        assert {event.kind for event in events} == {"watchpoint"}
+        assert {str(event.tid) for event in events} == writers
+        assert tracee.cont(timeout=0.1) is None
+        assert child.line() == "done"

@@ -79,7 +79,7 @@ class Points:
         self._points: dict[int, Point] = {}
         self._values: dict[int, bytes] = {}
         self._armed: dict[int, dict[int, HardwareBreakpoint]] = {}
-        self._fds: dict[int, set[int]] = {}
+        self._sent: dict[int, set[tuple[int, int]]] = {}
         self._at: dict[int, int] = {}
 
     def __bool__(self) -> bool:
@@ -144,7 +144,7 @@ class Points:
         signo = self._signal(tid)
         breakpoint_ = HardwareBreakpoint(tid, signo, _KINDS[point.on], point.size)
         armed[point.number] = breakpoint_
-        self._fds.setdefault(tid, set()).add(breakpoint_.fd)
+        self._sent.setdefault(tid, set()).add((signo, breakpoint_.fd))
         breakpoint_.arm(point.address)
 
     def _signal(self, tid: int) -> int:
@@ -182,7 +182,8 @@ class Points:
         armed = self._armed.get(tid, {})
         if info is None:
             return False
-        if is_of_descriptor(info) and info.fd in self._fds.get(tid, ()):
+        # By the number of the signal as well: the target's own descriptors have such numbers.
+        if is_of_descriptor(info) and (info.signo, info.fd) in self._sent.get(tid, ()):
             return True
         # A signal of the same number was pending, and the kernel joined the two; or it had no
         # memory for the siginfo.
@@ -195,19 +196,25 @@ class Points:
         """
         return any(each.is_hit for armed in self._armed.values() for each in armed.values())
 
-    def hits(self, tid: int, place: int) -> list[Hit]:
+    @property
+    def tids(self) -> list[int]:
+        """The threads that have points."""
+        return list(self._armed)
+
+    def hits(self, tid: int, place: int | None) -> list[Hit]:
         """Returns what a thread has hit since the last call.
 
         Args:
-            tid: The thread, which is stopped.
-            place: Its instruction pointer.
+            tid: The thread, which is stopped or gone.
+            place: Its instruction pointer; None if it is gone.
         """
         found: list[Hit] = []
         for number, breakpoint_ in self._armed.get(tid, {}).items():
             if breakpoint_.take_hits() > 0:
                 point = self._points[number]
                 if point.on == "breakpoint":
-                    self._at[tid] = place
+                    if place is not None:
+                        self._at[tid] = place
                     found.append(Hit(point, b"", b""))
                 else:
                     old = self._values.get(number, b"")
@@ -233,5 +240,6 @@ class Points:
         self.disarm()
         self._points.clear()
         self._values.clear()
-        self._fds.clear()
+        # A blocked signal of a hit outlives the exec; the thread that made it is the leader now.
+        self._sent = {self._pid: set().union(*self._sent.values())}
         self._at.clear()

@@ -210,6 +210,7 @@ class Tasks:
             self.signals.pop(tid, None)
             self.group_stopped.discard(tid)
             self.entered.pop(tid, None)
+            self._tell_hits(tid, None)
             self.points.disarm(tid)
             if self.states.pop(tid, None) is not None:
                 self.ended.add(tid)
@@ -249,11 +250,13 @@ class Tasks:
     def take_hits(self, tid: int) -> None:
         """Queues an event for each point that a stopped task has hit."""
         with contextlib.suppress(Gone):
-            place = program_counter(requests.registers(tid))
-            for point, old, new in self.points.hits(tid, place):
-                kind = "breakpoint" if point.on == "breakpoint" else "watchpoint"
-                more = (point.number, place, old, new)
-                self.queue.append(Pending(kind, tid, 0, more=more))
+            self._tell_hits(tid, program_counter(requests.registers(tid)))
+
+    def _tell_hits(self, tid: int, place: int | None) -> None:
+        for point, old, new in self.points.hits(tid, place):
+            kind = "breakpoint" if point.on == "breakpoint" else "watchpoint"
+            more = (point.number, place, old, new)
+            self.queue.append(Pending(kind, tid, 0, more=more))
 
     def _take_call(self, tid: int) -> None:
         """Queues an event for the entry or exit of a system call that is to be told."""
@@ -290,6 +293,9 @@ class Tasks:
             self.signals.clear()
             self.group_stopped.clear()
             self.execed = True
+            # The signal of a hit may be blocked, and the thread that made it is gone.
+            for each in self.points.tids:
+                self._tell_hits(each, None)
             self.points.forget()
             if self.telling:
                 self.queue.append(Pending("exec", tid, 0))
