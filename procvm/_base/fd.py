@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
+from itertools import chain
 from types import TracebackType
 from typing import Any, final
 
@@ -85,6 +86,24 @@ class Fd(Closing):
             OSError: As the function.
         """
         return cls._of_owner(next(map(_own, map(function, *[(arg,) for arg in args]))))
+
+    @classmethod
+    def of_call(cls, function: Callable[..., int], *args: object) -> Fd | None:
+        """As `of`, for a function of ctypes, which returns -1 and does not raise; then None."""
+        numbers = map(function, *[(arg,) for arg in args])
+        owner = next(map(_own, filter((-1).__ne__, numbers)), None)
+        return None if owner is None else cls._of_owner(owner)
+
+    @classmethod
+    def pair(cls, function: Callable[..., tuple[int, int]], *args: object) -> tuple[Fd, Fd]:
+        """As `of`, for a function that returns two descriptors.
+
+        Raises:
+            OSError: As the function.
+        """
+        numbers = map(function, *[(arg,) for arg in args])
+        one, other = tuple(map(_own, chain.from_iterable(numbers)))
+        return cls._of_owner(one), cls._of_owner(other)
 
     @classmethod
     def open(cls, path: str, flags: int) -> Fd:

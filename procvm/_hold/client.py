@@ -17,6 +17,7 @@ from typing import Any
 
 from procvm._base import forks
 from procvm._base.address import PAGE_SIZE
+from procvm._base.fd import Fd
 from procvm._hold.server import protocol
 from procvm._hold.server.protocol import HELLO, Answers, Flags, Op
 from procvm._linux.libc import errno_error
@@ -347,16 +348,16 @@ def _pass_channel(
     pid: int, fds: tuple[int, int], program: tuple[int, ...], token_address: int
 ) -> Flags:
     # The memfd is closed at once: the mappings of both sides keep the page.
-    memfd = os.memfd_create("procvm-flags", os.MFD_CLOEXEC)
+    memfd = Fd.of(os.memfd_create, "procvm-flags", os.MFD_CLOEXEC)
     try:
-        os.ftruncate(memfd, PAGE_SIZE)
-        flags = Flags(mmap.mmap(memfd, PAGE_SIZE))
+        os.ftruncate(memfd.number, PAGE_SIZE)
+        flags = Flags(mmap.mmap(memfd.number, PAGE_SIZE))
         with _lock:
             for _ in range(_STARTS):
                 # The control socket outlives a Ctrl-C here: other tracees depend on it.
                 with contextlib.suppress(ConnectionError, EOFError):
                     good, answer = _tracer().ask(
-                        Op.OPEN, (pid, token_address), (*fds, memfd, *program), _START_TIME
+                        Op.OPEN, (pid, token_address), (*fds, memfd.number, *program), _START_TIME
                     )
                     if good:
                         return flags
@@ -369,5 +370,5 @@ def _pass_channel(
             f"the tracer process does not answer within {_START_TIME:.0f} s"
         ) from None
     finally:
-        os.close(memfd)
+        memfd.close()
     raise UnsupportedError("the tracer process ends as soon as it has started")

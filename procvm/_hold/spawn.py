@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import IO, Any, TypeAlias, cast
 
 from procvm._base.fd import Fd
@@ -326,13 +327,11 @@ def _variables(env: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, by
 
 def _pipe() -> tuple[Fd, Fd]:
     """Returns a pipe whose ends are numbered 3 or more, also if 0, 1 or 2 are free."""
-    ends = os.pipe2(os.O_CLOEXEC)
-    try:
-        read_end, write_end = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
-    finally:
-        for end in ends:
-            os.close(end)
-    return Fd(read_end), Fd(write_end)
+    read_end, write_end = (
+        Fd.of(partial(fcntl.fcntl, end.number, fcntl.F_DUPFD_CLOEXEC), 3)
+        for end in Fd.pair(os.pipe2, os.O_CLOEXEC)
+    )
+    return read_end, write_end
 
 
 def _paths(program: bytes, env: Mapping[bytes, bytes]) -> list[bytes]:

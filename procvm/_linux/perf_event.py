@@ -16,6 +16,8 @@ import os
 import struct
 
 from procvm._base.c_library import Function, c_function, system_call
+from procvm._base.fd import Fd
+from procvm._linux import procfs
 from procvm._linux.libc import errno_error
 from procvm.errors import AccessDeniedError, ProcvmError, UnsupportedError
 
@@ -111,8 +113,8 @@ def _error() -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def open_event(attr: Attr, tid: int, cpu: int = -1) -> int:
-    """Opens an event of a thread, on one CPU or on each; returns its descriptor, close-on-exec.
+def open_event(attr: Attr, tid: int, cpu: int = -1) -> Fd:
+    """Opens an event of a thread, on one CPU or on each; its descriptor is close-on-exec.
 
     Raises:
         OSError: The kernel refused: EACCES or EPERM (perf_event_paranoid), ENOSPC (no debug
@@ -127,7 +129,8 @@ def open_event(attr: Attr, tid: int, cpu: int = -1) -> int:
     syscall, _ = _functions()
     long = ctypes.c_long
     # SAFETY: the kernel reads `size` bytes of the attributes, which the caller keeps alive.
-    fd = syscall(
+    fd = Fd.of_call(
+        syscall,
         long(number),
         ctypes.byref(attr),
         long(tid),
@@ -135,7 +138,7 @@ def open_event(attr: Attr, tid: int, cpu: int = -1) -> int:
         long(-1),
         long(_FLAG_FD_CLOEXEC),
     )
-    if fd < 0:
+    if fd is None:
         raise _error()
     return fd
 
@@ -156,11 +159,11 @@ class HardwareBreakpoint:
     """A breakpoint of a thread, disarmed at first, whose hit sends the thread a signal.
 
     Attributes:
-        fd: The descriptor, which the siginfo of the signal names as si_fd.
+        fd: The number of the descriptor, which the siginfo of the signal names as si_fd.
         signo: The signal.
     """
 
-    __slots__ = ("_attr", "_seen", "_tid", "fd", "signo")
+    __slots__ = ("_attr", "_file", "_seen", "_tid", "fd", "signo")
 
     def __init__(self, tid: int, signo: int, kind: int = RUNS, length: int = _BP_LEN) -> None:
         """Opens it.
@@ -179,7 +182,6 @@ class HardwareBreakpoint:
             raise OSError(errno.ENOSYS, "no exact execution breakpoints on this machine")
         self._tid = tid
         self._seen = 0
-        self.fd = -1
         self.signo = 0
         self._attr = Attr(
             type=PERF_TYPE_BREAKPOINT,
@@ -189,14 +191,14 @@ class HardwareBreakpoint:
             bp_type=kind,
             bp_len=length,
         )
-        fd = open_event(self._attr, tid)
-        self.fd = fd
+        self._file = open_event(self._attr, tid)
+        self.fd = fd = self._file.number
         try:
             fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, tid))
             self.set_signal(signo)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC)
         except BaseException:
-            self.close()
+            self.close()  # the traceback of the error refers to this object
             raise
 
     def set_signal(self, signo: int) -> None:
@@ -241,10 +243,8 @@ class HardwareBreakpoint:
 
     def close(self) -> None:
         """Gives the slot back."""
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        self._file.close()
+        self.fd = self._file.number
 
 
 def refusal(what: str, pid: int, error: OSError) -> ProcvmError:
@@ -284,6 +284,4 @@ def refusal(what: str, pid: int, error: OSError) -> ProcvmError:
 
 
 def _setting(name: str) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
-        return file.read().strip()
-    return "unknown"
+    return procfs.read_text(f"/proc/sys/kernel/{name}") or "unknown"

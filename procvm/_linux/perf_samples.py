@@ -6,7 +6,6 @@ disarms the breakpoints when the descriptors are closed, also when this process 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from procvm._base.address import PAGE_SIZE
+from procvm._base.fd import Fd
 from procvm._linux.perf_event import (
     DISABLED,
     EXCLUDE_HV,
@@ -120,11 +120,11 @@ class _Ring:
             wakeup_events=1,
             clockid=_CLOCK_MONOTONIC,
         )
-        self.fd = open_event(attr, os.getpid(), cpu)
+        self.event = open_event(attr, os.getpid(), cpu)
         try:
-            self._map = mmap.mmap(self.fd, (pages + 1) * PAGE_SIZE)
+            self._map = mmap.mmap(self.event.number, (pages + 1) * PAGE_SIZE)
         except BaseException:
-            os.close(self.fd)
+            self.event.close()  # the traceback of the error refers to this object
             raise
         self._len = pages * PAGE_SIZE
 
@@ -151,7 +151,7 @@ class _Ring:
 
     def close(self) -> None:
         self._map.close()
-        os.close(self.fd)
+        self.event.close()
 
 
 class Breakpoints:
@@ -209,7 +209,7 @@ class Breakpoints:
         # it has room for.
         self._counts_lost = True
         self._rings: list[_Ring] = []
-        self._events: list[tuple[int, int]] = []
+        self._events: list[tuple[int, Fd]] = []
         self._origins: dict[int, int] = {}
         try:
             for cpu in sorted(_online()):
@@ -232,7 +232,7 @@ class Breakpoints:
     @property
     def fds(self) -> list[int]:
         """The descriptors that poll(2) reports as readable after a hit."""
-        return [ring.fd for ring in self._rings]
+        return [ring.event.number for ring in self._rings]
 
     def add(self, tid: int) -> None:
         """Opens a breakpoint of a thread on each CPU; threads that it creates inherit it.
@@ -243,12 +243,12 @@ class Breakpoints:
                 cannot watch, or a kernel before Linux 5.13), EMFILE.
         """
         for ring in self._rings:
-            fd = self._open(tid, ring.cpu)
-            self._events.append((tid, fd))
-            control(fd, _IOC_SET_OUTPUT, ring.fd)
-            self._origins[_id_of(fd)] = tid
+            event = self._open(tid, ring.cpu)
+            self._events.append((tid, event))
+            control(event.number, _IOC_SET_OUTPUT, ring.event.number)
+            self._origins[_id_of(event.number)] = tid
 
-    def _open(self, tid: int, cpu: int) -> int:
+    def _open(self, tid: int, cpu: int) -> Fd:
         self._attr.read_format = _FORMAT_LOST if self._counts_lost else 0
         try:
             return open_event(self._attr, tid, cpu)
@@ -264,14 +264,14 @@ class Breakpoints:
         if not self._counts_lost:
             return self._told_lost
         # The value and the lost samples of each; those of threads that inherited it included.
-        return sum(struct.unpack("@QQ", os.read(fd, 16))[1] for _, fd in self._events)
+        return sum(struct.unpack("@QQ", os.read(event.number, 16))[1] for _, event in self._events)
 
     def drop(self, tids: set[int]) -> None:
         """Closes the breakpoints of threads."""
-        for tid, fd in self._events:
+        for tid, event in self._events:
             if tid in tids:
-                os.close(fd)
-        self._events = [event for event in self._events if event[0] not in tids]
+                event.close()
+        self._events = [each for each in self._events if each[0] not in tids]
 
     def arm(self) -> None:
         """Arms what was opened so far, those included that threads have inherited.
@@ -279,8 +279,8 @@ class Breakpoints:
         Raises:
             OSError: The kernel refused.
         """
-        for _, fd in self._events:
-            control(fd, _IOC_ENABLE)
+        for _, event in self._events:
+            control(event.number, _IOC_ENABLE)
 
     def drain(self) -> list[Sample]:
         """Takes the samples out of the rings, sorted by time."""
@@ -317,9 +317,8 @@ class Breakpoints:
     def close(self) -> None:
         """Disarms all breakpoints and unmaps the rings. Twice is fine."""
         events, self._events = self._events, []
-        for _, fd in events:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        for _, event in events:
+            event.close()
         rings, self._rings = self._rings, []
         for ring in rings:
             ring.close()
@@ -335,8 +334,9 @@ def _id_of(fd: int) -> int:
 def _online() -> set[int]:
     """Returns the CPUs that a thread may run on at any time."""
     found: set[int] = set()
-    with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
-        for part in file.read().strip().split(","):
-            first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+    with Fd.open("/sys/devices/system/cpu/online", os.O_RDONLY) as file:
+        text = os.read(file.number, PAGE_SIZE).decode("ascii")
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
     return found

@@ -133,7 +133,7 @@ def killing_call(calls: list[Finding]) -> str:
 
 def _reaching(pid: int, ours: Explanation) -> Iterator[Finding]:
     try:
-        pidfd = Fd(os.pidfd_open(pid))
+        pidfd = Fd.of(os.pidfd_open, pid)
     except OSError as error:
         fix = way_out("pidfd_open", ours, "Linux 5.3 or later")
         yield Finding("pidfd_open", "fails", f"pidfd_open of a child: {said(error)}", fix)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import procvm
 from procvm import u16, u64
 from procvm._linux.perf_event import SLOTS
+from tests.process.test_own_means import free_descriptors
 from tests.support.build import compiled
 from tests.support.patience import eventually
+from tests.support.procfs import own_fds
 
 
 def _why_not() -> str:
@@ -289,3 +294,70 @@ def test_trace_accesses_without_rights_names_the_setting(touched: Touched) -> No
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout
     assert "perf_event_paranoid is" in found
+
+
+def interrupted_at(n: int, use: Callable[[], object]) -> bool:
+    """Raises KeyboardInterrupt at the n-th instruction of a use that is in the rooms of a trace."""
+    left = n
+
+    def each(_frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "opcode":
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+        return each
+
+    def begin(frame: FrameType, _event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(ROOMS):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return each
+
+    before = sys.gettrace()
+    sys.settrace(begin)
+    try:
+        use()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+ROOMS = ("_live/accesses.py", "_linux/perf_samples.py", "_linux/perf_event.py", "_base/fd.py")
+
+
+def test_trace_accesses_interrupted_at_any_instruction_leaves_no_descriptor(
+    touched: Touched,
+) -> None:
+    def use() -> None:
+        touched.process.trace_accesses(touched.word, u64)
+
+    use()
+    gc.collect()
+    before = own_fds()
+    n = 1
+    while interrupted_at(n, use):
+        gc.collect(0)
+        assert own_fds() == before, n
+        n += 3
+    assert n > 500
+
+
+def test_trace_accesses_that_cannot_start_leaves_no_descriptor(touched: Touched) -> None:
+    """Each time another call of the kernel is refused; the errors are kept."""
+    kept: list[BaseException] = []
+    touched.process.trace_accesses(touched.word, u64).close()
+    before = own_fds()
+    for free in range(40):
+        try:
+            with free_descriptors(free):
+                touched.process.trace_accesses(touched.word, u64).close()
+        except procvm.VmError as error:
+            kept.append(error)
+        else:
+            break
+        assert own_fds() == before
+    assert kept
+    assert free < 39
