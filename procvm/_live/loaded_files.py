@@ -117,7 +117,7 @@ class LoadedFiles(Mapped):
         self, tid: int | None, *, every: bool = False
     ) -> tuple[dict[int, ThreadState], float]:
         raise NotTracedError(
-            f"process {self.pid} runs, and the stacks of running threads cannot be read",
+            f"process {self.pid} runs, and the registers of running threads cannot be read",
             pid=self.pid,
             hint=Hint("attach"),
         )

@@ -31,6 +31,7 @@ __all__ = [
     "PT_INTERP",
     "PT_LOAD",
     "PT_NOTE",
+    "PT_TLS",
     "Elf",
     "Note",
     "Section",
@@ -41,7 +42,7 @@ __all__ = [
     "turned",
 ]
 
-PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 ET_CORE = 4
 PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3
@@ -80,6 +81,7 @@ class Segment(NamedTuple):
     vaddr: int
     filesz: int
     memsz: int
+    align: int
 
 
 class Section(NamedTuple):
@@ -115,9 +117,9 @@ class _Formats(NamedTuple):
 
 _FORMATS = {
     # type flags offset vaddr paddr filesz memsz align; name info other shndx value size
-    64: _Formats("IIQQQQQQ", (0, 1, 2, 3, 5, 6), "IIQQQQIIQQ", "IBBHQQ", (0, 1, 3, 4, 5)),
+    64: _Formats("IIQQQQQQ", (0, 1, 2, 3, 5, 6, 7), "IIQQQQIIQQ", "IBBHQQ", (0, 1, 3, 4, 5)),
     # type offset vaddr paddr filesz memsz flags align; name value size info other shndx
-    32: _Formats("IIIIIIII", (0, 6, 1, 2, 4, 5), "IIIIIIIIII", "IIIBBH", (0, 3, 5, 1, 2)),
+    32: _Formats("IIIIIIII", (0, 6, 1, 2, 4, 5, 7), "IIIIIIIIII", "IIIBBH", (0, 3, 5, 1, 2)),
 }
 
 

@@ -69,12 +69,15 @@ class SymbolTable:
     """The symbols of one file, by name and by address.
 
     Attributes:
-        thread_local: Names that have an address in each thread, and so no single one.
+        thread_local: Those that have an address in each thread, and so no single one; their
+            values are offsets in a thread's block. None if there are none.
         is_alone: Whether a mangled name is the only one that is written as it is, as far as
             that was asked.
     """
 
-    def __init__(self, symbols: Iterable[ElfSymbol], thread_local: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, symbols: Iterable[ElfSymbol], thread_local: SymbolTable | None = None
+    ) -> None:
         self._symbols = list(symbols)
         self._by_name: dict[bytes, ElfSymbol] = {}
         self._rivals: dict[bytes, list[ElfSymbol]] = {}
@@ -89,7 +92,7 @@ class SymbolTable:
                 rivals = self._rivals.setdefault(symbol.name, [known])
                 if len(rivals) < _NR_RIVALS:
                     rivals.append(symbol)
-        self.thread_local = frozenset(thread_local)
+        self.thread_local = thread_local
         self._starts: list[int] | None = None
         self._reach: list[int] = []
         self._mangled: bytes | None = None
@@ -139,7 +142,7 @@ class SymbolTable:
     def containing(self, words: Iterable[bytes]) -> Iterable[bytes]:
         """Returns the mangled names that contain the rarest of some words; all without any."""
         if self._mangled is None:
-            mangled = filter(is_mangled, (*self._by_name, *self.thread_local))
+            mangled = filter(is_mangled, self._by_name)
             # One search through all names is many times faster than one for each.
             self._mangled = b"\0".join((b"", *mangled, b""))
         whole = self._mangled
@@ -282,7 +285,7 @@ def _table(
     versions: bytes = b"",
 ) -> SymbolTable:
     found: list[ElfSymbol] = []
-    thread_local: list[bytes] = []
+    thread_local: list[ElfSymbol] = []
     # Strings share their ends in a good file; crafted ones would take gigabytes without a limit.
     budget = 8 * len(strings) + _NAMES_LEN
     hidden = memoryview(versions[: len(versions) // 2 * 2]).cast("H")
@@ -303,11 +306,11 @@ def _table(
         if is_old or (index < len(hidden) and hidden[index] & _HIDDEN):
             rank |= _OLD
         if kind == _STT_TLS:
-            thread_local.append(name)
+            thread_local.append(ElfSymbol(name, value, size, value + size, rank))
         else:
             end = value + size if size else end_of(section, value)
             found.append(ElfSymbol(name, value, size, end, rank, kind == _STT_GNU_IFUNC))
-    return SymbolTable(found, thread_local)
+    return SymbolTable(found, SymbolTable(thread_local) if thread_local else None)
 
 
 def symbols_in_memory(

@@ -38,6 +38,7 @@ class LoadedFile:
         rank: How sure it is that the dynamic linker knows it: 0 if it is in its list or the
             program itself, 1 if not.
         link_name: Its name in the dynamic linker's list; empty if it is not in the list.
+        link_place: Where that list has it: the address of its link_map; 0 if it is not there.
         path: The file that its headers were read from; empty if they are from memory.
         key: Tells the content of that file from a later one.
         why: Why names of it may be missing, or empty.
@@ -62,6 +63,7 @@ class LoadedFile:
         self.name = name_of(self.first)
         self.rank = 1
         self.link_name = b""
+        self.link_place = 0
         self.path = ""
         self.key: FileKey | None = None
         self.why = ""

@@ -18,11 +18,19 @@ _LONGEST_NAME = 4096
 
 
 class Link(NamedTuple):
-    """A loaded file: its bias, its name, and the address of its dynamic section."""
+    """A loaded file in the list.
+
+    Attributes:
+        bias: Its load bias.
+        name: Its name there.
+        dynamic: The address of its dynamic section.
+        place: The address of the entry, a link_map.
+    """
 
     bias: int
     name: bytes
     dynamic: int
+    place: int
 
 
 class Links(NamedTuple):
@@ -70,7 +78,7 @@ def _chain(read: Callable[[int, int], bytes], at: int, word: struct.Struct) -> l
     while at and at not in seen and len(found) < _NR_LINKS:
         seen.add(at)
         bias, name, dynamic, following = node.unpack(read(at, node.size))
-        found.append(Link(bias, _string(read, name) if name else b"", dynamic))
+        found.append(Link(bias, _string(read, name) if name else b"", dynamic, at))
         at = following
     return found
 

@@ -111,7 +111,7 @@ def _symbols(
                 yield Symbol(
                     name=os.fsdecode(name),
                     demangled=None if spelling is None else spelling.whole,
-                    address=names.place_of(now, file, one),
+                    address=names.linking.place_of(now, file, one),
                     size=one.size,
                     module=label,
                     binding=_binding(one),

@@ -178,6 +178,7 @@ class Finder:
         """Returns the files in the dynamic linker's order, and whether it has loaded all."""
         for one in modules:
             one.rank = 1
+            one.link_place = 0
             one.moved = None  # it depends on what else is loaded
         places: dict[int, LoadedFile] = {}
         for one in modules:
@@ -210,6 +211,7 @@ class Finder:
             module.rank = 0
             module.is_loaded = True
             module.link_name = link.name or module.link_name
+            module.link_place = link.place
 
     def _programs(self, modules: list[LoadedFile]) -> Iterable[LoadedFile]:
         """Returns the files that may be the program, whose DT_DEBUG points to the linker's list."""

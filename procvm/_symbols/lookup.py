@@ -35,14 +35,22 @@ class Search:
         wanted: The name.
         unread: Why the headers of some files cannot be read.
         spelled: Whether the name is one of C++ or Rust as its source has it.
+        of_threads: Whether to search thread-local variables, in place of all else.
     """
 
     def __init__(
-        self, reader: ModuleReader, wanted: bytes, unread: Iterable[str], *, spelled: bool = False
+        self,
+        reader: ModuleReader,
+        wanted: bytes,
+        unread: Iterable[str],
+        *,
+        spelled: bool = False,
+        of_threads: bool = False,
     ) -> None:
         self._reader = reader
         self._wanted = wanted
         self._spelled = spelled
+        self._of_threads = of_threads
         self._bad = list(unread)
         self._thread_local: list[LoadedFile] = []
         self._locals: list[Meant] = []
@@ -78,24 +86,31 @@ class Search:
                 raise
             self._bad.append(str(error))
             return []
-        names = self._names(table, self._wanted)
-        found = [one for name in names for one in table.find(name)]
-        exact = False
-        if not found and AT_SIGN in self._wanted:
-            plain, _, number = self._wanted.rpartition(AT_SIGN)
-            with suppress(ValueError):
-                value = int(number, 16)
-                places = (table.find_at(name, value) for name in self._names(table, plain))
-                found = [one for one in places if one is not None][:1]
-                exact = True
-        if not found and any(name in table.thread_local for name in names):
+        of_threads = table.thread_local
+        if of_threads is not None and self._of_threads:
+            table = of_threads
+        elif self._of_threads:
+            return []
+        elif of_threads is not None and self._found_in(of_threads)[0]:
             self._thread_local.append(module)
+        found, exact = self._found_in(table)
         if not found and module.why:
             self._bad.append(module.why)
         # Skips symbols whose load address lies outside the address space.
         return [
             Meant(module, one, exact) for one in found if 0 <= module.bias + one.value < ADDRESS_END
         ]
+
+    def _found_in(self, table: SymbolTable) -> tuple[list[ElfSymbol], bool]:
+        """Returns the symbols of the name, and whether it says which one by its address."""
+        found = [one for name in self._names(table, self._wanted) for one in table.find(name)]
+        if not found and AT_SIGN in self._wanted:
+            plain, _, number = self._wanted.rpartition(AT_SIGN)
+            with suppress(ValueError):
+                value = int(number, 16)
+                places = (table.find_at(name, value) for name in self._names(table, plain))
+                return [one for one in places if one is not None][:1], True
+        return found, False
 
     def _names(self, table: SymbolTable, name: bytes) -> list[bytes]:
         return table.spelled(os.fsdecode(name)) if self._spelled else [name]

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from procvm._base.address import as_address
+from procvm._base.address import as_address, as_int
 from procvm._base.optional import is_installed
 from procvm._base.pods import PodOnceAtomic, u32, usize
 from procvm._space.maps import Maps, Vma
@@ -157,7 +157,7 @@ class Mapped(Debugged, Reached):
         """
         return symbols_in(self._known(), glob)
 
-    def symbol(self, name: str) -> int:
+    def symbol(self, name: str, *, tid: int | None = None) -> int:
         """Returns the address of a symbol.
 
         A symbol alone means the one that the program itself uses: its own first, its statics
@@ -171,11 +171,17 @@ class Mapped(Debugged, Reached):
             name: A symbol, or a file and a symbol: ``"libc.so.6!environ"``. The file may be
                 named by its path, the last part of that, its soname, or a link to it. A symbol
                 of C++ or Rust may be mangled or as its source has it, ``"game::Score::hit"``.
+            tid: The thread whose variable is meant if the symbol is thread-local. A `Tracee` is
+                held while its registers are read.
 
         Raises:
             NoSuchSymbolError: No file has it, or it has no single address: it is
                 thread-local, or an IFUNC that the program did not use yet. `near` holds names
-                that are spelled alike.
+                that are spelled alike. With `tid`: the thread did not use the library's
+                thread-local variables yet, or its C library does not tell where they are.
+            NotTracedError: `tid` is given for a `Process`, whose threads run.
+            NotStoppedError: The registers of the thread were not saved.
+            NoSuchProcessError: There is no such thread.
             AmbiguousSymbolError: Several statics have this name, or several files that
                 dlopen loaded, or the file is loaded several times.
             MalformedError: The file that was named is not a valid ELF file.
@@ -183,8 +189,12 @@ class Mapped(Debugged, Reached):
             ProcessExitedError: The process has ended.
         """
         names = self._known()
+        pointer: int | None = None
+        if tid is not None:
+            states, _ = self._thread_states(as_int(tid, "tid"))
+            pointer = states[tid].registers.get("fs_base", 0)
         try:
-            return names.address_of(name)
+            return names.address_of(name, pointer)
         except NoSuchSymbolError as error:
             raise with_near(error, names) from None
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, final
 from procvm._base.optional import is_installed, required
 from procvm._base.text import printable
 from procvm._space.maps import Kind, Vma
-from procvm._symbols.elf_dynamic import KINDS
-from procvm._symbols.elf_symbols import ElfSymbol, SymbolTable
+from procvm._symbols.elf_symbols import SymbolTable
 from procvm._symbols.layout import AT_SIGN, LoadedFile
+from procvm._symbols.linking import Linking
 from procvm._symbols.loaded import LIBRARY, Finder, Loaded
 from procvm._symbols.lookup import Meant, Search, reasons
-from procvm._symbols.module_files import UNREADABLE, ModuleReader
+from procvm._symbols.module_files import ModuleReader
 from procvm._symbols.modules import Location
 from procvm._symbols.spellings import file_and_symbol, spelling_of
+from procvm._symbols.thread_blocks import NoBlockError, ThreadBlocks
 from procvm.errors import (
     AmbiguousSymbolError,
     Candidate,
@@ -55,13 +56,19 @@ class Names:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self.reader = ModuleReader(subject)
+        self.linking = Linking(self.reader)
         self._finder = Finder(subject, self.reader)
         self._now = Loaded(None, [], [], [], settled=False)
         # Names in files that stay loaded until the program ends.
         self._found: dict[str, tuple[int, Vma]] = {}
 
-    def address_of(self, name: str) -> int:
-        """Returns the address of a symbol; see `Subject.symbol`."""
+    def address_of(self, name: str, thread_pointer: int | None = None) -> int:
+        """Returns the address of a symbol; see `Mapped.symbol`.
+
+        Args:
+            name: The name.
+            thread_pointer: The register fs_base of the thread whose variables count.
+        """
         known = self._found.get(name)
         if known is not None:
             address, first = known
@@ -71,14 +78,16 @@ class Names:
             raise TypeError(f"a symbol's name must be a str, not {type(name).__name__}")
         required(LIBRARY, "looking symbols up")
         now = self.refresh()
-        address, module = self._look_up(now, name)
-        if now.settled and module in now.scope:
+        address, module = self._look_up(now, name, thread_pointer)
+        if now.settled and module in now.scope and thread_pointer is None:
             self._found[name] = address, module.first
         return address
 
     # A name
 
-    def _look_up(self, now: Loaded, name: str) -> tuple[int, LoadedFile]:
+    def _look_up(
+        self, now: Loaded, name: str, thread_pointer: int | None, *, of_threads: bool = False
+    ) -> tuple[int, LoadedFile]:
         """Returns the address of a symbol, and its file."""
         file, bang, symbol = file_and_symbol(name)
         wanted = encoded(symbol)
@@ -86,7 +95,10 @@ class Names:
         wanted = wanted.removesuffix(RESOLVER)
         modules = self.files_named(now, file, name) if bang else now.files()
         unread = () if bang else now.unread
-        searches = [Search(self.reader, wanted, unread, spelled=one) for one in (False, True)]
+        searches = [
+            Search(self.reader, wanted, unread, spelled=one, of_threads=of_threads)
+            for one in (False, True)
+        ]
         if bang:
             tries = chain(one.all_of(modules, is_named=True) for one in searches)
         else:
@@ -96,6 +108,9 @@ class Names:
         best = next((found for found in tries if found), list[Meant]())
         if resolver:
             best = [one for one in best if one.symbol.resolves]
+        is_thread_local = any(one.is_thread_local for one in searches)
+        if not best and is_thread_local and thread_pointer is not None:
+            return self._look_up(now, name, thread_pointer, of_threads=True)
         if not best:
             where = printable(file) if bang else f"the {len(modules)} files that are loaded"
             reason = min(searches, key=lambda one: not one.is_thread_local).reason()
@@ -104,8 +119,12 @@ class Names:
                 name=name,
                 reason=reason,
             )
-        address_of = self._resolver if resolver else self._address
-        by_address = {address_of(now, meant, name): meant for meant in best}
+        if of_threads:
+            blocks = self._blocks(now, thread_pointer or 0)
+            by_address = {self._in_block(now, one, blocks, name): one for one in best}
+        else:
+            address_of = self._resolver if resolver else self._address
+            by_address = {address_of(now, meant, name): meant for meant in best}
         if len(by_address) == 1:
             ((address, meant),) = by_address.items()
             return address, meant.module
@@ -121,6 +140,30 @@ class Names:
             candidates=candidates,
         )
 
+    def _blocks(self, now: Loaded, thread_pointer: int) -> ThreadBlocks:
+        def read(address: int, n: int) -> bytes:
+            return self.reader.read(address, n, now.module_at(address))
+
+        def place_of(name: bytes) -> int | None:
+            found = Search(self.reader, name, ()).in_scope(now.scope)
+            return found[0].module.bias + found[0].symbol.value if found else None
+
+        return ThreadBlocks(thread_pointer, read, place_of)
+
+    def _in_block(self, now: Loaded, meant: Meant, blocks: ThreadBlocks, name: str) -> int:
+        """Returns the address of a thread-local variable.
+
+        Raises:
+            NoSuchSymbolError: The thread has none yet, or the C library does not tell where.
+        """
+        try:
+            start = blocks.start_of(meant.module, is_program=meant.module in now.scope[:1])
+        except NoBlockError as error:
+            raise NoSuchSymbolError(
+                f"{printable(name)!r} has no known address: {error}", name=name, reason=str(error)
+            ) from None
+        return start + meant.symbol.value
+
     def _resolver(self, now: Loaded, meant: Meant, name: str) -> int:
         del now, name
         return meant.module.bias + meant.symbol.value
@@ -133,7 +176,7 @@ class Names:
         """
         module, symbol, exact = meant
         if symbol.resolves:
-            chosen = self._chosen(now, meant)
+            chosen = self.linking.chosen(now, meant)
             if chosen is None:
                 reason = (
                     "it is an IFUNC: a resolver picks the function when it is first used, and no "
@@ -144,73 +187,7 @@ class Names:
                     f"{printable(name)!r} has no known address: {reason}", name=name, reason=reason
                 )
             return chosen
-        return module.bias + symbol.value if exact else self.place_of(now, module, symbol)
-
-    def place_of(self, now: Loaded, module: LoadedFile, symbol: ElfSymbol) -> int:
-        """Returns where the program has a symbol of a file: in the file, or in a copy of it."""
-        own = module.bias + symbol.value
-        return self._moved(now, module).get(symbol.value, own)
-
-    def _moved(self, now: Loaded, module: LoadedFile) -> dict[int, int]:
-        """Returns, by a library's own addresses, where the program has the live copies.
-
-        The linker copies a variable of a library into a program that names it (a copy
-        relocation), and the library then uses that copy.
-        """
-        if module not in now.scope[1:]:
-            return {}
-        if module.moved is None:
-            module.moved = {}
-            for name, address in self._copies(now.scope[0]).items():
-                # The copy is of the first library that defines the name.
-                for one in now.scope[1:]:
-                    found = self._exported(one, name)
-                    if found is not None:
-                        if one is module:
-                            module.moved[found.value] = address
-                        break
-        return module.moved
-
-    def _copies(self, program: LoadedFile) -> dict[bytes, int]:
-        if program.copies is None:
-            kinds = KINDS.get(program.machine)
-            program.copies = {}
-            for one in self.reader.relocations(program, frozenset({kinds.copy} if kinds else ())):
-                program.copies[one.name] = program.bias + one.reloc.offset
-        return program.copies
-
-    def _exported(self, module: LoadedFile, name: bytes) -> ElfSymbol | None:
-        try:
-            found = self.reader.table_of(module).find(name)
-        except (MalformedError, UnsupportedError):
-            return None
-        return found[0] if found and found[0].is_exported else None
-
-    def _chosen(self, now: Loaded, meant: Meant) -> int | None:
-        """Returns the function that a resolver chose, from the slots that hold its address."""
-        module, symbol = meant.module, meant.symbol
-        kinds = KINDS.get(module.machine)
-        if kinds is None:
-            return None
-        for one in dict.fromkeys((module, *now.scope, *now.others)):
-            wanted = kinds.slots | {kinds.irelative} if one is module else kinds.slots
-            needed = b"" if one is module else symbol.name
-            for reloc, name, word in self.reader.relocations(one, wanted, needed):
-                if reloc.kind == kinds.irelative:
-                    if (word if reloc.addend is None else reloc.addend) != symbol.value:
-                        continue
-                elif name != symbol.name:
-                    continue
-                try:
-                    raw = self.reader.read(one.bias + reloc.offset, one.word_len, one)
-                except UNREADABLE:
-                    continue
-                value = int.from_bytes(raw, "little")
-                # A slot that is not bound yet points into the file's own PLT.
-                unbound = value in (word, one.bias + word, module.bias + symbol.value)
-                if not unbound and module.first.start <= value < module.end:
-                    return value
-        return None
+        return module.bias + symbol.value if exact else self.linking.place_of(now, module, symbol)
 
     # The files of a name
 
@@ -315,7 +292,7 @@ class Names:
         name = now.label(module) + b"!" + symbol.name
         found = self.reader.table_of(module).find(symbol.name)
         is_plain = len(found) == 1 and found[0].value == symbol.value
-        if not is_plain or symbol.value in self._moved(now, module):
+        if not is_plain or symbol.value in self.linking.moved(now, module):
             name += AT_SIGN + b"%x" % symbol.value
         return name + RESOLVER if symbol.resolves else name
 

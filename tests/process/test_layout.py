@@ -31,8 +31,8 @@ def test_instances_of_mapping_at_another_shift_is_not_of_the_instance() -> None:
     It lies where the second segment would be, and shows another part of the file.
     """
     segments = [
-        Segment(PT_LOAD, 4, 0, 0, PAGE, PAGE),
-        Segment(PT_LOAD, 4, PAGE, PAGE, PAGE, PAGE),
+        Segment(PT_LOAD, 4, 0, 0, PAGE, PAGE, PAGE),
+        Segment(PT_LOAD, 4, PAGE, PAGE, PAGE, PAGE, PAGE),
     ]
     first, second = 0x10000, 0x50000
     foreign = mapped(first + PAGE, 7 * PAGE)
