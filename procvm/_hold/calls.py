@@ -13,9 +13,11 @@ from procvm._hold.defaults import DEFAULT, Default
 from procvm._hold.held import Grip
 from procvm._hold.server.protocol import Op
 from procvm._hold.standstill import Standstill, atomic_cut_short
+from procvm._linux.libc import REFUSALS
 from procvm._linux.peers import require_no_peer
 from procvm._live.atomics import Atomic, atomic_fault, under_hold
 from procvm._live.image import Image
+from procvm._local.buffers import Buffer
 from procvm._mm.memory import UserMemory
 from procvm.errors import (
     ClosedError,
@@ -57,6 +59,7 @@ class Calls:
         self._channel = channel
         self._still: Standstill | None = None
         self._has_no_peer = False
+        self._refuses_writes = False
         # References without a callback: see `procvm._base.forks`.
         self._grips: list[weakref.ref[Grip]] = []
         self.closed = False
@@ -192,6 +195,29 @@ class Calls:
                 raise
             finally:
                 self._in_atomic = False
+
+    def write_ranges(self, ranges: Buffer, data: Buffer) -> int:
+        """Has the tracer write to ranges of the held target by one call; see `Holder`."""
+        # Another thread may wait in `cont` with the lock, and the target then runs.
+        if (
+            self._refuses_writes
+            or self.standstill() is None
+            or not self._lock.acquire(blocking=False)
+        ):
+            return -1
+        try:
+            if self._channel is None or self.closed:
+                return -1
+            answer = self._channel.attempt(self._image.pid, Op.WRITE, (ranges, data))
+        except VmError:
+            return -1  # perhaps they were written: the caller writes the same bytes again
+        finally:
+            self._lock.release()
+        if answer is None:
+            return -1
+        done, code = answer
+        self._refuses_writes = code in REFUSALS
+        return int(done)
 
     def _refuse_within(self) -> None:
         if self._in_atomic:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import mmap
 import os
@@ -57,11 +58,11 @@ runpy.run_module("procvm._hold.server", run_name="__main__", alter_sys=True)
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _GRACE = 30.0
-"""Seconds that an answer may take beyond the time of the request itself.
+"""Seconds that an answer may take beyond the time of the request, which the worker keeps to.
 
-The worker keeps to the time of the request, but a busy machine delays its answer. The end of the
-tracer is noticed at once."""
+A busy machine delays the answer. The end of the tracer is noticed at once."""
 
+_NO_ROOM = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 _START_TIME = 60.0
 _STARTS = 3
 
@@ -293,6 +294,32 @@ class Channel(_Line):
             # be a cycle, and descriptors of the callers' frames would stay open until the cyclic
             # collector runs.
             del answer
+
+    def attempt(self, pid: int, op: Op, args: tuple[object, ...]) -> Any:
+        """As `request`; returns None if it cannot ask. Ctrl-C comes after the answer."""
+        number = self._number = self._number + 1
+        self._waiting.add(number)
+        answered = False
+        try:
+            try:
+                protocol.send_request(self._line, number, op, args)
+            except OSError as error:
+                answered = error.errno in _NO_ROOM  # another request may find room
+                return None
+            try:
+                good, answer = self.await_answer(number, _GRACE)
+            except KeyboardInterrupt:
+                self.await_answer(number, _GRACE)
+                answered = True
+                raise
+            answered = True
+        except (OSError, EOFError) as error:
+            raise _lost(pid, error) from None
+        finally:
+            self._waiting.discard(number)
+            if not answered:
+                self.close()
+        return answer if good else None
 
 
 def _lost(pid: int, error: OSError | EOFError) -> ProcvmError:

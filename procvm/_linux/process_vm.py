@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from procvm._base.pods import Pod
 from procvm._linux.libc import MAX_RW_COUNT, call, libc
-from procvm._local.buffers import Scratch, address_of, fill_zeros, writable_cell
+from procvm._local.buffers import Buffer, Scratch, address_of, fill_zeros, writable_cell
 from procvm._local.pool import Pool
 
 __all__ = ["IOV_MAX", "NR_RANGES", "TOKEN_LEN", "Guard", "VmCalls"]
@@ -210,6 +210,12 @@ class VmCalls:
         """Returns whether the tool's own byte at `own_address` faults."""
         scratch = Scratch(1)
         return self._read_unchecked(os.getpid(), own_address, scratch.address, 1)[1] != 0
+
+    def own_bytes(self, own_address: int, n: int) -> Buffer | None:
+        """Returns a copy of the tool's own bytes; None where one of them faults."""
+        scratch = Scratch(n)
+        done, _ = self._read_unchecked(os.getpid(), own_address, scratch.address, n)
+        return scratch.view if done == n else None
 
     def readv(self, ranges: Sequence[tuple[int, int]], first: int, own_address: int) -> int:
         """Reads ranges from index `first` on, as many as one call takes, to consecutive bytes.

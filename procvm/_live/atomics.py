@@ -13,7 +13,7 @@ from procvm._linux.shared import map_page
 from procvm._live.faults import page_fault
 from procvm._live.image import Image
 from procvm._local import atomics, buffers
-from procvm._local.buffers import Scratch
+from procvm._local.buffers import Buffer, Scratch
 from procvm._mm.memory import UserMemory
 from procvm.errors import Hint, ProcvmError, SharedMemoryError
 
@@ -59,6 +59,18 @@ class Holder(Protocol):
 
     def atomic(self, memory: UserMemory, what: Atomic) -> bytes:
         """Performs an atomic while no thread of the target runs; returns the bytes before it."""
+        ...
+
+    def write_ranges(self, ranges: Buffer, data: Buffer) -> int:
+        """Writes consecutive bytes to ranges, as far as the pages allow, if the target is held.
+
+        Args:
+            ranges: The address and the length of each, as words; at most 1,024.
+            data: The bytes, at most 80 KiB.
+
+        Returns:
+            How many bytes were written; -1 if this cannot be used, or its outcome is not known.
+        """
         ...
 
 

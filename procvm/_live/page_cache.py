@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from procvm._base.address import PAGE_SIZE
@@ -115,6 +115,16 @@ class PageCache:
             self.drop(address, n)
         else:
             self.clear()
+        return change
+
+    def begin_changes(self, ranges: Sequence[tuple[int, int]]) -> object:
+        """Drops the pages of ranges that are about to be written; see `begin_change`."""
+        self.generation = change = object()
+        self._changing.add(change)
+        if any(self._dicts):
+            for address, n in ranges:
+                if n:
+                    self.drop(address, n)
         return change
 
     def end_change(self, change: object) -> None:

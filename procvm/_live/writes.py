@@ -1,4 +1,8 @@
-"""Writes to a live process, by /proc/PID/mem; each drops the cached pages that it changes."""
+"""Writes to a live process, by /proc/PID/mem; each drops the cached pages that it changes.
+
+Many small ranges of a target that is held are written by its tracer, with one call for a thousand;
+see `_hold.server.writing`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from procvm._base.perms import WRITE
@@ -14,17 +20,24 @@ from procvm._base.pods import Pod
 from procvm._linux.libc import TRANSIENT
 from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import QUERY, prepared_query
+from procvm._live.atomics import Holder
 from procvm._live.faults import failed_transfer
 from procvm._live.forced import QUICK_LEN, forced_storer
+from procvm._live.page_cache import PageCache
 from procvm._live.reads import Readable
 from procvm._local.buffers import Buffer, address_of_bytes
-from procvm.errors import AccessDeniedError
+from procvm.errors import AccessDeniedError, ProcvmError
 
 __all__ = ["Writable"]
 
 T = TypeVar("T")
 
 _TRIES = 1000
+_IOV_MAX = 1024
+_WORTH_A_CALL = 12
+"""Ranges from which on a request to the tracer takes less time than a write for each."""
+
+_ONE_CALL_LEN = 5 << 14
 _ADDRESS, _END = 2, 4  # words of a question; see `prepared_query`
 
 
@@ -32,9 +45,11 @@ class Writable(Readable):
     """The writing half of a live process's memory.
 
     A write uses /proc/PID/mem, whose descriptor cannot reach another program. A process_vm_writev
-    could, since its answer comes after the bytes were written; so only the tool itself, whose
-    program cannot change meanwhile, is written by it.
+    could, since its answer comes after the bytes were written. So it is used only where the
+    number cannot change: for the tool itself, and by the tracer for a target that it holds.
     """
+
+    _holder: Holder | None
 
     def write(self, address: int, own_address: int, n: int) -> None:
         """Copies `n` bytes of the tool to the target; see `Memory.write`.
@@ -42,12 +57,7 @@ class Writable(Readable):
         Cached pages of a hold are dropped before the write, and none is added until it is done.
         """
         image = self.image
-        pages, change = image.pages, None
-        if pages is not None and not pages.lasts():
-            # The hold is over, and with it the use of its pages.
-            if image.pages is pages:
-                image.pages = None
-            pages = None
+        pages, change = self._kept_pages(), None
         try:
             if pages is not None:
                 change = pages.begin_change(address, n)
@@ -60,6 +70,61 @@ class Writable(Readable):
             image.pages.drop(address, n)
         if moved[1] is not Outcome.DONE:
             raise failed_transfer(image, moved, "write", address, own_address, forced=self._forced)
+
+    def _kept_pages(self) -> PageCache | None:
+        """Returns the cached pages if the hold lasts."""
+        image = self.image
+        pages = image.pages
+        if pages is None or pages.lasts():
+            return pages
+        # The hold is over, and with it the use of its pages.
+        if image.pages is pages:
+            image.pages = None
+        return None
+
+    def writev(self, ranges: Sequence[tuple[int, int]], own_address: int) -> None:
+        """Writes many small ranges of a held target by few calls; see `Memory.writev`."""
+        begin = done = 0
+        try:
+            while begin < len(ranges):
+                some, total = _for_one_call(ranges, begin)
+                begin += len(some)
+                moved = max(self._write_held(some, own_address + done, total), 0)
+                if moved == total:
+                    done += total
+                    continue
+                for address, n in some:
+                    part = min(moved, n)
+                    moved -= part
+                    done += part
+                    if part < n:
+                        # By itself: the complete write finds out what stopped the call.
+                        self.write(address + part, own_address + done, n - part)
+                        done += n - part
+        except ProcvmError as error:
+            error.copied_len += done
+            raise
+
+    def _write_held(self, ranges: Sequence[tuple[int, int]], own_address: int, total: int) -> int:
+        """Writes ranges as `Holder.write_ranges` does, with its result."""
+        holder = self._holder
+        if holder is None or len(ranges) < _WORTH_A_CALL:
+            return -1
+        data = self._calls.own_bytes(own_address, total)
+        if data is None:
+            return -1
+        image = self.image
+        pages, change = self._kept_pages(), None
+        words = array("Q", chain.from_iterable(ranges))
+        try:
+            if pages is not None:
+                change = pages.begin_changes(ranges)
+            return holder.write_ranges(words, data)
+        finally:
+            if pages is not None and change is not None:
+                pages.end_change(change)
+            if image.pages is not None and image.pages is not pages:
+                image.pages.clear()  # as in `write`
 
     def _write(self, address: int, own_address: int, n: int) -> Moved:
         image = self.image
@@ -139,3 +204,15 @@ class Writable(Readable):
             slow(address, address_of_bytes(data), size)
 
         return store
+
+
+def _for_one_call(
+    ranges: Sequence[tuple[int, int]], begin: int
+) -> tuple[Sequence[tuple[int, int]], int]:
+    """Returns the ranges from index `begin` on that one call takes, at least one; their bytes."""
+    some = ranges[begin : begin + _IOV_MAX]
+    total = sum([n for _, n in some])
+    while total > _ONE_CALL_LEN and len(some) > 1:
+        some = some[: len(some) // 2]
+        total = sum([n for _, n in some])
+    return some, total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Self
 
 from procvm._base.address import as_len, check_range
@@ -10,7 +11,7 @@ from procvm._mm.copy import copy
 from procvm._mm.memory import Memory
 from procvm.errors import InvalidArgsError, ProcvmError
 
-__all__ = ["Cursor", "memory_of", "require_reader", "require_writer"]
+__all__ = ["Cursor", "advance", "memory_of", "require_reader", "require_writer", "run_of"]
 
 
 class Cursor(Generic[F]):
@@ -130,6 +131,37 @@ class Cursor(Generic[F]):
         self._cursor += n
         writer._cursor += n
         return n
+
+
+def run_of(cursors: Sequence[Cursor[Any]], start: int, room: int) -> list[tuple[Cursor[Any], int]]:
+    """Returns the cursors from index `start` on that are in one memory, each with a length.
+
+    Args:
+        cursors: The cursors.
+        start: The index of the first.
+        room: The most bytes together.
+    """
+    memory = memory_of(cursors[start])
+    run: list[tuple[Cursor[Any], int]] = []
+    seen: set[int] = set()
+    for k in range(start, len(cursors)):
+        cursor = cursors[k]
+        # A cursor that is given twice has already moved at its second place.
+        if room == 0 or memory_of(cursor) is not memory or id(cursor) in seen:
+            break
+        seen.add(id(cursor))
+        n = min(cursor.left(), room)
+        run.append((cursor, n))
+        room -= n
+    return run
+
+
+def advance(run: list[tuple[Cursor[Any], int]], n: int) -> None:
+    """Moves the cursors of `run_of` over the first `n` bytes of their ranges."""
+    for cursor, most in run:
+        step = min(most, n)
+        cursor._cursor += step  # pyright: ignore[reportPrivateUsage]  # of this module
+        n -= step
 
 
 def _require_within(address: int, n: int, start: int, size: int) -> None:

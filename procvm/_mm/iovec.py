@@ -7,36 +7,12 @@ from typing import Any, Generic, final
 
 from procvm._base.address import as_len
 from procvm._base.markers import F
-from procvm._mm.cursor import Cursor, memory_of, require_reader, require_writer
+from procvm._mm.cursor import Cursor, advance, memory_of, require_reader, require_writer, run_of
 from procvm._mm.reader import VmReader
 from procvm._mm.writer import VmWriter
 from procvm.errors import ProcvmError
 
 __all__ = ["VmReaderArray", "VmWriterArray"]
-
-
-def _run(cursors: list[Any], start: int, room: int) -> list[tuple[Any, int]]:
-    """Returns (cursor, length) of those from `start` on in one memory, `room` bytes at most."""
-    memory = memory_of(cursors[start])
-    run: list[tuple[Any, int]] = []
-    seen: set[int] = set()
-    for k in range(start, len(cursors)):
-        cursor = cursors[k]
-        # A cursor that is given twice has already moved at its second place.
-        if room == 0 or memory_of(cursor) is not memory or id(cursor) in seen:
-            break
-        seen.add(id(cursor))
-        n = min(cursor.left(), room)
-        run.append((cursor, n))
-        room -= n
-    return run
-
-
-def _advance(run: list[tuple[Any, int]], copied_len: int) -> None:
-    for cursor, n in run:
-        step = min(n, copied_len)
-        cursor.skip(step)
-        copied_len -= step
 
 
 def _copy_run(run: list[tuple[Any, int]], other: Cursor[Any], *, reading: bool) -> int:
@@ -48,11 +24,10 @@ def _copy_run(run: list[tuple[Any, int]], other: Cursor[Any], *, reading: bool) 
     try:
         access(ranges, other.cursor())
     except ProcvmError as error:
-        _advance(run, error.copied_len)
+        advance(run, error.copied_len)
         other.skip(error.copied_len)
         raise
-    for cursor, n in run:
-        cursor.skip(n)
+    advance(run, total)
     other.skip(total)
     return total
 
@@ -72,9 +47,13 @@ def _copy_stream(readers: list[VmReader[Any]], writers: list[VmWriter[Any]]) -> 
             reader, writer = readers[i], writers[j]
             from_own, to_own = memory_of(reader).is_own, memory_of(writer).is_own
             if to_own and not from_own:
-                done += _copy_run(_run(readers, i, writer.avail()), writer, reading=True)
+                run = run_of(readers, i, writer.avail())
+                done += _copy_run(run, writer, reading=True)
+                i += len(run) - 1  # those before the last one are used up
             elif from_own and not to_own:
-                done += _copy_run(_run(writers, j, reader.remain()), reader, reading=False)
+                run = run_of(writers, j, reader.remain())
+                done += _copy_run(run, reader, reading=False)
+                j += len(run) - 1
             else:
                 done += reader.copy_to(writer)
     except ProcvmError as error:

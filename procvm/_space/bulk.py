@@ -11,8 +11,9 @@ from procvm._base.pods import Pod
 from procvm._space.access import Access
 from procvm._space.element import element_of, new_array
 from procvm._space.file import VmFile
-from procvm._space.gather import gather, scatter
+from procvm._space.gather import gather
 from procvm._space.ranges import Range, pairs_of
+from procvm._space.scatter import scatter
 from procvm._space.stream import copy_to
 
 if TYPE_CHECKING:

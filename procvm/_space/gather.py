@@ -1,4 +1,4 @@
-"""Gather and scatter: one value at each of many addresses.
+"""`gather`: one value from each of many addresses.
 
 A vectored read costs by the range and by the page, and most when it jumps
 about. So a gather sorts its addresses, reads those that stand near each other
@@ -14,14 +14,22 @@ from procvm._base.address import as_address, page_end
 from procvm._base.optional import numpy_or_none
 from procvm._base.perms import READ
 from procvm._base.pods import Pod
-from procvm._local.buffers import Scratch, address_of_bytes
+from procvm._local.buffers import Scratch
 from procvm._mm.memory import UserMemory
-from procvm._space.element import Element, bytes_of_values, element_of
-from procvm.errors import InvalidArgsError, PageFaultError, ProcvmError
+from procvm._space.element import Element, element_of
+from procvm.errors import InvalidArgsError, PageFaultError
 
-__all__ = ["gather", "scatter"]
+__all__ = [
+    "NR_RANGES",
+    "addresses_of",
+    "at_index",
+    "check_faults",
+    "gather",
+    "list_of",
+    "require_inside",
+]
 
-_NR_RANGES = 1023
+NR_RANGES = 1023
 """Ranges that one call reads; see `Memory.readv_packed`."""
 
 _GAP = 2048
@@ -39,7 +47,7 @@ _LARGEST = (1 << 31) - 1
 """Bytes that numpy takes for one value."""
 
 
-def _addresses(np: Any, addresses: Any) -> Any:
+def addresses_of(np: Any, addresses: Any) -> Any:
     """Returns addresses as an array of unsigned words, of the shape they were given in."""
     if isinstance(addresses, np.ndarray):
         if addresses.dtype.kind not in "ui":
@@ -47,16 +55,16 @@ def _addresses(np: Any, addresses: Any) -> Any:
         if addresses.dtype.kind == "i" and addresses.size and int(addresses.min()) < 0:
             as_address(int(addresses.min()))  # raises
         return addresses.astype(np.uint64, copy=False)
-    return np.array(_list_of(addresses), dtype=np.uint64)
+    return np.array(list_of(addresses), dtype=np.uint64)
 
 
-def _list_of(addresses: Iterable[Any]) -> list[int]:
+def list_of(addresses: Iterable[Any]) -> list[int]:
     if isinstance(addresses, str | bytes | bytearray):
         raise TypeError(f"addresses are numbers, not {type(addresses).__name__}")
     return [a if type(a) is int and 0 <= a < 1 << 64 else as_address(a) for a in addresses]
 
 
-def _check_faults(faults: str) -> bool:
+def check_faults(faults: str) -> bool:
     if faults not in ("raise", "mask"):
         raise ValueError(f'faults is "raise" or "mask", not {faults!r}')
     return faults == "mask"
@@ -64,12 +72,12 @@ def _check_faults(faults: str) -> bool:
 
 def gather(memory: UserMemory, addresses: Any, kind: Any, faults: str) -> Any:
     """Reads one value at each address; see `VmSpace.gather`."""
-    mask = _check_faults(faults)
+    mask = check_faults(faults)
     np = numpy_or_none()
     element = element_of(kind)
     if np is None:
-        return _gather_plain(memory, _list_of(addresses), element, mask=mask)
-    given = _addresses(np, addresses)
+        return _gather_plain(memory, list_of(addresses), element, mask=mask)
+    given = addresses_of(np, addresses)
     try:
         values, ok = _Gather(np, memory, element.size).all(given.reshape(-1))
         if ok is not None and not ok.any():
@@ -104,15 +112,15 @@ def _read_again(np: Any, memory: UserMemory, addresses: Any, values: Any, ok: An
         scratch = Scratch(size)
         address = int(addresses[index])
         try:
-            _require_inside(memory, address, size)
+            require_inside(memory, address, size)
             memory.read(address, scratch.address, size)
         except PageFaultError as error:
-            raise _at_index(error, index, address, size) from None
+            raise at_index(error, index, address, size) from None
         # The target has mapped it meanwhile.
         raw[index] = np.frombuffer(scratch.view, np.uint8)
 
 
-def _require_inside(memory: UserMemory, address: int, size: int) -> None:
+def require_inside(memory: UserMemory, address: int, size: int) -> None:
     """Raises PageFaultError for a value that leaves user space."""
     if address + size > memory.end:
         raise PageFaultError(
@@ -122,7 +130,7 @@ def _require_inside(memory: UserMemory, address: int, size: int) -> None:
         )
 
 
-def _at_index(error: PageFaultError, index: int, address: int, size: int) -> PageFaultError:
+def at_index(error: PageFaultError, index: int, address: int, size: int) -> PageFaultError:
     return PageFaultError(
         f"element {index}, at {address:#x}: {error.message}",
         address=error.address,
@@ -146,7 +154,7 @@ class _Gather:
             raise MemoryError
         self._item = np.dtype({1: "u1", 2: "u2", 4: "u4", 8: "u8"}.get(size, f"V{size}"))
         self._per_chunk = max(1, min(_MOST, _ROOM // size))
-        self._vector = np.zeros((_NR_RANGES + 1, 2), np.uint64)
+        self._vector = np.zeros((NR_RANGES + 1, 2), np.uint64)
         self._words = memoryview(self._vector.reshape(-1))
         self._readable: tuple[Any, Any] | None = None
 
@@ -280,7 +288,7 @@ class _Gather:
         vector, words = self._vector, self._words
         readv = self._memory.readv_packed
         self._stopped = False
-        i, batch, nr = 0, _NR_RANGES, len(starts)
+        i, batch, nr = 0, NR_RANGES, len(starts)
         while i < nr:
             j = min(i + batch, nr)
             vector[1 : j - i + 1, 0] = starts[i:j]
@@ -289,7 +297,7 @@ class _Gather:
             # SAFETY: `room` has `end` bytes and lives until the values are taken out of it.
             got = readv(words, j - i, own_address + begin)
             if got == end - begin:
-                i, batch = j, min(batch * 2, _NR_RANGES)
+                i, batch = j, min(batch * 2, NR_RANGES)
                 continue
             self._stopped = True
             if read is None:
@@ -318,8 +326,8 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
     except (MemoryError, OverflowError):
         raise _too_many(n, size) from None
     ok = [True] * n
-    i, batch = 0, _NR_RANGES
-    most = max(1, min(_NR_RANGES, (1 << 30) // size))
+    i, batch = 0, NR_RANGES
+    most = max(1, min(NR_RANGES, (1 << 30) // size))
     while i < n:
         some = 0
         while some < min(batch, most, n - i) and addresses[i + some] + size <= memory.end:
@@ -327,7 +335,7 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
         own_address = room.address + i * size
         try:
             if not some:
-                _require_inside(memory, addresses[i], size)
+                require_inside(memory, addresses[i], size)
             memory.readv([(a, size) for a in addresses[i : i + some]], own_address)
         except PageFaultError as error:
             bad = i + error.copied_len // size
@@ -335,58 +343,15 @@ def _gather_plain(memory: UserMemory, addresses: list[int], element: Element, *,
                 if bad == 0:
                     memory.regions()  # as above
                 error.copied_len %= size
-                raise _at_index(error, bad, addresses[bad], size) from None
+                raise at_index(error, bad, addresses[bad], size) from None
             ok[bad] = False
             room.view[bad * size : (bad + 1) * size] = bytes(size)
             batch = 2 * (bad - i + 1)
             i = bad + 1
             continue
         i += some
-        batch = min(batch * 2, _NR_RANGES)
+        batch = min(batch * 2, NR_RANGES)
     if n and not any(ok):
         memory.regions()  # as above
     values = pod.slice_from_bytes(bytes(room.view), n)
     return (values, ok) if mask else values
-
-
-def scatter(memory: UserMemory, addresses: Any, kind: Any, values: Any, faults: str) -> Any:
-    """Writes one value at each address; see `VmSpace.scatter`."""
-    mask = _check_faults(faults)
-    np = numpy_or_none()
-    element = element_of(kind)
-    shape: tuple[int, ...] = ()
-    if np is None:
-        places = _list_of(addresses)
-    else:
-        given = _addresses(np, addresses)
-        shape, places = given.shape, given.reshape(-1).tolist()
-    data = bytes_of_values(values, element)
-    size, n = element.size, len(places)
-    if len(data) != n * size:
-        raise InvalidArgsError(f"{len(data) // size} values do not fit {n} addresses")
-    own_address = address_of_bytes(data)  # alive until this function returns
-    ok = [True] * n
-    i = 0
-    while i < n:
-        # Those that stand side by side are one write.
-        j = i + 1
-        while j < n and places[j] == places[j - 1] + size <= memory.end - size:
-            j += 1
-        try:
-            _require_inside(memory, places[i], size)
-            memory.write(places[i], own_address + i * size, (j - i) * size)
-        except PageFaultError as error:
-            bad = i + error.copied_len // size
-            if not mask:
-                error.copied_len %= size
-                raise _at_index(error, bad, places[bad], size) from None
-            ok[bad] = False
-            i = bad + 1
-            continue
-        except ProcvmError as error:
-            error.copied_len += i * size
-            raise
-        i = j
-    if not mask:
-        return None
-    return ok if np is None else np.array(ok, bool).reshape(shape)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from tests.tracee import workloads
+from tests.tracee import held_writes, workloads
 from tests.tracee.workloads import Counts
 
 HARMS = (
@@ -25,6 +25,7 @@ HARMS = (
     "changed",
     "swallowed",
     "neighbours harmed",
+    "written elsewhere",
 )
 """Counts that have to be 0."""
 
@@ -104,6 +105,14 @@ def races() -> Iterator[Race]:
     yield Race("tools killed by SIGKILL", 500, _killed)
     for how, times in (("with", 10_000), ("nested", 5_000), ("calls", 5_000)):
         yield Race(f"Ctrl-C in and around holds, {how}", times, partial(_ctrl_c, how))
+    for blow, what, times in (
+        ("expiry", "holds are over", 2_000),
+        ("tracer", "tracers are killed", 300),
+    ):
+        run = partial(held_writes.writes_while_it_execs, blow)
+        yield Race(f"writes in holds of a target that execs, {what}", times, run)
+    name = "writes in holds of targets that are killed, and whose pid is reused"
+    yield Race(name, 3_000, held_writes.writes_while_it_dies)
 
 
 def run_races(titles: Sequence[str], seconds: float, scale: float) -> int:

@@ -29,16 +29,17 @@ REFUSED = 1 << 31
 
 OPERATIONS = (
     "attach", "stop", "resume", "with", "leave", "step", "cont", "registers", "set same",
-    "set tag", "set refused", "exchange", "update", "read", "threads", "pickled", "close",
+    "set tag", "set refused", "exchange", "update", "read", "threads", "pickled", "close", "write",
 )  # fmt: skip
 """The names of operations; the log has their index."""
 
 INSIDE = (
     "step", "step", "step", "cont", "cont", "registers", "set same", "set tag", "set refused",
-    "exchange", "update", "read", "threads",
+    "exchange", "update", "read", "threads", "write", "write",
 )  # fmt: skip
 """Operations in a hold, each as often as it is done."""
 
+NR_RANGES = 40
 OUTSIDE = ("exchange", "update", "read", "threads", "pickled", "pickled", "pickled")
 LOST = (
     procvm.ProcessExitedError,
@@ -161,7 +162,7 @@ class Tool:
 
     def _do(self, tracee: procvm.Tracee, name: str) -> None:
         chance = self.chance
-        if name in ("exchange", "update", "read", "threads", "pickled", "cont"):
+        if name in ("exchange", "update", "read", "threads", "pickled", "cont", "write"):
             with self._operation(name):
                 self._on_process(tracee, name)
             return
@@ -196,6 +197,8 @@ class Tool:
             tracee.threads()
         elif name == "read":
             vm.read_val(word, u64)
+        elif name == "write":
+            self._write_cookie(vm)
         elif name == "pickled":
             self._read_by_pickle(vm)
         elif name == "update":
@@ -212,6 +215,12 @@ class Tool:
             self.log[at + 1] += 1
         else:
             self.log[at] -= 1
+
+    def _write_cookie(self, vm: procvm.VmSpace) -> None:
+        """Writes the cookie to its own place, by one call for all ranges: others would notice."""
+        data = self.cookie.to_bytes(8, sys.byteorder) * NR_RANGES
+        writers = [vm.writer(self.cookie_address, 8) for _ in range(NR_RANGES)]
+        procvm.VmWriterArray(writers).write(procvm.VmReader.from_buffer(data))
 
     def _read_by_pickle(self, vm: procvm.VmSpace) -> None:
         """Has a child open a handle that was pickled now or earlier: that target, or an error."""

@@ -55,6 +55,7 @@ class Lease:
             then detaches the rest.
         busy_since: When the stop that is under way began; None if none is.
         moving: Whether a step is under way, which must end before the tracer does.
+        reaping: Held where a tid has to stay that of the task, and where the main thread reaps.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Lease:
         self.whole = True
         self.busy_since: float | None = None
         self.moving = False
+        self.reaping = threading.Lock()
         self._flags = flags
         self._readable = readable
         self.given_up = given_up

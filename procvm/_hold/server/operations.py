@@ -11,6 +11,7 @@ from procvm._hold.server.proof import Program
 from procvm._hold.server.protocol import Op
 from procvm._hold.server.requests import Gone
 from procvm._hold.server.tasks import TaskState
+from procvm._hold.server.writing import write_ranges
 from procvm._linux.peers import require_no_peer
 
 __all__ = ["OPERATIONS"]
@@ -183,6 +184,7 @@ OPERATIONS: MappingProxyType[int, Callable[..., object]] = MappingProxyType(
         Op.PENDING: _pending,
         Op.DELIVER: _deliver,
         Op.ECHO: _echo,
+        Op.WRITE: write_ranges,
     }
 )
 """By request: the function, which takes the lease, the request's descriptors and arguments.

@@ -40,7 +40,7 @@ HELLO = 0
 SETTLE_TIME = 20.0
 """Seconds that `cont` may take to hold the target again after an event."""
 
-_LONGEST = 1 << 16
+_LONGEST = 1 << 17
 _MOST_FDS = 5
 _PART = struct.Struct("@QB")  # the number of the request, and whether more parts follow
 _PART_LEN = 1 << 15
@@ -68,6 +68,7 @@ class Op(IntEnum):
     ADD_POINT = 17
     REMOVE_POINT = 18
     CALL = 19
+    WRITE = 20
 
 
 class Request(NamedTuple):

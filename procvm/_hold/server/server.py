@@ -39,7 +39,10 @@ def _rescue(worker: Worker) -> None:
     for tid in procfs.thread_ids(worker.pid):
         status = procfs.read_status(f"{worker.pid}/task/{tid}")
         if status is not None and status.state == "Z" and status.tracer_pid == lease.thread_id:
-            requests.reap(tid)
+            with lease.reaping:
+                # A hold may have begun meanwhile, and `writing` relies on the number.
+                if lease.busy_since == since:
+                    requests.reap(tid)
 
 
 def _await_end(workers: list[Worker]) -> None:

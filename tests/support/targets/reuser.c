@@ -7,9 +7,10 @@
  *   forkas PID    forks a child with that pid; answers it
  *   lastpid PID   the same by writing ns_last_pid; answers 0 if another process was faster
  *   end           the child ends and is reaped; answers 0 if its box was PRISTINE to the end
- *   race PID N    N children with that pid, one after the other at full speed, or fewer if a line
+ *   race PID N [LIFE]  N children with that pid, one after the other at full speed, or fewer if a line
  *                 of input comes; answers "raced N BAD" with the number of children there were, and
- *                 of those whose box held what was not theirs
+ *                 of those whose box held what was not theirs; SIGKILL may end any of them;
+ *                 they live LIFE times as long
  *
  * The serial is 0 in a new child, then its number. The box is PRISTINE: only who knows the serial
  * may write there, and (serial << 32 | TAG) only.
@@ -34,6 +35,7 @@
 static volatile uint64_t serial;
 static volatile uint64_t box = PRISTINE;
 static uint64_t next_serial;
+static unsigned life;
 static int control[2], began[2];
 
 static int bad_box(uint64_t mine, int tagged)
@@ -55,7 +57,7 @@ static void child_waits(void)
 static void child_races(void)
 {
     uint64_t mine = next_serial, x = mine * 0x9e3779b97f4a7c15ull;
-    unsigned turns = (unsigned)(x >> 40) % 500000;
+    unsigned turns = (unsigned)(x >> 40) % 500000 * life;
     int bad = bad_box(mine, 0);
     serial = mine;
     for (unsigned k = 0; k < turns; k++) bad |= bad_box(mine, 1);
@@ -105,7 +107,8 @@ int main(void)
     while (fgets(line, sizeof line, stdin)) {
         char command[16];
         long pid = 0, n = 0;
-        if (sscanf(line, "%15s %ld %ld", command, &pid, &n) < 1) continue;
+        life = 1;
+        if (sscanf(line, "%15s %ld %ld %u", command, &pid, &n, &life) < 1) continue;
         if (!strcmp(command, "fork") || !strcmp(command, "forkas") || !strcmp(command, "lastpid")) {
             if (pipe(control)) return 1;
             next_serial++;
@@ -132,7 +135,7 @@ int main(void)
                 child = fork_as((pid_t)pid);
                 if (child == 0) child_races();
                 waitpid(child, &status, 0);
-                bad += status != 0;
+                bad += status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
             }
             printf("raced %ld %ld\n", k, bad);
         }
