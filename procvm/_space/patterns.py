@@ -21,6 +21,7 @@ from procvm._space.condition import Condition, Equal, condition_of
 from procvm._space.element import Element, element_of
 from procvm._space.engines import find_literal
 from procvm._space.needle import CONTEXT, Needle
+from procvm._space.prefilter import prefilter_of
 from procvm._space.several import Several
 from procvm.errors import UnsupportedError
 
@@ -127,6 +128,7 @@ class _Expression(Needle):
         self._sees_no_more = _LOOKS_BEHIND.search(expression.pattern) is None
         self._align = align
         self._max_len = max_len
+        self._prefilter = prefilter_of(expression, max_len)
         self.before = CONTEXT
         self.after = max_len - 1
 
@@ -144,12 +146,27 @@ class _Expression(Needle):
         longest, step = self._max_len, max(4 * self._max_len, _WINDOW)
         matches = array("Q")
         at = first
-        # In windows: an expression that goes on to the end of what it sees would
-        # otherwise be looked at to there from each place.
-        while at < last:
-            end = min(at + step, last)
-            at = self._in_window(view, base, at, end, min(end + longest, len(view)), matches)
+        for low, high in self._regions(view, first, last):
+            at = max(at, low)
+            # All that is seen of a region of the filter. An assertion sees more.
+            most = high if self._sees_no_more else len(view)
+            stop = min(high, last)
+            # In windows: an expression that goes on to the end of what it sees would
+            # otherwise be looked at to there from each place.
+            while at < stop:
+                end = min(at + step, stop)
+                at = self._in_window(view, base, at, end, min(end + longest, most), matches)
         return matches
+
+    def _regions(self, view: memoryview, first: int, last: int) -> list[tuple[int, int]]:
+        """Returns where matches that begin between two offsets may be."""
+        end = min(last + self._max_len, len(view))
+        if self._prefilter is not None:
+            found = self._prefilter.regions(view[first:end])
+            few = self._sees_no_more or len(found or ()) * self._max_len < last - first
+            if found is not None and few:
+                return [(low + first, high + first) for low, high in found]
+        return [(first, end)]
 
     def _in_window(
         self, view: memoryview, base: int, at: int, end: int, seen: int, matches: array[int]
