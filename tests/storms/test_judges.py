@@ -13,6 +13,7 @@ from procvm import u64
 from scripts.soaking.board import Word, box
 from scripts.soaking.nursery import MODES, Nursery, Victim
 from tests.support.patience import eventually
+from tests.support.procfs import state_of
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,7 @@ def test_judge_finds_a_target_that_is_left_stopped(victim: Victim, nursery: Nurs
         (harm,) = victim.harms(nursery.log, 0.1)
         assert harm.startswith("left stopped: t")
     os.kill(victim.pid, signal.SIGSTOP)
+    assert eventually(lambda: state_of(victim.pid) == "T")
     (harm,) = victim.harms(nursery.log, 0.1)
     assert harm.startswith("stands still: T")
 
