@@ -18,6 +18,7 @@ from pathlib import Path
 from children import Peer, Rival, Target, compiled
 from clock import STABLE, Times, measure
 from groups import BULK_LEN, GROUPS, Group, Scene, Table, imports, verdict
+from observed import OBSERVED_TEXT, OBSERVED_TITLE, observed
 from past import PAST
 from peers import NAMES
 from scale import SCALE
@@ -196,8 +197,8 @@ def main() -> None:
         return not options.word or any(word.lower() in title.lower() for word in options.word)
 
     groups = [group for group in (*GROUPS, *TRACING, *SCALE, *PAST) if asked(group.title)]
-    imports_asked = asked(_IMPORT_TITLE)
-    if not groups and not imports_asked:
+    imports_asked, observed_asked = asked(_IMPORT_TITLE), asked(OBSERVED_TITLE)
+    if not groups and not imports_asked and not observed_asked:
         parser.error("nothing measured here has such a word in its title")
 
     parts = [_machine()]
@@ -228,6 +229,9 @@ def main() -> None:
                 if group.tables is not None:
                     tables += group.tables(scene)
                 show(group.title, group.text, *tables)
+    if observed_asked:
+        os.sched_setaffinity(0, cpus)  # the target runs while its hits are taken
+        show(OBSERVED_TITLE, OBSERVED_TEXT, observed())
     if imports_asked:
         show(_IMPORT_TITLE, _IMPORT_TEXT, _imports())
     if options.write:
