@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from procvm._space.search import Search
     from procvm._space.space import VmSpace
     from procvm._space.telescope import Telescope, Word
+    from procvm._space.text_scan import TextScan
     from procvm._space.texts import Text
     from procvm._symbols.mapped import Mapped
     from procvm._symbols.modules import Location, Module, Modules, Symbol
@@ -171,6 +172,7 @@ __all__ = [
     "SyscallStop",
     "Telescope",
     "Text",
+    "TextScan",
     "Thread",
     "Tracee",
     "Unchanged",
@@ -240,6 +242,7 @@ _HOMES = {
     "procvm._space.search": "Search",
     "procvm._space.space": "VmSpace",
     "procvm._space.telescope": "Telescope Word",
+    "procvm._space.text_scan": "TextScan",
     "procvm._space.texts": "Text",
     "procvm._symbols.mapped": "Mapped",
     "procvm._symbols.modules": "Location Module Modules Symbol",

@@ -27,6 +27,7 @@ from procvm._space.pieces import CHUNK_LEN, nr_threads, tasks_of
 from procvm._space.ranges import Range, near_range, pairs_of, ranges_by_perms, ranges_of
 from procvm._space.scan import Scan, readings_of
 from procvm._space.search import Progress, Search
+from procvm._space.text_scan import FoundText, TextScan, needles_of
 from procvm._space.texts import Text, bytes_of_text, strings_in
 from procvm._space.walk import clipped
 
@@ -267,6 +268,37 @@ class Finder(Access):
             threads=threads,
             progress=progress,
         )
+
+    def scan_text(
+        self,
+        text: str,
+        *,
+        encodings: Sequence[str] = ("utf-8", "utf-16-le"),
+        ranges: Iterable[Range] | None = None,
+        near: tuple[int, int] | None = None,
+        perms: str | Perms = "rw",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> TextScan:
+        """Returns every place that holds a text; `TextScan.refine` narrows them down.
+
+        Args:
+            text: The text.
+            encodings: In which it may be.
+            ranges: As `search` takes them.
+            near: As `search` takes it.
+            perms: Without `ranges`: what a mapping must allow.
+            threads: Pieces that are searched at a time; one for each CPU if not given.
+            progress: Called with (bytes done, bytes in all).
+
+        Raises:
+            ValueError: The text is empty, or an encoding lacks its characters.
+        """
+        needles = needles_of(text, encodings)
+        where = Where(ranges=ranges, near=near, perms=perms, threads=threads, progress=progress)
+        names, hits = [*needles.values()], self.search([*needles], **where)
+        texts = [FoundText(int(hit), names[hit.needle], hit.match) for hit in hits]
+        return TextScan(self, texts, hits.skipped)
 
     def pointers_to(
         self,

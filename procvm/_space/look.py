@@ -12,7 +12,7 @@ from procvm._space.gather import gather
 from procvm._space.pieces import Task, leave_room, read_pieces, take_room
 from procvm._space.walk import clipped
 
-__all__ = ["Again", "Block", "First", "addresses_of"]
+__all__ = ["Again", "Block", "First", "addresses_of", "without"]
 
 _DENSE = 32
 """Slots for each hit up to which a bit a slot is smaller than a number a hit."""
@@ -57,6 +57,32 @@ def _slots(np: Any, block: Block) -> Any:
 def addresses_of(np: Any, block: Block, align: int) -> Any:
     """Returns the addresses of the candidates of a block as an array."""
     return _slots(np, block).astype(np.uint64) * np.uint64(align) + np.uint64(block.start)
+
+
+def without(
+    np: Any, block: Block, align: int, size: int, ranges: list[tuple[int, int]]
+) -> Block | None:
+    """Returns the candidates of a block of which no byte is in a range; None if none is left.
+
+    Args:
+        np: numpy.
+        block: The candidates.
+        align: Bytes from one slot to the next.
+        size: Bytes of a value.
+        ranges: Sorted, disjoint pairs (start, end).
+    """
+    slots = _slots(np, block)
+    addresses = slots.astype(np.uint64) * np.uint64(align) + np.uint64(block.start)
+    starts = np.array([start for start, _ in ranges], np.uint64)
+    ends = np.array([end for _, end in ranges], np.uint64)
+    # The last range that starts before the end of the value is the only one that may touch it.
+    last = np.searchsorted(starts, addresses + np.uint64(size - 1), side="right")
+    keep = (last == 0) | (ends[np.maximum(last, 1) - 1] <= addresses)
+    if keep.all():
+        return block
+    if not keep.any():
+        return None
+    return _block(np, block.start, block.nr, slots[keep], block.values[keep])
 
 
 class First:

@@ -18,6 +18,7 @@ __all__ = [
     "pairs_of",
     "ranges_by_perms",
     "ranges_of",
+    "spans_of",
 ]
 
 
@@ -139,3 +140,26 @@ def near_range(near: tuple[int, int]) -> tuple[int, int]:
         raise TypeError(f"near is a pair (address, n), not {near!r}")
     address, n = as_address(near[0]), as_len(near[1], "n")
     return max(address - n, 0), address + n + 1
+
+
+def spans_of(excluded: Iterable[int | Range]) -> list[tuple[int, int]]:
+    """Returns addresses and ranges as sorted, disjoint pairs (start, end).
+
+    Args:
+        excluded: Each an address, which is a span of a byte, or a range as `pairs_of` takes it.
+
+    Raises:
+        TypeError: One has another type.
+        ValueError: A range ends before it starts.
+    """
+    found: list[tuple[int, int]] = []
+    for one in excluded:
+        if isinstance(one, int):
+            found.append((as_address(one), one + 1))
+        else:
+            found += pairs_of([one])
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if start < end:
+            add_range(merged, start, end)
+    return merged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
@@ -14,10 +14,10 @@ from procvm._space.access import Access
 from procvm._space.asked import CHANGES, asked_of, change_of
 from procvm._space.condition import About, Number, Wanted
 from procvm._space.element import Element, element_of
-from procvm._space.look import Again, Block, First, addresses_of
+from procvm._space.look import Again, Block, First, addresses_of, without
 from procvm._space.patterns import NOTHING, Needle, Several, Values
 from procvm._space.pieces import nr_threads, results, tasks_of
-from procvm._space.ranges import add_range
+from procvm._space.ranges import Range, add_range, spans_of
 from procvm._space.saved_scan import SavedColumn, SavedScan, load_scan, save_scan
 from procvm._space.search import Progress
 
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
     Attributes:
         address: Its address.
-        kind: The pod or numpy dtype as which it is a candidate.
+        kind: The pod or numpy dtype as which it is a candidate; the encoding of a text.
         value: Its value at the last look.
     """
 
@@ -237,6 +237,31 @@ class Scan:
         new._is_number = self._is_number
         new._columns = columns
         new.skipped = []
+        return new
+
+    def without(self, excluded: Iterable[int | Range]) -> Scan:
+        """Returns a new scan without some of the candidates; this one stays as it is.
+
+        Args:
+            excluded: Addresses, and ranges of them: mappings, range objects or pairs (start,
+                end). A candidate of which any byte is there is left out.
+
+        Raises:
+            TypeError: One has another type.
+            ValueError: A range ends before it starts.
+        """
+        spans = spans_of(excluded)
+        kept: list[_Column] = []
+        for column in self._columns:
+            blocks: list[Block] = []
+            for block in column.blocks:
+                size = column.readings[0].size
+                left = without(self._np, block, column.align, size, spans) if spans else block
+                if left is not None:
+                    blocks.append(left)
+            kept.append(column._replace(blocks=blocks))
+        new = self._with(kept)
+        new.skipped = list(self.skipped)
         return new
 
     def __len__(self) -> int:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from procvm._space.scan import Change
 from procvm._terminal.scalars import Number
 
-__all__ = ["GRAMMAR", "Condition", "condition_of"]
+__all__ = ["CHANGES", "GRAMMAR", "Condition", "condition_of"]
 
 GRAMMAR = (
     "N, = N, != N, > N, < N, >= N, <= N, N..M, + (increased), - (decreased), changed, unchanged"
 )
 
-_CHANGES: dict[str, Change] = {
+CHANGES: dict[str, Change] = {
     "+": "increased",
     ">": "increased",
     "increased": "increased",
@@ -86,8 +86,8 @@ def condition_of(text: str, kind: Number) -> Condition:
         OverflowError: No value of the kind equals the number.
     """
     text = text.strip()
-    if text.lower() in _CHANGES:
-        return Condition(_CHANGES[text.lower()], None)
+    if text.lower() in CHANGES:
+        return Condition(CHANGES[text.lower()], None)
     low, dots, high = text.partition("..")
     if dots:
         bounds = kind.number(low), kind.number(high)
@@ -105,7 +105,7 @@ def condition_of(text: str, kind: Number) -> Condition:
     compare = _COMPARISONS[sign]
     if compare is operator.eq:
         # Rounded to the type: without this, no f32 would equal 0.1.
-        return Condition(None, kind.pod.from_bytes(kind.pod.to_bytes(number)))
+        return Condition(None, kind.rounded(number))
 
     def holds(values: Any) -> Any:
         return compare(values, number)

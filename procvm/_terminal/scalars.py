@@ -15,7 +15,7 @@ from procvm._base.text import printable
 from procvm._terminal.kind import Kind
 from procvm.errors import InvalidArgsError, PageFaultError
 
-__all__ = ["Bytes", "Number", "Pointer", "Text", "number_as_json", "pod_in"]
+__all__ = ["AnyNumber", "Bytes", "Number", "Pointer", "Text", "number_as_json", "pod_in"]
 
 _IN_32_BITS = {"usize": procvm.u32, "isize": procvm.i32, "ptr": procvm.u32}
 
@@ -92,9 +92,40 @@ class Number(Kind):
         except ValueError:
             raise ValueError(f"{text!r} is not a whole number, as {self.name} needs") from None
 
+    def rounded(self, number: float) -> int | float:
+        """Returns a number as this type holds it.
+
+        Raises:
+            OverflowError: It does not fit.
+        """
+        found: int | float = self.pod.from_bytes(self.pod.to_bytes(number))
+        return found
+
     def encode(self, text: str, address_of: Callable[[str], int]) -> bytes:
         """Returns the bytes of a number in decimal, 0x, 0o or 0b."""
         return self.pod.to_bytes(self.number(text))
+
+
+class AnyNumber(Number):
+    """Integers of 1 to 8 bytes, f32 and f64, whichever fits: for conditions only."""
+
+    def __init__(self) -> None:
+        super().__init__(procvm.f64, "number")
+
+    def of_target(self, address_size: int) -> Number:
+        """Returns itself."""
+        return self
+
+    def number(self, text: str) -> int | float:
+        """Returns a whole number as an int, since a float does not hold every one."""
+        try:
+            return _WHOLE.number(text)
+        except ValueError:
+            return super().number(text)
+
+    def rounded(self, number: float) -> int | float:
+        """Returns the number; each type rounds it in its own way."""
+        return number
 
 
 def _shortest_f32(value: float) -> str:
@@ -108,6 +139,9 @@ def _shortest_f32(value: float) -> str:
             except OverflowError:
                 continue
     return str(value)
+
+
+_WHOLE = Number(procvm.i64)
 
 
 class Pointer(Kind):

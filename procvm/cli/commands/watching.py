@@ -10,6 +10,7 @@ import click
 
 import procvm
 from procvm._terminal.conditions import Condition, condition_of
+from procvm._terminal.freezer import Freezer
 from procvm._terminal.kind import Kind
 from procvm._terminal.scalars import Number
 from procvm.cli.declare import (
@@ -261,18 +262,17 @@ def freeze(
         at = address_in(process, address)
         data = said_of("VALUE", lambda: kind.encode(value, process.address))
         vm = process.vm.forced() if force else process.vm
-        nr_looks = nr_writes = 0
+        freezer = Freezer(vm)
+        nr_looks = 0
         begin = time.monotonic()
-        vm.write_bytes(at, data)
+        freezer.keep(at, data)
         if out.is_terminal:
             tell(f"freezing {process.describe(at)} of process {process.pid}; Ctrl-C ends")
         try:
             while duration is None or time.monotonic() - begin < duration:
                 time.sleep(interval)
                 nr_looks += 1
-                if vm.read_bytes(at, len(data)) != data:
-                    vm.write_bytes(at, data)
-                    nr_writes += 1
+                freezer.look()
         finally:
             seconds = time.monotonic() - begin
             if out.json:
@@ -284,8 +284,8 @@ def freeze(
                         "value": kind.as_json(kind.decode_one(data)),
                         "seconds": round(seconds, 6),
                         "looks": nr_looks,
-                        "writes": nr_writes,
+                        "writes": freezer.writes,
                     }
                 )
             elif out.is_terminal:
-                out.line(f"wrote the value back {nr_writes} times in {seconds:.1f} s")
+                out.line(f"wrote the value back {freezer.writes} times in {seconds:.1f} s")
