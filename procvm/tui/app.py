@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
+from concurrent.futures import Future
 from typing import Any, ClassVar
 
+from textual import work
 from textual.binding import Binding, BindingType
 
 import procvm
@@ -19,9 +20,10 @@ from procvm.tui.dialogs import Change, Confirm, Edit, GoTo, Help, LookFor
 from procvm.tui.hints import said_by
 from procvm.tui.hunt import Hunt
 from procvm.tui.inspector import KINDS
-from procvm.tui.live import GONE, LONGEST_HOLD, TICK, where_of
+from procvm.tui.live import GONE, LONGEST_HOLD, PATIENCE, TICK, where_of
 from procvm.tui.regions import RegionList
 from procvm.tui.tracing import TracingScreen
+from procvm.tui.waiting import attempt, in_thread
 from procvm.tui.window import read_window
 
 __all__ = ["LONGEST_HOLD", "TICK", "Viewer", "run"]
@@ -57,9 +59,10 @@ class Viewer(TracingScreen):
         *,
         tick: float | None = TICK,
         longest_hold: float = LONGEST_HOLD,
+        patience: float = PATIENCE,
     ) -> None:
         """Makes a viewer; see `LiveScreen`."""
-        super().__init__(process, address, tick=tick, longest_hold=longest_hold)
+        super().__init__(process, address, tick=tick, longest_hold=longest_hold, patience=patience)
         self.hunt: Hunt | None = None
         self._trail: list[int] = []
         self._ahead: list[int] = []
@@ -67,6 +70,7 @@ class Viewer(TracingScreen):
         self._jump_when_found = False
         self._searched = ("text", "")
         self._edited = "u32"
+        self._is_pausing = False
 
     def on_mount(self) -> None:
         """Looks for hits of a search more often than the ticks: the user waits for them."""
@@ -171,7 +175,7 @@ class Viewer(TracingScreen):
         self.hunt = hunt
         self._hex.hit = None
         self._jump_when_found = True
-        self.run_worker(asyncio.to_thread(hunt.run), group="hunt")
+        self.run_worker(in_thread(hunt.run), group="hunt")
         self.say(f"searching for {printable(text)}")
         return None
 
@@ -257,6 +261,9 @@ class Viewer(TracingScreen):
         if self._is_gone():
             return
         address = self._hex.cursor
+        if self._hex.window.is_awaited(address):
+            self.say(f"cannot edit {address:#x}: its page has not come yet", bad=True)
+            return
         where = where_of(self._regions.maps.find(address), address)
         here = self._described.get(address, "")
         label = f"{address:#x}  {here or where}"
@@ -274,7 +281,8 @@ class Viewer(TracingScreen):
                 return change
             self._edited = kind.name
 
-            async def write() -> None:
+            @work(group="edit")
+            async def write(_viewer: Viewer) -> None:
                 wrong = await self._looked_up(lambda: self._write(change))
                 if isinstance(wrong, str):
                     dialog.say(wrong)
@@ -284,7 +292,7 @@ class Viewer(TracingScreen):
                 self.say(f"wrote {len(change.new)} bytes at {change.where}; u undoes it")
                 self._look(is_tick=True)
 
-            self.push_screen(Confirm(change, write))
+            self.push_screen(Confirm(change, lambda: write(self)))
             return None
 
         self.push_screen(Edit(label, self._edited, self._inspector.value, attempt))
@@ -302,6 +310,7 @@ class Viewer(TracingScreen):
         vm = self.process.vm.forced() if change.forced else self.process.vm
         vm.write_bytes(change.address, change.new)
 
+    @work(group="edit")
     async def action_undo(self) -> None:
         """Writes back the bytes before the last edit, if the target has not changed them since."""
         if self._is_gone():
@@ -329,9 +338,17 @@ class Viewer(TracingScreen):
         if self.pause.is_held:
             self.pause.end()
             self.say("the process runs again")
-        elif self._attempted(self.pause.begin):
-            self.say("held: every thread of the process is stopped")
+        elif not self._is_pausing:
+            self._is_pausing = True
+            self.say("stopping every thread of the process")
+            attempt(self.pause.begin, self._paused, self._patience)
         self._look()
+
+    def _paused(self, future: Future[bool]) -> None:
+        self._is_pausing = False
+        if self._attempted(future.result):
+            self.say("held: every thread of the process is stopped")
+            self._look()
 
     def action_help(self) -> None:
         """Shows the keys."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
@@ -86,6 +86,7 @@ class GoTo(Dialog):
             yield Input(placeholder="0x7f.., [heap]+8, libc.so.6+0x10, a symbol, *pointer")
             yield Static("", classes="said", markup=False)
 
+    @work
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Goes to the address, or shows the error."""
         wrong = await self._attempt(event.value)
@@ -122,6 +123,7 @@ class LookFor(Dialog):
     def _other_kind(self, event: Select.Changed) -> None:
         self.query_one(Input).placeholder = _hint(str(event.value))
 
+    @work
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Starts the search, or shows the error."""
         wrong = await self._attempt(str(self._kinds.value), event.value)
@@ -212,6 +214,7 @@ class Edit(Dialog):
         if event.select is self._kinds:
             self.query_one(Input).placeholder = self._hint(str(event.value))
 
+    @work
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Asks for confirmation, or shows the error."""
         kind = KINDS[str(self._kinds.value)]
@@ -227,7 +230,7 @@ class Confirm(Dialog):
         Binding("n", "dismiss_it", "Leave", show=False),
     ]
 
-    def __init__(self, change: Change, write: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, change: Change, write: Callable[[], object]) -> None:
         super().__init__()
         self._change = change
         self._write = write
@@ -249,10 +252,10 @@ class Confirm(Dialog):
             yield Static(text)
             yield Static("y writes   n and Escape cancel", classes="about space")
 
-    async def action_write(self) -> None:
+    def action_write(self) -> None:
         """Closes the dialog and writes."""
         self.dismiss()
-        await self._write()
+        self._write()
 
 
 _KEYS = (
@@ -276,9 +279,10 @@ _KEYS = (
 )
 
 _COLORS = """\
-?? is a byte that cannot be read. A byte that changed since the last
-read is marked, then coloured for two seconds. A held process is resumed
-after the time in the first line, and when the viewer ends."""
+?? is a byte that cannot be read, .. one whose page has not come yet. A
+byte that changed since the last read is marked, then coloured for two
+seconds. A held process is resumed after the time in the first line, and
+when the viewer ends."""
 
 
 class Help(Dialog):

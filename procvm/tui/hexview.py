@@ -214,9 +214,10 @@ class HexView(Widget, can_focus=True):
             address = start + k
             byte = self.window.byte(address)
             style = self._style_of(address, byte)
-            digits.append(Segment("??" if byte is None else f"{byte:02x}", style))
+            none = "." if self.window.is_awaited(address) else "?"
+            digits.append(Segment(f"{byte:02x}" if byte is not None else none * 2, style))
             digits.append(Segment("  " if k == row // 2 - 1 else " ", base))
-            char = "?" if byte is None else chr(byte) if 0x20 <= byte < 0x7F else "·"
+            char = none if byte is None else chr(byte) if 0x20 <= byte < 0x7F else "·"
             texts.append(Segment(char, style))
         strip = Strip([*digits, Segment(" ", base), *texts])
         return strip.adjust_cell_length(width, base)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from rich.text import Text
@@ -24,15 +23,18 @@ from procvm.tui.hints import said_by
 from procvm.tui.inspector import Inspector
 from procvm.tui.pause import Pause
 from procvm.tui.regions import RegionList, region_name
-from procvm.tui.window import read_window
+from procvm.tui.waiting import Reads, Turns, attempt, in_thread
 
-__all__ = ["GONE", "LONGEST_HOLD", "TICK", "LiveScreen", "where_of"]
+__all__ = ["GONE", "LONGEST_HOLD", "PATIENCE", "TICK", "LiveScreen", "where_of"]
 
 LONGEST_HOLD = 60.0
 """Seconds after which a held target is resumed by itself."""
 
 TICK = 0.25
 """Seconds between two reads of the screen's bytes."""
+
+PATIENCE = 0.1
+"""Seconds that the screen waits for what it reads, before it goes on without that."""
 
 _REGIONS_EVERY = 2.0
 # At least this many times as long between two reads as one takes: with very many mappings,
@@ -76,6 +78,7 @@ class LiveScreen(App[None]):
         *,
         tick: float | None = TICK,
         longest_hold: float = LONGEST_HOLD,
+        patience: float = PATIENCE,
     ) -> None:
         """Makes the screen; nothing is read before it runs.
 
@@ -84,6 +87,7 @@ class LiveScreen(App[None]):
             address: The first address to show; the start of the heap if not given.
             tick: Seconds between two reads; None to read only when `tick` is called.
             longest_hold: Seconds after which a held process is resumed.
+            patience: Seconds to wait for each read before the screen goes on without it.
         """
         super().__init__()
         self.process = process
@@ -98,8 +102,11 @@ class LiveScreen(App[None]):
         self._message = Static("", id="message", markup=False)
         self._given = address
         self._regions_at = 0.0
-        # Held by the thread that looks up symbols: two at a time would read the files twice.
-        self._symbols = threading.Lock()
+        # For the thread that looks up symbols: two at a time would read the files twice.
+        self._symbols = Turns()
+        self._patience = patience
+        self._reads = Reads(process.vm, patience, self._come)
+        self._reads_regions = False
         self._described: dict[int, str] = {}
         self._describing = False
 
@@ -121,8 +128,6 @@ class LiveScreen(App[None]):
         size = self._attempted(lambda: self.process.address_size)
         self._inspector.address_size = size or self._inspector.address_size
         self.action_read_regions()
-        if self._given is None and len(self._regions.maps):
-            self._hex.go(_first_of(self._regions.maps).start)
         self._look()
         if self._tick_every is not None:
             self.set_interval(self._tick_every, self.tick)
@@ -170,16 +175,22 @@ class LiveScreen(App[None]):
     def _look(self, *, is_tick: bool = False) -> None:
         if not self.ended:
             start, n = self._hex.wanted()
-            window = self._attempted(lambda: read_window(self.process.vm, start, n))
+            window = self._attempted(lambda: self._reads.window(start, n))
             if window is not None:
                 self._hex.show(window, is_tick=is_tick)
         self._show_rest()
+
+    def _come(self) -> None:
+        """Shows a page that has come late."""
+        if self.is_running:
+            self._look(is_tick=True)
 
     def _show_rest(self) -> None:
         """Shows everything that depends on the bytes and the cursor."""
         cursor = self._hex.cursor
         vma = self._regions.mark(cursor)
-        self._hex.border_title = Text(where_of(vma, cursor))
+        awaited = "  has not come yet" if self._hex.window.is_awaited(cursor) else ""
+        self._hex.border_title = Text(where_of(vma, cursor) + awaited)
         self._inspector.show(self._hex.window, cursor)
         here = self._describe(cursor)
         self._inspector.border_title = Text(f"{cursor:#x}" + (f"  {here}" if here else ""))
@@ -230,17 +241,27 @@ class LiveScreen(App[None]):
         """Reads the list of regions again."""
         if not self._is_gone():
             self._read_regions()
-            self._show_rest()
 
     def _read_regions(self) -> None:
-        begun = time.monotonic()
-        maps = self._attempted(self.process.maps)
-        if maps is not None and list(maps) != list(self._regions.maps):
-            self._regions.show(maps)
-            self._regions.border_title = Text(f"{len(maps):,} regions")
-            self._described.clear()
-        now = time.monotonic()
-        self._regions_at = now + max(_REGIONS_EVERY, _REGIONS_SHARE * (now - begun))
+        if self._reads_regions:
+            return
+        self._reads_regions, begun = True, time.monotonic()
+
+        def show(future: Future[Maps]) -> None:
+            maps = self._attempted(future.result)
+            if maps is not None and list(maps) != list(self._regions.maps):
+                self._regions.show(maps)
+                self._regions.border_title = Text(f"{len(maps):,} regions")
+                self._described.clear()
+                if self._given is None:
+                    self._given = _first_of(maps).start
+                    self._hex.go(self._given)
+            now = time.monotonic()
+            self._regions_at = now + max(_REGIONS_EVERY, _REGIONS_SHARE * (now - begun))
+            self._reads_regions = False
+            self._show_rest()
+
+        attempt(self.process.maps, show, self._patience)
 
     def on_hex_view_moved(self, _message: HexView.Moved) -> None:
         """Reads the bytes that the hex view shows now."""
@@ -250,10 +271,10 @@ class LiveScreen(App[None]):
         """Runs slow work in a thread, one piece at a time, so that the screen stays live."""
 
         def alone() -> T:
-            with self._symbols:
+            with self._symbols.turn():
                 return act()
 
-        return await asyncio.to_thread(alone)
+        return await in_thread(alone)
 
     async def _looked_up(self, act: Callable[[], T]) -> T | str:
         """Runs slow work in a thread; returns an error as text."""

@@ -26,6 +26,7 @@ class Pause(Closing):
         self._tracee: Tracee | None = None
         self._held: Held | None = None
         self._until = 0.0
+        self._is_over = False
 
     @property
     def is_held(self) -> bool:
@@ -38,7 +39,7 @@ class Pause(Closing):
         return max(self._until - time.monotonic(), 0.0)
 
     def begin(self) -> bool:
-        """Holds the process; returns True.
+        """Holds the process; returns False if `close` was called meanwhile, else True.
 
         Raises:
             AlreadyTracedError: Another process traces it.
@@ -57,9 +58,11 @@ class Pause(Closing):
             # Raises if the pid belongs to another process by now.
             self._process.find_vma(0)
         except BaseException:
-            self.close()
+            self._detach()
             raise
-        return True
+        if self._is_over:
+            self._detach()
+        return not self._is_over
 
     def look(self) -> bool:
         """Returns whether the hold lasts; forgets one that ended by itself.
@@ -90,7 +93,11 @@ class Pause(Closing):
             held.close()
 
     def close(self) -> None:
-        """Resumes the process and detaches from it. May be called twice."""
+        """Resumes the process and detaches from it. May be called twice, and during `begin`."""
+        self._is_over = True
+        self._detach()
+
+    def _detach(self) -> None:
         self.end()
         tracee, self._tracee = self._tracee, None
         if tracee is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rich.text import Text
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
@@ -21,6 +22,7 @@ from procvm.errors import ProcvmError
 from procvm.tui.dialogs import Dialog
 from procvm.tui.hints import said_by
 from procvm.tui.live import LiveScreen
+from procvm.tui.waiting import Turns, in_thread
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -47,7 +49,7 @@ class _Run(ABC):
         has_ended: Set when the trace is closed.
     """
 
-    def __init__(self, process: procvm.Process, alone: threading.Lock) -> None:
+    def __init__(self, process: procvm.Process, alone: Turns) -> None:
         """Makes it; `run` begins it.
 
         Args:
@@ -76,7 +78,7 @@ class _Run(ABC):
                 self.is_armed = True
                 while not self._is_given_up:
                     hits = trace.read(_TICK)
-                    with self._alone:
+                    with self._alone.turn():
                         self.take(hits)
                     self.count, self.lost = self.count + len(hits), trace.lost
                     if not hits and not self.process.is_alive():
@@ -109,7 +111,7 @@ class _Writes(_Run):
     def __init__(
         self,
         process: procvm.Process,
-        alone: threading.Lock,
+        alone: Turns,
         address: int,
         size: int,
         on: Literal["write", "access"],
@@ -144,7 +146,7 @@ class _Writes(_Run):
 class _Calls(_Run):
     """The last calls of a function."""
 
-    def __init__(self, process: procvm.Process, alone: threading.Lock, address: int) -> None:
+    def __init__(self, process: procvm.Process, alone: Turns, address: int) -> None:
         super().__init__(process, alone)
         self._address = address
         self._calls: deque[tuple[float, int, str, str]] = deque(maxlen=_MOST_ROWS)
@@ -214,7 +216,7 @@ class Traced(Dialog):
         before, self._now = self._now, self.next_run()
         if before is not None:
             before.give_up()
-        self.run_worker(asyncio.to_thread(self._now.run, before), group="trace")
+        self.run_worker(in_thread(partial(self._now.run, before)), group="trace")
 
     def draw(self) -> None:
         """Shows the hits so far."""
@@ -245,9 +247,7 @@ class Writers(Traced):
         Binding("r", "reads", show=False),
     ]
 
-    def __init__(
-        self, process: procvm.Process, alone: threading.Lock, address: int, where: str
-    ) -> None:
+    def __init__(self, process: procvm.Process, alone: Turns, address: int, where: str) -> None:
         """Makes the dialog.
 
         Args:
@@ -284,9 +284,7 @@ class Writers(Traced):
 class Callers(Traced):
     """Shows the last calls of a function, with their first arguments and their callers."""
 
-    def __init__(
-        self, process: procvm.Process, alone: threading.Lock, address: int, name: str
-    ) -> None:
+    def __init__(self, process: procvm.Process, alone: Turns, address: int, name: str) -> None:
         super().__init__(f"Calls of {name}", "The last call is the first row. Escape closes")
         self._process, self._alone = process, alone
         self._address = address
@@ -315,6 +313,7 @@ class TracingScreen(LiveScreen):
             name = self._described.get(cursor, "")
             self.push_screen(Writers(self.process, self._symbols, cursor, name))
 
+    @work(group="calls")
     async def action_calls(self) -> None:
         """Shows the calls of the function at the cursor, until the dialog is closed."""
         if self._is_gone():

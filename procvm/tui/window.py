@@ -8,12 +8,15 @@ from procvm._base.address import page_end
 from procvm._space.space import VmSpace
 from procvm.errors import PageFaultError
 
-__all__ = ["FADING", "FRESH", "Changes", "Window", "read_window"]
+__all__ = ["AWAITED", "FADING", "FRESH", "Changes", "Window", "read_window"]
 
 FRESH = 2
 """The byte changed since the last tick."""
 FADING = 1
 """The byte changed a few ticks ago."""
+
+AWAITED = b"\2"
+"""In `Window.known`: the page of the byte has not come yet."""
 
 _FADE_TICKS = 8
 
@@ -24,7 +27,7 @@ class Window(NamedTuple):
     Attributes:
         start: The first address.
         data: The bytes; 0 for those that could not be read.
-        known: A byte for each of `data`: 1 if it could be read.
+        known: A byte for each of `data`: 1 if it could be read, `AWAITED` if its page has not come.
     """
 
     start: int
@@ -39,15 +42,20 @@ class Window(NamedTuple):
     def byte(self, address: int) -> int | None:
         """Returns the byte at an address; None if it is outside or could not be read."""
         at = address - self.start
-        return self.data[at] if 0 <= at < len(self.data) and self.known[at] else None
+        return self.data[at] if 0 <= at < len(self.data) and self.known[at] == 1 else None
+
+    def is_awaited(self, address: int) -> bool:
+        """Returns whether the page of an address has not come yet."""
+        at = address - self.start
+        return 0 <= at < len(self.data) and self.known[at] == AWAITED[0]
 
     def run(self, address: int, most: int) -> bytes:
         """Returns up to `most` bytes at an address, ended by the first that could not be read."""
         at = address - self.start
         if not 0 <= at < len(self.data):
             return b""
-        hole = self.known.find(0, at, at + most)
-        return self.data[at : at + most if hole < 0 else hole]
+        known = self.known[at : at + most]
+        return self.data[at : at + len(known) - len(known.lstrip(b"\1"))]
 
 
 NOTHING = Window(0, b"", b"")
@@ -103,6 +111,8 @@ class Changes:
         ):
             return
         for k in range(n):
+            if AWAITED[0] in (window.known[new + k], last.known[old + k]):
+                continue
             if (window.data[new + k], window.known[new + k]) != (
                 last.data[old + k],
                 last.known[old + k],

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +13,7 @@ import pytest
 import procvm
 from tests.faults.races import Backend
 from tests.faults.subjects import needs
-from tests.support.build import compiled
-from tests.support.child import Child
+from tests.support.hanging import hanging
 from tests.support.playground import PAGE, Playground
 from tests.support.procfs import state_of, status_field
 
@@ -30,34 +25,6 @@ import sys, procvm
 with procvm.open(int(sys.argv[1]), backend=sys.argv[3]) as process:
     process.vm.read_bytes(int(sys.argv[2]), 8)
 """
-
-
-def _flags() -> list[str]:
-    """Returns what the compiler needs for FUSE, or skips the test where something is missing."""
-    if os.geteuid() or not os.path.exists("/dev/fuse"):
-        pytest.skip("only root mounts FUSE, by /dev/fuse")
-    if shutil.which("pkg-config") is None:
-        pytest.skip("no pkg-config to find libfuse3")
-    found = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, text=True, check=False
-    )
-    if found.returncode:
-        pytest.skip("libfuse3 is missing (the package libfuse3-dev)")
-    # `compiled` names them before the source, where a linker would leave the library out.
-    return ["-Wl,--no-as-needed", *shlex.split(found.stdout)]
-
-
-@contextmanager
-def _hanging(folder: Path) -> Iterator[Child]:
-    """Mounts a file system whose one file is never read."""
-    with Child([compiled("hanging", *_flags()), "-f", str(folder)]) as server:
-        assert server.line() == "ready"
-        try:
-            yield server
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(server.pid, signal.SIGKILL)
-            subprocess.run(["umount", "-l", folder], check=False)
 
 
 def _is_pending(pid: int, signo: int) -> bool:
@@ -72,7 +39,7 @@ def test_read_of_a_fuse_page_hangs_until_its_server_ends(tmp_path: Path, backend
 
     Its mappings are told, and a snapshot without the mapping is complete.
     """
-    with Playground() as target, _hanging(tmp_path) as server:
+    with Playground() as target, hanging(tmp_path) as server:
         rest = target.layout("rw")
         address = target.map_file(os.fsencode(tmp_path / "file"), 2 * PAGE)
         argv = [sys.executable, "-c", READER, str(target.pid), str(address), backend]

@@ -117,6 +117,7 @@ async def viewing(
 ) -> Any:
     """Runs the viewer; it looks only when it is told to, unless `tick` says else."""
     settings.setdefault("tick", None)
+    settings.setdefault("patience", PATIENCE)
     app = Viewer(process, address, **settings)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
