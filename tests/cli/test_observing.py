@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import procvm
+from procvm.cli.commands import observing
 from tests.cli.running import Result, ran
 from tests.cli.test_documents import _assert_documented
 from tests.process.test_accesses import Touched, pytestmark, touched
@@ -23,9 +24,23 @@ __all__ = ["pytestmark", "touched"]
 
 
 def _while_armed(act: Callable[[], object], *args: object) -> Result:
-    """Runs a command, and does something as soon as its breakpoints are armed."""
+    """Runs a command, and does something as soon as its breakpoints are armed.
+
+    The command ends when that is done and no hit waits any more, however long it takes.
+    """
     results: list[Result] = []
-    is_armed = threading.Event()
+    is_armed, is_done = threading.Event(), threading.Event()
+    hits_of = observing._hits  # noqa: SLF001
+
+    def until_done(
+        process: procvm.Process, trace: procvm.AccessTrace, _duration: float | None
+    ) -> Iterator[list[procvm.Access]]:
+        for hits in hits_of(process, trace, None):
+            # Before the hits are taken: what comes until it is done is in the next ones.
+            was_done = is_done.is_set()
+            yield hits
+            if was_done and not hits:
+                return
 
     def told(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -38,10 +53,12 @@ def _while_armed(act: Callable[[], object], *args: object) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("trace_accesses", "trace_calls"):
             patch.setattr(procvm.Process, name, told(getattr(procvm.Process, name)))
+        patch.setattr(observing, "_hits", until_done)
         thread = threading.Thread(target=lambda: results.append(ran(*args)))
         thread.start()
         assert is_armed.wait(PATIENCE)
         act()
+        is_done.set()
         thread.join()
     return results[0]
 
@@ -56,7 +73,7 @@ def test_who_tells_the_instructions_that_write_and_how_often(touched: Touched) -
     did: list[tuple[int, int, int, int]] = []
     result = _while_armed(
         lambda: did.append(touched.work(300)),
-        *("who", touched.popen.pid, hex(touched.word), "--json", "--for", "1.5"),
+        *("who", touched.popen.pid, hex(touched.word), "--json"),
     )
     assert result.code == 0
     increments, stores, births, _ = did[0]
@@ -80,7 +97,7 @@ def test_who_tells_the_instructions_that_write_and_how_often(touched: Touched) -
 def test_who_reads_shows_the_instructions_that_read(touched: Touched) -> None:
     result = _while_armed(
         lambda: touched.work(20),
-        *("who", touched.popen.pid, "touched", "--reads", "--for", "1.5"),
+        *("who", touched.popen.pid, "touched", "--reads"),
     )
     assert result.code == 0
     assert any("!load" in line for line in result.lines)
@@ -106,9 +123,7 @@ def test_who_tells_the_repeated_instruction_that_was_under_way(line: str, label:
     with Child([compiled("repeated")]) as child:
         word, *places = child.hexes()
         places_of = dict(zip(("stosb", "stosq", "movsb", "plain"), places, strict=True))
-        result = _while_armed(
-            lambda: child.ask(line), *("who", child.pid, hex(word), "--json", "--for", "0.5")
-        )
+        result = _while_armed(lambda: child.ask(line), *("who", child.pid, hex(word), "--json"))
     (row,) = result.document["instructions"]
     assert int(row["instruction"], 16) == places_of[label]
     assert row["is_exact"]
@@ -130,7 +145,7 @@ def test_who_without_a_hit_exits_with_1_and_an_odd_type_is_refused(touched: Touc
 def test_calls_shows_each_call_with_its_arguments_and_caller(touched: Touched) -> None:
     result = _while_armed(
         lambda: touched.ask("call"),
-        *("calls", touched.popen.pid, "called", "--json", "-n", "1", "--for", "60"),
+        *("calls", touched.popen.pid, "called", "--json", "-n", "1"),
     )
     assert result.code == 0
     (record,) = result.records

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.test_accesses import pytestmark as perf_events
 from tests.support.child import Child
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ SCRIPTS = [
     "unlock",
     "walk_list",
     "watch_rate",
+    "writers",
 ]
 
 
@@ -125,6 +127,7 @@ ARGUMENTS = {
     "unlock": ("0x1000",),
     "walk_list": ("0x1000",),
     "watch_rate": ("0x1000",),
+    "writers": ("0x1000",),
 }
 
 
@@ -192,6 +195,19 @@ def test_a_rate_is_drawn(game: Game) -> None:
     for _, rate, *bar in rows:
         assert 0 < int(rate) < 2100  # it sleeps 500 us after each
         assert "█" in "".join(bar)
+
+
+@perf_events
+def test_the_writers_of_the_gold_are_told(game: Game) -> None:
+    """The gold is written where it is spent, and by nothing else."""
+    with Child(command("writers", game.pid, "*gold", 3)) as writers:
+        assert writers.line().startswith("who writes to [heap]+")
+        for _ in range(3):
+            game.shows("spend 7")
+        assert re.fullmatch(r" +3 right before game!main\+0x\w+.*", writers.line())
+        assert writers.line() == "0 came too fast"
+        assert writers.popen.wait() == 0
+    assert game.shows()[0] == str(1337 - 21)
 
 
 def test_the_strings_of_the_heap(game: Game) -> None:

@@ -99,11 +99,14 @@ def test_trace_accesses_tells_each_write_with_its_function_also_of_threads_born_
     with touched.process.trace_accesses(touched.word, u64) as trace:
         increments, stores, births, _ = touched.work(300)
         hits = trace.read(0)
-        assert functions(touched, hits) == {"increment": increments, "store": stores}
-        assert trace.count == increments + stores == len(hits)
-        assert trace.lost == 0
+        assert trace.count == increments + stores == len(hits) + trace.lost
+        # Small rings, where other traces of the user have locked much memory, lose some.
+        missing: Counter[str | None] = Counter({"increment": increments, "store": stores})
+        missing.subtract(functions(touched, hits))
+        assert min(missing.values()) >= 0
+        assert missing.total() == trace.lost
         # Two writers, and the threads that were born, each of which wrote once.
-        assert len({hit.tid for hit in hits}) == 2 + births
+        assert len({hit.tid for hit in hits}) >= 2 + births - trace.lost
         assert {hit.address for hit in hits} == {touched.word}
         assert [hit.time for hit in hits] == sorted(hit.time for hit in hits)
         assert not hits[0].registers
@@ -142,11 +145,14 @@ def test_trace_accesses_while_threads_are_born_tells_each_write_once(touched: To
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        for _ in range(20):
+        births: set[int] = set()
+        for done in range(1000):
+            if births and done >= 20:
+                break
             with touched.process.trace_accesses(touched.word, u16) as trace:
                 seen = Counter((hit.tid, hit.time) for hit in trace.read(None))
             assert max(seen.values()) == 1
-            births = [tid for tid, n in Counter(tid for tid, _ in seen).items() if n == 1]
+            births |= {tid for tid, n in Counter(tid for tid, _ in seen).items() if n == 1}
         assert births
     finally:
         stop.set()
