@@ -27,6 +27,8 @@ SCRIPTS = [
     "watch_rate",
     "writers",
 ]
+GROUPS = ["save_group", "search_group", "triage_cores"]
+"""Those for many processes or files: `test_groups` runs them."""
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +100,7 @@ def refused(script: str, *arguments: object, given: str = "") -> str:
 def test_the_examples_there_are() -> None:
     """Every script of the folder is run by a test here."""
     there = [path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("test_")]
-    assert sorted(there) == SCRIPTS
+    assert sorted(there) == sorted(SCRIPTS + GROUPS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -110,7 +112,7 @@ def test_what_an_example_says_of_itself(script: str) -> None:
     assert second.startswith(f"Usage: {script}.py PID")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SCRIPTS + GROUPS)
 def test_an_example_is_short_and_uses_public_names_only(script: str) -> None:
     """It has no more than 40 lines that are not empty, and imports nothing of procvm but procvm."""
     text = (EXAMPLES / f"{script}.py").read_text()
