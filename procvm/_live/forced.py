@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +31,9 @@ QUICK_LEN = 1 << 16
 
 _ASKED_LASTS = 0.001
 """Seconds for which the answer about a mapping is used."""
+
+_RUNS = 16
+"""Short runs between two looks at the hold: they take the time of one write of some KiB."""
 
 _NOTHING = 1, 0, 0.0
 
@@ -92,29 +95,65 @@ class Asked:
         finally:
             held = None  # else the traceback of an error would keep the descriptors open
 
-    def write_from(self, address: int, buf: Any, n: int) -> int:
-        """Writes a buffer as far as one call goes; returns the number of bytes that were written.
+    def write_runs(
+        self,
+        address: int,
+        data: memoryview,
+        runs: Sequence[tuple[int, int]],
+        lasts: Callable[[], bool] | None,
+    ) -> int:
+        """Writes runs of bytes, a call for each; returns how many were written whole.
 
-        Writes nothing where a hold keeps pages, which would have to be dropped first.
+        Pages of a hold that have any of the bytes are dropped first.
         """
         image = self._image
-        low, last, due = self.bounds
-        if not (low <= address <= last and due > time.monotonic()):
-            last = self.ask(address)
+        pages = image.pages
+        begin, n = address + runs[0][0], runs[-1][1] - runs[0][0]
+        change = None if pages is None else pages.begin_change(begin, n)
+        try:
+            return self._write_runs(address, data, runs, lasts)
+        finally:
+            if pages is not None and change is not None:
+                pages.end_change(change)
+            now = image.pages
+            if now is not None and now is not pages:
+                # Another thread began a hold meanwhile, and may have read the old bytes.
+                now.drop(begin, n)
+
+    def _write_runs(
+        self,
+        address: int,
+        data: memoryview,
+        runs: Sequence[tuple[int, int]],
+        lasts: Callable[[], bool] | None,
+    ) -> int:
+        image = self._image
         # Without this reference `close` could free the descriptor's number meanwhile.
         held, files = image.in_use, image.files
-        if address + n > last + 1 or image.pages is not None or held is None or files is None:
+        if held is None or files is None:
             return 0
+        mem, pwrite = files.mem.number, os.pwrite
+        done = 0
         try:
-            done = os.pwrite(files.mem.number, buf, address)
-        except (OSError, TypeError, ValueError, BufferError):
-            return 0  # the complete way finds out why
+            for at in range(0, len(runs), _RUNS):
+                some = runs[at : at + _RUNS]
+                start, end = address + some[0][0], address + some[-1][1]
+                low, last, due = self.bounds
+                if not (low <= start <= last and due > time.monotonic()):
+                    last = self.ask(start)
+                    if last < 0:
+                        # The proof that was not due yet may have run out since.
+                        last = self.ask(start)
+                if end > last + 1 or (lasts is not None and not lasts()):
+                    break
+                for first, stop in some:
+                    if pwrite(mem, data[first:stop], address + first) != stop - first:
+                        return done
+                    done += 1
+        except OSError:
+            pass  # the complete way finds out why
         finally:
-            held = None
-        if self._image.pages is not None:
-            # A hold began meanwhile, and its pages may have the old bytes: write it all again,
-            # which drops them.
-            return 0
+            held = None  # else the traceback of an error would keep the descriptors open
         return done
 
 

@@ -22,10 +22,10 @@ from procvm._linux.outcome import Moved, Outcome
 from procvm._linux.proc_maps import QUERY, prepared_query
 from procvm._live.atomics import Holder
 from procvm._live.faults import failed_transfer
-from procvm._live.forced import QUICK_LEN, forced_storer
+from procvm._live.forced import forced_storer
 from procvm._live.page_cache import PageCache
 from procvm._live.reads import Readable
-from procvm._local.buffers import Buffer, address_of_bytes
+from procvm._local.buffers import address_of_bytes
 from procvm.errors import AccessDeniedError, ProcvmError
 
 __all__ = ["Writable"]
@@ -158,10 +158,16 @@ class Writable(Readable):
             done += got
         return done, Outcome.DONE, 0
 
-    def write_buffer(self, address: int, buf: Buffer, n: int) -> int:
-        """Begins a forced write of a few KiB by one call; see `UserMemory.write_buffer`."""
-        if n <= QUICK_LEN and self._forced and self.image.open_files().writable:
-            return self._asked().write_from(address, buf, n)
+    def write_runs(
+        self,
+        address: int,
+        data: memoryview,
+        runs: Sequence[tuple[int, int]],
+        lasts: Callable[[], bool] | None,
+    ) -> int:
+        """Begins a forced write of short runs, a call for each; see `UserMemory.write_runs`."""
+        if self._forced and self.image.open_files().writable:
+            return self._asked().write_runs(address, data, runs, lasts)
         return 0
 
     def storer(self, pod: Pod[T]) -> Callable[[int, T], None]:

@@ -214,8 +214,23 @@ class UserMemory(Memory):
         """
         return 0
 
-    def write_buffer(self, address: int, buf: Buffer, n: int) -> int:
-        """Begins to write a buffer of `n` bytes the quick way, as `read_buffer` begins to read."""
+    def write_runs(
+        self,
+        address: int,
+        data: memoryview,
+        runs: Sequence[tuple[int, int]],
+        lasts: Callable[[], bool] | None,
+    ) -> int:
+        """Begins to write many short runs the quick way; returns how many were written whole.
+
+        The caller writes the rest by `write`, which raises the errors.
+
+        Args:
+            address: Where the first byte of `data` belongs.
+            data: The bytes.
+            runs: The parts of it to write, as (first, end), in order; at least one.
+            lasts: Returns whether the hold lasts, after which nothing is written; None for none.
+        """
         return 0
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -189,21 +190,23 @@ def runs_of(old: Pin, new: Pin) -> list[tuple[int, int]]:
             continue
         a, b = old.view[begin : begin + n], new.view[begin : begin + n]
         if np is None:
-            found = list(_runs_by_bytes(a, b))
+            found = _runs_by_bytes(a, b)
         else:
             found = _runs_by_words(np, np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8))
-        for first, last in found:
-            if runs and runs[-1][1] == begin + first:
-                runs[-1] = (runs[-1][0], begin + last)
-            else:
-                runs.append((begin + first, begin + last))
+        if found and runs and runs[-1][1] == begin + found[0][0]:
+            # It goes on from the end of the last block.
+            runs[-1] = (runs[-1][0], begin + found.pop(0)[1])
+        runs.extend([(begin + first, begin + last) for first, last in found])
     return runs
 
 
-def _runs_by_bytes(old: memoryview, new: memoryview) -> Iterator[tuple[int, int]]:
-    for at, (a, b) in enumerate(zip(old, new, strict=True)):
-        if a != b:
-            yield at, at + 1
+_DIFFERENT = re.compile(rb"[^\0]+")
+
+
+def _runs_by_bytes(old: memoryview, new: memoryview) -> list[tuple[int, int]]:
+    a, b = int.from_bytes(old, "little"), int.from_bytes(new, "little")
+    marks = (a ^ b).to_bytes(len(old), "little")
+    return [match.span() for match in _DIFFERENT.finditer(marks)]
 
 
 def _runs_by_words(np: Any, a: Any, b: Any) -> list[tuple[int, int]]:

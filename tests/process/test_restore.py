@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import procvm
 from procvm import VmSpace
 from procvm._mm.extent import Extent
 from procvm._mm.memory import Region, UserMemory
-from procvm._saved import restore
+from procvm._saved import diff, restore
 from tests.support.build import compiled
 from tests.support.child import Child
 from tests.support.patience import eventually
@@ -264,3 +264,47 @@ def test_restore_after_a_program_of_pairs_ran_puts_both_back() -> None:
                 kept.restore()
                 now = held.vm.read_val(first, procvm.u64), held.vm.read_val(second, procvm.u64)
             assert now == was
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+@pytest.mark.parametrize("kind", ["rw", "srw", "ro"])
+@pytest.mark.parametrize("hold", [True, False])
+def test_restore_of_bytes_and_runs_puts_back_each_and_nothing_beside_them(
+    playground: Playground, kind: str, monkeypatch: pytest.MonkeyPatch, *, numpy: bool, hold: bool
+) -> None:
+    """In shared memory, in a file and without a hold a call is made for each run."""
+    if not numpy:
+        monkeypatch.setattr(diff, "numpy_or_none", lambda: None)
+    at = playground.layout(" ".join([kind] * 8))
+    n = 8 * PAGE
+    data = playground.peek(at, n)
+    chosen = random.Random(5)
+    runs = [(place, 1 + place % 9) for place in chosen.sample(range(n - 9), 3000)]
+    places = {place + k for place, length in runs for k in range(length)}
+    with procvm.attach(playground.pid, longest_hold=None) as tracee:
+        process = tracee if hold else procvm.open(playground.pid)
+        with process, process.snapshot([(at, at + n)]) as kept:
+            tracee.vm.forced().write_bytes(at, changed(data, sorted(places)))
+            with tracee.stopped() if hold else nullcontext() as held:
+                if held is not None and kind == "rw":
+                    # What a hold has kept of the pages is dropped.
+                    assert held.vm.read_bytes(at, 8) == changed(data, sorted(places))[:8]
+                assert kept.restore() == len(places)
+                if held is not None and kind != "ro":
+                    assert held.vm.read_bytes(at, 8) == data[:8]
+            assert playground.peek(at, n) == data
+
+
+def test_restore_of_runs_in_a_hold_that_ended_writes_none(playground: Playground) -> None:
+    at = playground.layout("srw")
+    data = playground.peek(at, PAGE)
+    with procvm.attach(playground.pid, longest_hold=None) as tracee:
+        memory = tracee.vm.forced().memory
+        runs = [(place, place + 1) for place in range(0, PAGE, 8)]
+        calls = iter([True, True, True, False])
+        view = memoryview(changed(data, range(PAGE)))
+        assert memory.write_runs(at, view, runs, lambda: next(calls)) == 3 * 16
+        written = range(0, 3 * 16 * 8, 8)
+        assert playground.peek(at, PAGE) == changed(data, written)
+        beyond = [(0, 1), (PAGE - 1, PAGE), (PAGE, PAGE + 1)]
+        assert memory.write_runs(at, memoryview(bytes(2 * PAGE)), beyond, None) == 0
