@@ -20,6 +20,7 @@ import pytest
 import procvm
 from procvm import VmSpace, u64
 from procvm._live import identity
+from procvm._live.image import Image, open_image
 from procvm._live.memory import ProcessMemory
 from tests.faults.accesses import Accesses
 from tests.support.build import compiled
@@ -159,6 +160,26 @@ def test_unpickled_space_of_a_pid_given_again_is_refused(kernel: str, used: bool
                 vm.read_val(server.serial, u64)
             with pytest.raises(procvm.ProcessExitedError):
                 vm.write_val(server.box, u64, 0)
+        assert server.ask("end") == "0"
+
+
+def test_unpickled_space_whose_pid_is_given_again_as_it_is_opened_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sibling has the same token: only the second look at the process tells it apart."""
+    with Reuser() as server:
+        pid = int(server.ask("fork"))
+        with procvm.open(pid) as process:
+            data = pickle.dumps(process.vm)
+
+        def late(pid: int, *, by_calls: bool) -> Image:
+            server.ask("end")
+            assert int(server.ask(f"forkas {pid}")) == pid
+            return open_image(pid, by_calls=by_calls)
+
+        monkeypatch.setattr("procvm._live.again.open_image", late)
+        with pytest.raises(procvm.ProcessExitedError):
+            pickle.loads(data).read_val(server.serial, u64)
         assert server.ask("end") == "0"
 
 

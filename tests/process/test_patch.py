@@ -674,3 +674,22 @@ def test_patch_that_fails_keeps_no_descriptor(playground: Playground, base: int)
         assert sorted(os.listdir("/proc/self/fd")) == before
     finally:
         gc.enable()
+
+
+def test_patch_is_left_in_place_by_a_forked_child(playground: Playground) -> None:
+    """It belongs to the parent: the child ends it without a word, and changes nothing."""
+    at = playground.layout("rw")
+    before = playground.peek(at, 8)
+    with procvm.open(playground.pid) as process:
+        with process.patch(at, b"patched!") as patch:
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    patch.close()
+                    code = 7
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert playground.peek(at, 8) == b"patched!"
+        assert playground.peek(at, 8) == before

@@ -15,6 +15,7 @@ from tests.support.build import compiled
 from tests.support.child import Child
 from tests.support.patience import eventually
 from tests.support.procfs import assert_free, state_of, states, tracer_of
+from tests.tracee.witness import Recorder
 
 
 def target(mode: str, threads: int = 1) -> Child:
@@ -310,3 +311,20 @@ def test_a_stop_by_a_signal_is_told_once() -> None:
         child.signal(signal.SIGCONT)
         child.send("end")
         assert child.line().startswith("end")
+
+
+def test_an_event_whose_signal_a_step_delivered_cannot_be_discarded_any_more() -> None:
+    with Recorder() as target, procvm.attach(target.pid, longest_hold=None) as tracee:
+        tracee.stop()
+        target.signal(signal.SIGUSR1)
+        event = tracee.cont(timeout=60)
+        assert event is not None
+        assert event.signo == signal.SIGUSR1
+        tracee.step()
+        with pytest.raises(procvm.NotStoppedError):
+            event.discard()
+        with pytest.raises(procvm.NotStoppedError):
+            event.replace(signal.SIGUSR2)
+        tracee.resume()
+        assert eventually(lambda: target.seen(signal.SIGUSR1))
+        assert (target.seen(signal.SIGUSR1), target.seen(signal.SIGUSR2)) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,9 @@ import pytest
 
 import procvm
 from procvm import u64
+from procvm._hold.server.hold import Hold
+from procvm._hold.server.proof import Proof
+from procvm._hold.server.seizing import Seizer
 from tests.support.build import compiled
 from tests.support.child import Child
 from tests.support.patience import eventually
@@ -201,3 +205,57 @@ def test_a_child_of_vfork_that_execs_is_not_held() -> None:
             with pytest.raises(procvm.ProcessExecedError):
                 tracee.stop()
             assert_free(pid)
+
+
+@pytest.mark.parametrize(
+    "name", ["registers", "set_registers", "step", "breakpoint", "syscall", "stop"]
+)
+def test_a_request_in_the_hold_of_an_exec_event_is_refused_and_touches_nothing(name: str) -> None:
+    """The addresses and threads that the tool knows are those of the program that is gone."""
+    requests = {
+        **REQUESTS,
+        "breakpoint": lambda tracee: tracee.breakpoint(0x400000),
+        "syscall": lambda tracee: tracee.syscall("getpid"),
+    }
+    with (
+        Child(["/bin/sh", "-c", "read line; exec cat"]) as child,
+        procvm.attach(child.pid, longest_hold=None) as tracee,
+    ):
+        tracee.stop()
+        child.send("go")
+        event = tracee.cont(timeout=60)
+        assert event is not None
+        assert event.kind == "exec"
+        before = Path(f"/proc/{child.pid}/syscall").read_text()
+        with pytest.raises(procvm.ProcessExecedError):
+            requests[name](tracee)
+        assert Path(f"/proc/{child.pid}/syscall").read_text() == before
+        tracee.close()
+        assert_free(child.pid)
+        assert child.ask("still here") == "still here"
+
+
+def test_seize_of_a_number_that_another_process_has_got_lets_it_go_untouched() -> None:
+    """A thread was listed, ended, and its number was given again before it was seized."""
+    with Child(["/bin/cat"]) as target, Child(["/bin/cat"]) as other:
+        pidfd = os.pidfd_open(target.pid)
+
+        def seize() -> tuple[str, str, bool]:
+            hold = Hold(Proof(target.pid, pidfd))
+            try:
+                Seizer(hold).seize_task(other.pid)
+            except procvm.StopTimeoutError as error:
+                return str(error), state_of(other.pid), other.pid in hold.states
+            return "seized", state_of(other.pid), other.pid in hold.states
+
+        try:
+            # The kernel detaches what a thread has seized as the thread ends.
+            with ThreadPoolExecutor(1) as pool:
+                text, state, kept = pool.submit(seize).result()
+        finally:
+            os.close(pidfd)
+        assert "was given to another process, which was let go untouched" in text
+        assert state in "RS"
+        assert not kept
+        assert_free(other.pid)
+        assert other.ask("still here") == "still here"
