@@ -26,8 +26,8 @@ class Block(NamedTuple):
     Attributes:
         start: The address of its first slot.
         nr: The number of slots, `align` bytes apart.
-        hits: Which slots are candidates: bits, or the numbers of the slots.
-        is_bits: Whether `hits` holds bits.
+        hits: Which slots are candidates: bits, or the numbers of the slots; None for all.
+        is_bits: Whether `hits` holds bits, or none for all.
         values: The value of each candidate at the last look.
     """
 
@@ -39,7 +39,9 @@ class Block(NamedTuple):
 
 
 def _block(np: Any, start: int, count: int, hits: Any, values: Any) -> Block:
-    """Returns a block of the candidates with these slot numbers, kept the smaller way."""
+    """Returns a block of the candidates with these slot numbers, kept the smallest way."""
+    if len(hits) == count:
+        return Block(start, count, None, True, values)
     if len(hits) * _DENSE <= count:
         return Block(start, count, hits.astype(np.uint32), False, values)
     bits = np.zeros(count, bool)
@@ -49,6 +51,8 @@ def _block(np: Any, start: int, count: int, hits: Any, values: Any) -> Block:
 
 def _slots(np: Any, block: Block) -> Any:
     """Returns the slot numbers of the candidates of a block."""
+    if block.hits is None:
+        return np.arange(block.nr, dtype=np.uint32)
     if not block.is_bits:
         return block.hits
     return np.flatnonzero(np.unpackbits(block.hits, count=block.nr))
@@ -85,29 +89,78 @@ def without(
     return _block(np, block.start, block.nr, slots[keep], block.values[keep])
 
 
+def _read_values(
+    np: Any, memory: UserMemory, start: int, count: int, dtype: Any
+) -> tuple[Any, bool]:
+    """Returns a new array of consecutive values; None where one of them cannot be read.
+
+    The second value says whether none can.
+    """
+    values = np.empty(count, dtype)
+    end = start + values.nbytes
+    # SAFETY: `values` has as many bytes as the range.
+    pieces, _ = read_pieces(memory, start, end, int(values.ctypes.data))
+    return (values if pieces == [(start, end)] else None), not pieces
+
+
 class First:
     """The first look at ranges, for values of one width."""
 
-    def __init__(self, np: Any, dtype: Any, condition: Callable[[Any], Any], align: int) -> None:
+    def __init__(
+        self, np: Any, dtype: Any, condition: Callable[[Any], Any] | None, align: int
+    ) -> None:
+        """Prepares a look.
+
+        Args:
+            np: The module numpy.
+            dtype: The type of the values.
+            condition: Which values are candidates; None for all.
+            align: Bytes from one slot to the next.
+        """
         self._np = np
         self._dtype = dtype
-        self.condition = condition
+        self._condition = condition
         self._align = align
+
+    def condition(self, values: Any) -> Any:
+        """Returns which of the values are candidates."""
+        return (
+            self._np.ones(values.shape, bool)
+            if self._condition is None
+            else self._condition(values)
+        )
 
     @staticmethod
     def all(looks: list[First], task: Task) -> list[tuple[list[Block], list[tuple[int, int]]]]:
         """Reads one range; returns the candidates of each look, and what could not be read."""
         if task.is_hole:
             return [([], [(task.start, task.end)]) for _ in looks]
+        if len(looks) == 1 and looks[0]._takes_all:
+            block = looks[0]._all_values(task)
+            if block is not None:
+                return [([block], [])]
         width = max(look._dtype.itemsize for look in looks)
         high = min(task.high, task.end + width - 1)
         room = take_room(high - task.start)
         try:
-            pieces, skipped = read_pieces(task.memory, task.start, high, room)
+            pieces, skipped = read_pieces(task.memory, task.start, high, room.address)
             skipped = clipped(skipped, task.start, task.end)
             return [(look._blocks(task, room.view, pieces), skipped) for look in looks]
         finally:
             leave_room(room)
+
+    @property
+    def _takes_all(self) -> bool:
+        """Whether all values are candidates, one after the other."""
+        return self._condition is None and self._align == self._dtype.itemsize
+
+    def _all_values(self, task: Task) -> Block | None:
+        """Reads all values straight to where they are kept; None where that cannot be done."""
+        count, rest = divmod(task.end - task.start, self._align)
+        if task.is_hole or rest or task.start % self._align:
+            return None
+        values, _ = _read_values(self._np, task.memory, task.start, count, self._dtype)
+        return None if values is None else Block(task.start, count, None, True, values)
 
     def _blocks(self, task: Task, view: memoryview, pieces: list[tuple[int, int]]) -> list[Block]:
         np, size, align = self._np, self._dtype.itemsize, self._align
@@ -119,7 +172,10 @@ class First:
                 continue
             places = view[start - task.start : last - task.start]
             values = np.ndarray((count,), self._dtype, places, 0, (align,))
-            hits = np.flatnonzero(self.condition(values))
+            if self._condition is None:
+                blocks.append(Block(start, count, None, True, values.copy()))
+                continue
+            hits = np.flatnonzero(self._condition(values))
             if len(hits):
                 blocks.append(_block(np, start, count, hits, values[hits]))
         return blocks
@@ -153,6 +209,10 @@ class Again:
     def __call__(self, block: Block) -> tuple[Block | None, list[tuple[int, int]]]:
         """Returns the candidates that are left, and the ranges that could not be read."""
         np = self._np
+        if block.is_bits:
+            found = self._whole(block)
+            if found is not None:
+                return found
         slots = _slots(np, block)
         values, read = self._read(block, slots)
         keep = read.copy()
@@ -164,6 +224,50 @@ class Again:
         if not keep.any():
             return None, skipped
         return _block(np, block.start, block.nr, slots[keep], values[keep]), skipped
+
+    def _whole(self, block: Block) -> tuple[Block | None, list[tuple[int, int]]] | None:
+        """Looks at a block with many candidates; returns None where a part cannot be read."""
+        np, nr = self._np, block.nr
+        if self._align == self._dtype.itemsize:
+            now, nothing = _read_values(np, self._memory, block.start, nr, self._dtype)
+            if nothing and block.hits is None:
+                return None, [(block.start, block.start + nr * self._align)]
+        else:
+            now = self._overlapping(block)
+        if now is None:
+            return None
+        mask = None
+        if block.hits is not None:
+            mask = np.unpackbits(block.hits, count=nr).view(bool)
+            now = now[mask]
+        keep = True if self._condition is None else self._condition(now)
+        if self._change is not None:
+            keep = keep & self._change(now, block.values)
+        keep = np.broadcast_to(keep, now.shape)
+        left = int(np.count_nonzero(keep))
+        if left == len(now):
+            return block._replace(values=now), []
+        if mask is None:
+            mask = keep
+        else:
+            mask[mask] = keep
+        if not left:
+            return None, []
+        hits = np.flatnonzero(mask).astype(np.uint32) if left * _DENSE <= nr else np.packbits(mask)
+        return Block(block.start, nr, hits, left * _DENSE > nr, now[keep]), []
+
+    def _overlapping(self, block: Block) -> Any:
+        """Returns the values of all slots of a block; None where one cannot be read."""
+        n = (block.nr - 1) * self._align + self._dtype.itemsize
+        room = take_room(n)
+        try:
+            pieces, _ = read_pieces(self._memory, block.start, block.start + n, room.address)
+            data = view_of(room.address, n, writable=False)
+            values = self._np.ndarray((block.nr,), self._dtype, data, 0, (self._align,))
+            # A copy, since another piece of work uses the room next.
+            return values.copy() if pieces == [(block.start, block.start + n)] else None
+        finally:
+            leave_room(room)
 
     def _runs(self, missed: Any) -> list[tuple[int, int]]:
         """Returns the ranges of the values at these addresses; neighbours are one range."""
@@ -190,7 +294,7 @@ class Again:
             return values, read
         room = take_room(high - low)
         try:
-            pieces, _ = read_pieces(self._memory, low, high, room)
+            pieces, _ = read_pieces(self._memory, low, high, room.address)
             offsets = (slots - slots[0]).astype(np.int64) * self._align
             # A copy, since another piece of work uses the room next.
             data = view_of(room.address, high - low, writable=False)

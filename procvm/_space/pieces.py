@@ -91,7 +91,7 @@ def run_task(task: Task) -> Found:
     words = array("Q")
     matches = bytearray()
     try:
-        pieces, skipped = read_pieces(task.memory, low, high, room)
+        pieces, skipped = read_pieces(task.memory, low, high, room.address)
         for first, last in pieces:
             view = room.view[first - low : last - low]
             # Hits before the range and after it belong to other pieces of work.
@@ -133,22 +133,22 @@ def leave_room(room: Scratch) -> None:
 
 
 def read_pieces(
-    memory: UserMemory, low: int, high: int, room: Scratch
+    memory: UserMemory, low: int, high: int, own_address: int
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Reads a range into the room as far as possible, each byte to its own place.
+    """Reads a range to local memory as far as possible, each byte to its own place.
 
     Returns:
         The runs that were read, and those that could not be read.
     """
     pieces: list[tuple[int, int]] = []
     skipped: list[tuple[int, int]] = []
-    # SAFETY: the room has `high - low` bytes.
-    for start, end, content, _ in read_extents(memory, memory.layout(low, high), low, room.address):
+    # SAFETY: the caller has `high - low` bytes at `own_address`.
+    for start, end, content, _ in read_extents(memory, memory.layout(low, high), low, own_address):
         if content is Content.HOLE:
             add_range(skipped, start, end)
             continue
         if content is Content.ZEROS:
-            fill_zeros(room.address + start - low, end - start)
+            fill_zeros(own_address + start - low, end - start)
         add_range(pieces, start, end)
     return pieces, skipped
 

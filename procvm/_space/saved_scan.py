@@ -72,12 +72,17 @@ def save_scan(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], scan: S
         blocks = column.blocks
         shape = [(one.start, one.nr, one.is_bits, len(one.values)) for one in blocks]
         arrays[f"blocks{k}"] = np.array(shape, np.uint64).reshape(-1, 4)
-        arrays[f"hits{k}"] = np.frombuffer(b"".join(one.hits.tobytes() for one in blocks), np.uint8)
+        arrays[f"hits{k}"] = np.frombuffer(b"".join(_hits_of(np, one) for one in blocks), np.uint8)
         arrays[f"values{k}"] = np.frombuffer(
             b"".join(one.values.tobytes() for one in blocks), np.uint8
         )
     with new_file(path) as fd, open(fd, "wb", closefd=False) as file:
         np.savez(file, **arrays)
+
+
+def _hits_of(np: Any, block: Block) -> bytes:
+    hits = np.packbits(np.ones(block.nr, bool)) if block.hits is None else block.hits
+    return bytes(hits.tobytes())
 
 
 def _name_of(element: Element) -> str:
@@ -142,6 +147,8 @@ def _column(np: Any, header: Any, blocks: Any, hits: Any, values: Any) -> SavedC
             or not _fits(np, numbers, nr, is_bits, count)
         ):
             raise ValueError("its candidates do not fit its blocks")
+        if is_bits and count == nr:
+            numbers = None
         found.append(Block(start, nr, numbers, bool(is_bits), own))
         hits_at += hits_len
         values_at += values_len

@@ -90,8 +90,8 @@ def readings_of(kind: Any) -> list[tuple[Element, ...]]:
 class Scan:
     """The addresses that may hold a value; each `refine` returns a scan with fewer.
 
-    Where most of memory is a candidate a scan keeps a bit for each place and a copy of the
-    values: about as many bytes as it looked at. A scan never changes, so an older one undoes a
+    A scan keeps the values, and a bit for each place where many are candidates but not all:
+    about as many bytes as it looked at. A scan never changes, so an older one undoes a
     look. It can be iterated again and again, in the order of addresses; with ``kind="number"``
     an address comes once for each type that fits.
 
@@ -124,9 +124,7 @@ class Scan:
         for row, condition in asked_of(readings, value, about, is_number=self._is_number):
             step = row[0].size if align is None else align
             self._columns.append(_Column(row, step, []))
-            looks.append(
-                First(self._np, row[0].dtype, self._anything if is_any else condition, step)
-            )
+            looks.append(First(self._np, row[0].dtype, None if is_any else condition, step))
             needles.append(Values(row[0], looks[-1].condition, step))
         needle = needles[0] if len(needles) == 1 else Several(needles)
         total, done = sum(end - start for start, end in ranges), 0
@@ -144,9 +142,6 @@ class Scan:
             done += n
             if progress is not None:
                 progress(done, total)
-
-    def _anything(self, values: Any) -> Any:
-        return self._np.ones(values.shape, bool)
 
     def refine(
         self,
