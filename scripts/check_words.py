@@ -3,8 +3,9 @@
 Usage: check_words.py [FILE ...]
 
 Without FILE it reads the docstrings, comments and string literals of `procvm/` and of the
-examples, and the prose of every Markdown page. Each finding is one line, `FILE:LINE: message`,
-and the exit code is 1 if there is one. Code in Markdown (fenced blocks and `inline`) is not prose.
+examples, and the prose of every Markdown page. A module is at most 399 lines long. Each finding
+is one line, `FILE:LINE: message`, and the exit code is 1 if there is one. Code in Markdown
+(fenced blocks and `inline`) is not prose.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 LINE_LEN = 120
 """The longest line of prose in Markdown; ruff checks the lines of Python."""
+
+MODULE_LEN = 399
+"""The most lines of a module; a longer one is split by subject."""
 
 OPENERS = "Of|What|Whoever|That|Not|Behind"
 
@@ -162,11 +166,16 @@ def check(path: Path) -> list[Finding]:
     source = path.read_text()
     if path.suffix == ".md":
         return sorted(check_markdown(path, source))
-    return sorted(
+    findings = sorted(
         finding
         for text in (*strings_of(source), *comments_of(source))
         for finding in broken_rules(path, text)
     )
+    length = source.count("\n")
+    if length > MODULE_LEN:
+        message = f"a module of {length} lines: split it by subject, at most {MODULE_LEN}"
+        findings.append(Finding(path, MODULE_LEN + 1, message))
+    return findings
 
 
 def all_files() -> list[Path]:

@@ -87,3 +87,13 @@ def test_check_words_run_as_a_program_prints_places_and_fails(tmp_path: Path) ->
     )
     assert run.returncode == 1
     assert run.stdout == f"{path}:1: 'can not': write \"cannot\"\n"
+
+
+@pytest.mark.parametrize(("length", "lines"), [(399, []), (400, [400])])
+def test_check_words_module_of_400_lines_is_a_finding(
+    checker: ModuleType, tmp_path: Path, length: int, lines: list[int]
+) -> None:
+    """A module keeps to one subject if it has to stay short."""
+    path = tmp_path / "module.py"
+    path.write_text("x = 1\n" * length)
+    assert [finding.line for finding in checker.check(path)] == lines

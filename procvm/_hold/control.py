@@ -1,26 +1,23 @@
-"""`Control`: registers and moves of a held target, which `Tracee` inherits."""
+"""`Control`: moves of a held target, which `Tracee` inherits."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from procvm._base.address import as_address, as_int, as_len, as_timeout
+from procvm._base.address import as_int, as_len, as_timeout
 from procvm._base.pods import PodLike, pod_of
-from procvm._hold.calls import Calls
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
-from procvm._hold.float_registers import float_registers
 from procvm._hold.gadgets import syscall_instruction
 from procvm._hold.points import Breakpoint, Watchpoint
+from procvm._hold.registers import Registers
 from procvm._hold.server.protocol import SETTLE_TIME, Op
 from procvm._linux.syscall_names import syscall_name, syscall_number
-from procvm._live.image import Image
-from procvm._live.process import Process
-from procvm.errors import InvalidArgsError, UnsupportedError, VmError
+from procvm.errors import InvalidArgsError, VmError
 
 __all__ = ["Control"]
 
@@ -29,90 +26,10 @@ _NO_RETURN_EITHER = ("rt_sigreturn", "restart_syscall")
 _MOST_ARGUMENTS = 6
 _WORD = (1 << 64) - 1
 _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS = 3, 0x22
-_KINDS = ("general", "float", "all")
 
 
-class Control(Process):
+class Control(Registers):
     """The operations on a target that is held."""
-
-    def __init__(self, image: Image, calls: Calls) -> None:
-        super().__init__(image, calls)
-        self._calls = calls
-
-    def registers(
-        self, tid: int | None = None, kind: Literal["general", "float", "all"] = "general"
-    ) -> dict[str, int]:
-        """Returns the registers of a held thread, by name.
-
-        The general registers have the kernel's names. Those of floating point and vectors are
-        whole numbers that hold the bits. On x86-64 they are ``st0`` to ``st7`` (80 bits),
-        ``mm0`` to ``mm7``, ``xmm0`` to ``xmm15``, ``ymm0`` to ``ymm15`` if the processor has
-        AVX, ``fctrl``, ``fstat``, ``ftag``, ``fop``, ``fip``, ``fdp``, ``mxcsr`` and
-        ``mxcsr_mask``; on aarch64 ``v0`` to ``v31``, ``fpsr`` and ``fpcr``.
-
-        Args:
-            tid: The thread; the leader if it is not given.
-            kind: ``"general"``, ``"float"``, or ``"all"`` for both.
-
-        Raises:
-            ValueError: The kind is not one of these.
-            NotStoppedError: The target runs.
-            NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now.
-            UnsupportedError: This machine has no such registers that procvm knows.
-
-        Source:
-            ptrace(2), PTRACE_GETREGSET with NT_X86_XSTATE or NT_PRFPREG.
-        """
-        if kind not in _KINDS:
-            raise ValueError(
-                f"{kind!r} is not a kind of registers; give one of {', '.join(_KINDS)}"
-            )
-        tid = self._tid(tid)
-        found: dict[str, int] = {}
-        if kind != "float":
-            found.update(self._calls.request(Op.GET_REGISTERS, tid))
-        if kind != "general":
-            machine, has_xstate, data = self._calls.request(Op.GET_FLOATS, tid)
-            floats = float_registers(machine, data, has_xstate=has_xstate) if data else None
-            if floats is None:
-                raise UnsupportedError(
-                    f"the floating-point registers of thread {tid} cannot be read: the kernel or "
-                    f"procvm does not know those of {machine}"
-                )
-            found.update(floats)
-        return found
-
-    def set_registers(self, values: Mapping[str, int], tid: int | None = None) -> None:
-        """Sets registers of a held thread; those not named stay as they are.
-
-        All of them are set, or none if there is an error. On x86-64 ``fs_base`` and
-        ``gs_base`` are addresses (the first is where thread-local storage ends), which the
-        kernel takes below the end of user space; ``orig_rax`` is the number of the system call
-        that the thread is in, negative for none.
-
-        Args:
-            values: Values from 0 to 2^64 - 1 by the kernel's names.
-            tid: The thread; the leader if it is not given.
-
-        Raises:
-            NotStoppedError: The target runs.
-            ValueError: The machine has no register of that name, or the kernel refuses the value.
-            NoSuchProcessError: The process has no such thread.
-            ProcessExitedError: It has ended.
-            ProcessExecedError: It runs another program now.
-        """
-        numbers = {name: as_address(value, name) for name, value in values.items()}
-        unknown = numbers.keys() - self.registers(tid).keys()
-        if unknown:
-            raise ValueError(f"no register is called {sorted(unknown)[0]!r} on this machine")
-        refused = self._calls.request(Op.SET_REGISTERS, self._tid(tid), numbers)
-        if refused:
-            value = f" = {numbers[refused]:#x}" if refused in numbers else ""
-            raise ValueError(
-                f"the kernel refuses {refused}{value} of process {self.pid}; nothing was changed"
-            )
 
     def step(self, tid: int | None = None, timeout: float | Default | None = DEFAULT) -> None:
         """Lets a held thread run one instruction; the others stay held.
@@ -382,9 +299,6 @@ class Control(Process):
         if value is None:
             raise InvalidArgsError(f"no general register is called {name!r} on this machine")
         return value
-
-    def _tid(self, tid: int | None) -> int:
-        return self.pid if tid is None else as_int(tid, "tid")
 
 
 def _numbers(syscalls: bool | str | int | Iterable[str | int]) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from procvm.errors import WORDINGS as LIBRARY
+from procvm._error_values import WORDINGS as LIBRARY
 from procvm.errors import ProcvmError
 
 __all__ = ["WORDINGS", "said_by"]

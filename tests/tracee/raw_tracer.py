@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from procvm._hold.server import requests
 from procvm._hold.server.requests import OPTIONS
-from procvm._hold.server.stepping import Progress, Step, Stepper, Way
+from procvm._hold.server.step_outcomes import Progress, Way
+from procvm._hold.server.stepping import Step, Stepper
 from procvm._linux.perf_event import HardwareBreakpoint
 
 _SEIZE = 0x4206

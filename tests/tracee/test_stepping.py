@@ -16,7 +16,7 @@ import pytest
 from procvm._hold.server import requests
 from procvm._hold.server.next_address import next_addresses
 from procvm._hold.server.requests import EVENT_EXEC, SigInfo
-from procvm._hold.server.stepping import Progress, StepRefusedError, Way, is_our_trap
+from procvm._hold.server.step_outcomes import Progress, StepRefusedError, Way, is_our_trap
 from procvm._linux.perf_event import SLOTS, HardwareBreakpoint
 from procvm._linux.sigsets import bit
 from tests.support.build import compiled

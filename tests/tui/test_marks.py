@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import procvm
+from procvm._error_values import WORDINGS as LIBRARY
 from procvm.cli.hints import WORDINGS as COMMAND
-from procvm.errors import WORDINGS as LIBRARY
 from procvm.tui.dialogs import LookFor
 from procvm.tui.hints import WORDINGS, said_by
 from tests.support.playground import PAGE, Playground

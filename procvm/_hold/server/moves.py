@@ -11,7 +11,8 @@ from procvm._hold.server import requests
 from procvm._hold.server.hold import LONGEST_NAP, Hold
 from procvm._hold.server.protocol import SETTLE_TIME
 from procvm._hold.server.seizing import NAP
-from procvm._hold.server.stepping import Progress, Step, StepRefusedError
+from procvm._hold.server.step_outcomes import Progress, StepRefusedError
+from procvm._hold.server.stepping import Step
 from procvm._hold.server.tasks import Pending, TaskState
 from procvm.errors import (
     NotStoppedError,

@@ -26,7 +26,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping
-from enum import Enum, auto
 
 from procvm._hold.server import requests
 from procvm._hold.server.breakpoints import Breakpoints
@@ -49,62 +48,16 @@ from procvm._hold.server.requests import (
     Gone,
     SigInfo,
 )
+from procvm._hold.server.step_outcomes import Progress, StepRefusedError, Way, is_our_trap
 from procvm._linux.perf_event import HardwareBreakpoint
 from procvm._linux.sigsets import bit, read_signal_sets
 
-__all__ = [
-    "Progress",
-    "Step",
-    "StepRefusedError",
-    "Stepper",
-    "Way",
-    "is_our_trap",
-    "program_counter",
-]
+__all__ = ["Step", "Stepper"]
 
 _MACHINE = os.uname().machine
-_TRAPS = (1, 2, 4, 5)
-"""si_code of a SIGTRAP of a step: TRAP_BRKPT after a system call, TRAP_TRACE, TRAP_HWBKPT, and
-SIGTRAP itself after the kernel set up a handler."""
-
 _AFTER_CALL = 1
 _RESTARTS = (-512, -513, -514, -516)
 """A system call's result that makes the kernel run the call again. Source: ERESTARTSYS and on."""
-
-
-class Way(Enum):
-    """How a step is made."""
-
-    SIGNAL = auto()
-    CALL = auto()
-    BREAKPOINT = auto()
-    TRAP = auto()
-
-
-class Progress(Enum):
-    """The meaning of a task's stop for its step.
-
-    `RUNS`: the task runs on; wait for its next stop. `DONE`: the task is parked after the
-    instruction, or at the first instruction of a handler. `LATE`: `Step.give_up` was called and
-    the task is parked before the end of the instruction, with nothing pending. `SIGNAL`: a
-    signal of the target's own is about to be delivered; call `Step.deliver` or `Step.leave`.
-    `RAN_ON`: the task is parked, but passed over its breakpoints: it ran more than one instruction.
-    """
-
-    RUNS = auto()
-    DONE = auto()
-    LATE = auto()
-    SIGNAL = auto()
-    RAN_ON = auto()
-
-
-class StepRefusedError(Exception):
-    """The task can only be stepped in a way that would change its action for SIGTRAP."""
-
-
-def is_our_trap(info: SigInfo | None) -> bool:
-    """Returns whether a SIGTRAP comes from a single-step, and not from the target itself."""
-    return info is not None and info.signo == signal.SIGTRAP and info.code in _TRAPS
 
 
 class Stepper:
