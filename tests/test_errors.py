@@ -17,6 +17,7 @@ import pytest
 
 import procvm
 from procvm import errors
+from procvm._error_values import WORDINGS
 from procvm._linux.libc import errno_error
 from procvm.cli import hints
 from procvm.cli.output import message_of
@@ -251,9 +252,7 @@ def _keys(values: ast.expr) -> list[str]:
     return [ast.unparse(key) for key in values.keys if key is not None]
 
 
-@pytest.mark.parametrize(
-    "wordings", [errors.WORDINGS, hints.WORDINGS], ids=["Python", "the command"]
-)
+@pytest.mark.parametrize("wordings", [WORDINGS, hints.WORDINGS], ids=["Python", "the command"])
 def test_hint_of_every_key_has_a_wording(wordings: Mapping[str, str]) -> None:
     """A table words every key that is used and no others, with the values that are given."""
     made = hints_made()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +116,43 @@ def test_names_of_testing_are_all_public() -> None:
         if not name.startswith("_") and name != "annotations" and not isinstance(value, type(sys))
     }
     assert public == set(procvm.testing.__all__)
+
+
+PAGES = Path(__file__).parent.parent / "docs" / "reference"
+ENTRY = re.compile(r"^::: (\S+)$((?:\n {4}.*)*)", re.M)
+INHERITED = re.compile(r"inherited_members:\s*(true|\[[^\]]*\])")
+
+
+def documented_classes() -> dict[type, set[str]]:
+    """Returns the classes on the reference pages, and the inherited names that each page lists."""
+    found: dict[type, set[str]] = {}
+    for page in PAGES.glob("*.md"):
+        for name, options in ENTRY.findall(page.read_text()):
+            shown: object = pkgutil.resolve_name(name)
+            if isinstance(shown, type):
+                inherited = INHERITED.search(options)
+                names = "" if inherited is None else inherited[1]
+                found[shown] = set(dir(shown) if names == "true" else re.findall(r"\w+", names))
+    return found
+
+
+def own_names(owner: type) -> set[str]:
+    """Returns the attributes that a class itself defines, or describes as fields."""
+    return {*vars(owner), *re.findall(r"^    (\w+): ", inspect.getdoc(owner) or "", re.M)}
+
+
+def test_public_attributes_of_documented_classes_are_on_the_reference_pages() -> None:
+    """A name without an underscore that no page shows is plumbing, and gets an underscore."""
+    classes = documented_classes()
+    assert procvm.Process in classes
+    missing = {}
+    for owner in classes:
+        shown: set[str] = set()
+        for base in owner.__mro__:
+            shown |= classes.get(base, set())
+            if base in classes or not base.__module__.startswith("procvm"):
+                shown |= own_names(base)
+        hidden = {name for name in dir(owner) if not name.startswith("_")} - shown
+        if hidden:
+            missing[owner.__name__] = sorted(hidden)
+    assert missing == {}

@@ -13,7 +13,7 @@ from procvm._base.pods import PodLike, pod_of
 from procvm._hold.defaults import DEFAULT, Default, seconds_or
 from procvm._hold.event import Event
 from procvm._hold.gadgets import syscall_instruction
-from procvm._hold.points import Breakpoint, Watchpoint
+from procvm._hold.points import Breakpoint, Watchpoint, stops_at
 from procvm._hold.registers import Registers
 from procvm._hold.server.protocol import SETTLE_TIME, Op
 from procvm._linux.syscall_names import syscall_name, syscall_number
@@ -95,7 +95,7 @@ class Control(Registers):
                 Op.CONT, left, calls, timeout=None if left is None else left + SETTLE_TIME
             )
             event = None if found is None else Event(self._calls, *found)
-            if event is None or event.point is None or event.point.stops_at(event):
+            if event is None or event.point is None or stops_at(event.point, event):
                 return event
 
     def breakpoint(

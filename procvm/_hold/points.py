@@ -12,7 +12,7 @@ from procvm._hold.calls import Calls
 from procvm._hold.server.protocol import Op
 from procvm.errors import ProcvmError
 
-__all__ = ["Breakpoint", "Watchpoint", "watched"]
+__all__ = ["Breakpoint", "Watchpoint", "stops_at", "watched"]
 
 _LONG = 8
 _SIZES = (1, 2, 4, 8)
@@ -44,11 +44,6 @@ class _Point(Closing):
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._number is None
-
-    def stops_at(self, event: object) -> bool:
-        """Counts a hit; returns whether the condition lets `cont` return it."""
-        self.hits += 1
-        return self.condition is None or bool(self.condition(event))
 
     def close(self) -> None:
         """Disarms it in every thread; events of it that were not told yet are dropped."""
@@ -120,3 +115,9 @@ def watched(address: int, pod: Pod[Any], on: str) -> int:
     if address % pod.size:
         raise ValueError(f"{address:#x} is not a multiple of the {pod.size} bytes to watch")
     return pod.size
+
+
+def stops_at(point: Breakpoint | Watchpoint, event: object) -> bool:
+    """Counts a hit; returns whether the point's condition lets `cont` return it."""
+    point.hits += 1
+    return point.condition is None or bool(point.condition(event))

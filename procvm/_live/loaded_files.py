@@ -16,18 +16,19 @@ from procvm._space.maps import Maps, Vma, vma_of
 from procvm._space.space import VmSpace
 from procvm._symbols.mapped import Mapped
 from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
+from procvm._symbols.subject import Subject
 from procvm._types.sources import ThreadState
 from procvm.errors import Hint, NotTracedError
 
 __all__ = ["LoadedFiles"]
 
 
-class LoadedFiles(Mapped):
-    """The part of a live process that `Mapped` asks: its mappings, and the files of them."""
+class _LiveFiles(Subject):
+    """The files that a live process maps."""
 
-    def __init__(self, image: Image, memory: ProcessMemory) -> None:
+    def __init__(self, image: Image, vm: VmSpace) -> None:
         self._image = image
-        self._vm = VmSpace(memory)
+        self._vm = vm
         self._slow = SlowFiles(image.pid)
 
     @property
@@ -41,25 +42,11 @@ class LoadedFiles(Mapped):
         return self._vm
 
     def maps(self) -> Maps:
-        """Returns the mappings as they are now, sorted and disjoint.
-
-        Raises:
-            ProcessExitedError: The process has ended.
-            ProcessExecedError: The process runs another program.
-            ClosedError: The process was closed.
-        """
+        """Returns the mappings as they are now."""
         return Maps([vma_of(entry) for entry in self._image.entries()])
 
     def find_vma(self, address: int) -> Vma | None:
-        """Returns the mapping that holds `address` now, or None, with one system call.
-
-        Before Linux 6.11 the kernel cannot be asked for one mapping, and all are parsed.
-
-        Raises:
-            ProcessExitedError: The process has ended.
-            ProcessExecedError: The process runs another program.
-            ClosedError: The process was closed.
-        """
+        """Returns the mapping that holds `address` now, or None."""
         found = self._image.entry_at(as_address(address))
         return None if found is None else vma_of(found)
 
@@ -113,6 +100,51 @@ class LoadedFiles(Mapped):
         """Returns whether a process serves the file of a mapping (FUSE), and may never answer."""
         return self._slow.is_slow(vma)
 
+    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
+        root = os.fsencode(f"/proc/{self.pid}/root")
+        return not self._slow.is_slow_path(path) and super()._same_file(path, other, root)
+
+
+class LoadedFiles(Mapped):
+    """The part of a live process that `Mapped` asks: its memory and its mappings."""
+
+    def __init__(self, image: Image, memory: ProcessMemory) -> None:
+        self._image = image
+        self._vm = VmSpace(memory)
+        self._subject = _LiveFiles(image, self._vm)
+
+    @property
+    def pid(self) -> int:
+        """The pid that the process had when it was opened."""
+        return self._image.pid
+
+    @property
+    def vm(self) -> VmSpace:
+        """The address space of the process."""
+        return self._vm
+
+    def maps(self) -> Maps:
+        """Returns the mappings as they are now, sorted and disjoint.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+            ClosedError: The process was closed.
+        """
+        return self._subject.maps()
+
+    def find_vma(self, address: int) -> Vma | None:
+        """Returns the mapping that holds `address` now, or None, with one system call.
+
+        Before Linux 6.11 the kernel cannot be asked for one mapping, and all are parsed.
+
+        Raises:
+            ProcessExitedError: The process has ended.
+            ProcessExecedError: The process runs another program.
+            ClosedError: The process was closed.
+        """
+        return self._subject.find_vma(address)
+
     def _thread_states(
         self, tid: int | None, *, every: bool = False
     ) -> tuple[dict[int, ThreadState], float]:
@@ -121,7 +153,3 @@ class LoadedFiles(Mapped):
             pid=self.pid,
             hint=Hint("attach"),
         )
-
-    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
-        root = os.fsencode(f"/proc/{self.pid}/root")
-        return not self._slow.is_slow_path(path) and super()._same_file(path, other, root)

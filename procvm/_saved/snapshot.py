@@ -10,14 +10,14 @@ from typing import Any, NoReturn, final
 from procvm._base.address import as_address, as_int
 from procvm._base.atomic_file import new_file
 from procvm._base.closing import Closing
-from procvm._linux.procfs import AT_ENTRY, parse_auxv
 from procvm._local.buffers import Scratch, pin
 from procvm._mm.extent import Content
 from procvm._mm.memory import Region, UserMemory
 from procvm._saved.core_pages import FileFinder
 from procvm._saved.core_writer import CoreWriter
 from procvm._saved.diff import Run, differences, part_of, without
-from procvm._saved.facts import Facts, Thread, names_of_program
+from procvm._saved.facts import Facts, Thread
+from procvm._saved.kept_files import KeptFiles
 from procvm._saved.restore import restore
 from procvm._saved.saved_memory import KeptMemory, Piece
 from procvm._space.maps import Maps, Vma
@@ -26,7 +26,6 @@ from procvm._space.space import VmSpace
 from procvm._space.walk import Part, parts, read_extents
 from procvm._symbols.core_notes import fault_address_of, native_registers
 from procvm._symbols.mapped import Mapped
-from procvm._symbols.mapped_file import MappedFile, SlowFiles, open_mapped
 from procvm._types.sources import ThreadState
 from procvm.errors import Hint, NotStoppedError, NotTracedError
 
@@ -45,8 +44,6 @@ class Snapshot(Mapped, Closing):
     The bytes are in the tool's memory, or in the core file that was opened, until it is closed.
     """
 
-    is_kept = True
-
     def __init__(
         self,
         memory: KeptMemory,
@@ -58,11 +55,11 @@ class Snapshot(Mapped, Closing):
     ) -> None:
         self._kept = memory
         self._vm = VmSpace(memory)
-        self._maps = maps
         self._facts = facts
         self._origin = origin
-        self._slow = SlowFiles()
-        self._finder = finder or FileFinder(b"", None, None)
+        self._subject = KeptFiles(
+            memory, self._vm, maps, facts, finder or FileFinder(b"", None, None)
+        )
         self._undumped = list(undumped)
 
     def __repr__(self) -> str:
@@ -99,31 +96,11 @@ class Snapshot(Mapped, Closing):
         Raises:
             ClosedError: It was closed.
         """
-        self._kept.pieces()
-        return self._maps
+        return self._subject.maps()
 
     def find_vma(self, address: int) -> Vma | None:
         """Returns the mapping that held `address`, or None."""
         return self.maps().find(as_address(address))
-
-    def mapped_file(self, vma: Vma) -> MappedFile | None:
-        """Opens the file at the path of a mapping; the caller compares the builds."""
-        open_file = self._slow.copy if self.may_hang(vma) else open_mapped
-        opened = (open_file(path, vma) for path in self._finder.paths(vma.plain_name))
-        return next((file for file in opened if file is not None), None)
-
-    def may_hang(self, vma: Vma) -> bool:
-        """Returns whether a process serves the file of a mapping (FUSE)."""
-        return self._slow.is_slow(vma)
-
-    def program_names(self) -> set[bytes]:
-        """Returns the names that the program was started by: paths, file names, its comm."""
-        self._kept.pieces()
-        return names_of_program(self._facts, self._facts.args.partition(b" ")[0], self._vm)
-
-    def program_address(self) -> int:
-        """Returns where the program began to run; 0 if that is not known."""
-        return parse_auxv(self._facts.auxv).get(AT_ENTRY, 0)
 
     @property
     def signal(self) -> int | None:
@@ -238,7 +215,7 @@ class Snapshot(Mapped, Closing):
         """
         kept = list(without(self.kept_ranges(), [] if dontdump else self._undumped))
         with new_file(path) as fd:
-            return write_core(fd, self._vm, self._maps, self._facts, kept, progress=progress)
+            return write_core(fd, self._vm, self.maps(), self._facts, kept, progress=progress)
 
     def close(self) -> None:
         """Frees the copy; every later use raises ClosedError. A second close does nothing."""

@@ -40,8 +40,8 @@ class Debugged(ABC):
         """Returns the name of an address."""
 
     @abstractmethod
-    def module_sources(self) -> list[ModuleSource]:
-        """Returns the loaded files."""
+    def _module_sources(self) -> list[ModuleSource]:
+        """Returns the loaded files, as the search for debug information takes them."""
 
     def drgn(self) -> drgn.Program:
         """Returns a drgn program over this memory, with the debug information of its files.
@@ -170,5 +170,5 @@ class Debugged(ABC):
         if self._typed is None:
             from procvm._types.typed import Typed  # noqa: PLC0415 (few programs need it)
 
-            self._typed = Typed(self)
+            self._typed = Typed(self, self._module_sources)
         return self._typed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from procvm._symbols.debug_files import module_sources
 from procvm._symbols.debugged import Debugged
 from procvm._symbols.expressions import address_of, is_path
 from procvm._symbols.listing import modules_in, symbols_in
-from procvm._symbols.mapped_file import MappedFile
 from procvm._symbols.modules import Location, Modules, Symbol
 from procvm._symbols.names import Names, encoded
 from procvm._symbols.near import with_near
@@ -24,17 +22,17 @@ from procvm.errors import Hint, InvalidArgsError, NoSuchSymbolError
 
 if TYPE_CHECKING:
     from procvm._space.space import VmSpace
+    from procvm._symbols.subject import Subject
     from procvm._types.sources import ModuleSource
 
-__all__ = ["Mapped", "MappedFile"]
+__all__ = ["Mapped"]
 
 
 class Mapped(Debugged, Reached):
     """Memory with mappings, some of which are files that name addresses."""
 
     _names: Names | None = None
-    is_kept = False
-    """Whether the memory is a copy that does not change any more."""
+    _subject: Subject
 
     @property
     @abstractmethod
@@ -64,52 +62,6 @@ class Mapped(Debugged, Reached):
     def find_vma(self, address: int) -> Vma | None:
         """Returns the mapping that holds `address`, or None."""
 
-    @abstractmethod
-    def mapped_file(self, vma: Vma) -> MappedFile | None:
-        """Opens the file of a mapping, or returns None if it cannot be opened."""
-
-    @abstractmethod
-    def program_address(self) -> int:
-        """Returns an address in the executable; 0 if that is not known."""
-
-    @abstractmethod
-    def program_names(self) -> set[bytes]:
-        """Returns the names that the program was started by: paths, file names, and its comm."""
-
-    def listing(self, known: object) -> tuple[object, list[Vma] | None]:
-        """Returns a token for the present mappings, and the mappings that have a name.
-
-        Args:
-            known: A token that an earlier call returned; if nothing has changed since,
-                None is returned in place of the mappings.
-        """
-        maps = self.maps()
-        return maps, None if maps is known else [vma for vma in maps if vma.name]
-
-    def holds_page(self, vma: Vma, address: int) -> bool:
-        """Returns whether a page of a file mapping may have other bytes than the file."""
-        del vma, address
-        return True
-
-    def may_hang(self, vma: Vma) -> bool:
-        """Returns whether a process serves the file of a mapping (FUSE), and may never answer."""
-        del vma
-        return False
-
-    def is_link(self, name: bytes, vma: Vma) -> bool:
-        """Returns whether a path, or a name in the folder of a mapping's file, leads to it."""
-        path = vma.plain_name
-        if not path.startswith(b"/") or self.may_hang(vma):
-            return False
-        other = os.path.join(os.path.dirname(path), name)
-        return self._same_file(other, path)
-
-    def _same_file(self, path: bytes, other: bytes, root: bytes = b"") -> bool:
-        try:
-            return os.path.samefile(root + path, root + other)
-        except (OSError, ValueError):
-            return False
-
     def mappings_of(self, name: str | bytes) -> Maps:
         """Returns the mappings that have a name.
 
@@ -123,7 +75,7 @@ class Mapped(Debugged, Reached):
 
     def _known(self) -> Names:
         if self._names is None:
-            self._names = Names(self)
+            self._names = Names(self._subject)
         return self._names
 
     def modules(self) -> Modules:
@@ -269,6 +221,5 @@ class Mapped(Debugged, Reached):
             f"${name} is a register, and process {self.pid} is not held", hint=Hint("registers")
         )
 
-    def module_sources(self) -> list[ModuleSource]:
-        """Returns the loaded files, as the search for debug information takes them."""
-        return module_sources(self, self._known())
+    def _module_sources(self) -> list[ModuleSource]:
+        return module_sources(self._subject, self._known())

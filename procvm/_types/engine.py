@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -34,7 +34,6 @@ class Owner(Protocol):
     def pid(self) -> int: ...
     @property
     def vm(self) -> VmSpace: ...
-    def module_sources(self) -> list[ModuleSource]: ...
     def symbol(self, name: str) -> int: ...
     def describe(self, address: int) -> str: ...
 
@@ -76,7 +75,7 @@ class Engine:
         lock: Held while drgn works: a program of drgn serves one thread at a time.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, sources: Callable[[], list[ModuleSource]]) -> None:
         self.drgn = required("drgn", WHAT)
         # Without a handler, warnings of drgn about a file would go to stderr.
         logging.getLogger("drgn").addHandler(logging.NullHandler())
@@ -87,6 +86,7 @@ class Engine:
             if hasattr(self.drgn, name):  # older versions raise LookupError or ValueError
                 self._refusals.add(getattr(self.drgn, name))
         self._owner = owner
+        self._loaded_files = sources
         self._reader = _Reader(owner.vm, self.drgn.FaultError)
         self._sources: dict[object, ModuleSource] = {}
         self._missing: dict[object, str] = {}
@@ -114,7 +114,7 @@ class Engine:
     def program(self) -> Any:
         """Returns the drgn program, with the debug information of what is loaded now."""
         with self.lock:
-            sources = self._owner.module_sources()
+            sources = self._loaded_files()
             keys = {one.key for one in sources}
             if not self._sources.keys() <= keys:
                 self._begin()  # drgn does not forget a module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 from procvm._base.pods import Pod
@@ -9,7 +10,7 @@ from procvm._base.text import printable
 from procvm._space.view import Address, is_overlay, view_of_kind
 from procvm._types.engine import Engine, Owner
 from procvm._types.paths import evaluated
-from procvm._types.sources import ThreadState
+from procvm._types.sources import ModuleSource, ThreadState
 from procvm._types.stacks import Frame, Stacks, frames_of
 from procvm._types.values import WordPod, listed
 from procvm._types.variable import Variable
@@ -22,9 +23,9 @@ __all__ = ["Typed"]
 class Typed:
     """The types and variables of one memory; `Mapped` documents each method."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, sources: Callable[[], list[ModuleSource]]) -> None:
         self._owner = owner
-        self._engine = Engine(owner)
+        self._engine = Engine(owner, sources)
 
     def program(self) -> Any:
         """Returns the drgn program."""

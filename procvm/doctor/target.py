@@ -12,6 +12,7 @@ from procvm._linux import procfs
 from procvm._linux.access import LSM, WITHOUT_A_SAY, Explanation, explain, is_ending
 from procvm._linux.mounts import Mount, read_mounts
 from procvm._live.process import open as open_process
+from procvm._symbols.mapped_file import SlowFiles
 from procvm.doctor.calls import killing_call
 from procvm.doctor.finding import Finding, said
 from procvm.doctor.guards import label_of
@@ -286,7 +287,8 @@ def _fuse(pid: int) -> Finding:
     name = "target FUSE"
     try:
         with open_process(pid) as process:
-            slow = sorted({printable(vma.name) for vma in process.maps() if process.may_hang(vma)})
+            files = SlowFiles(pid)
+            slow = sorted({printable(vma.name) for vma in process.maps() if files.is_slow(vma)})
     except ProcvmError as error:
         return Finding(name, "absent", f"not known: {said(error)}")
     if not slow:

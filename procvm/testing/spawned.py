@@ -13,7 +13,7 @@ from procvm.errors import ProcessExitedError, WaitTimeoutError
 
 __all__ = ["Spawned"]
 
-_OF_OPEN = ("_image", "_memory", "_vm")
+_OF_OPEN = ("_image", "_memory", "_subject", "_vm")
 
 
 @final

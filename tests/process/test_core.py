@@ -959,10 +959,10 @@ def test_a_process_whose_leader_has_ended() -> None:
     """What the kernel told the program, and its command line, are had of the threads that live."""
     with Subject() as target, procvm.open(target.pid) as process:
         with process.snapshot([]) as before:
-            told = before.facts.auxv, before.facts.args, before.program_address()
+            told = before.facts.auxv, before.facts.args
         target.send("leader")
         assert target.line() == "ok"
         assert eventually(lambda: status_field(target.pid, "State").startswith("Z"))
         with process.snapshot([]) as kept:
-            assert (kept.facts.auxv, kept.facts.args, kept.program_address()) == told
-        assert process.program_address() == told[2] != 0
+            assert (kept.facts.auxv, kept.facts.args) == told
+        assert all(told)

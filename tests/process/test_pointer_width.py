@@ -56,7 +56,7 @@ def test_image_of_a_32_bit_program_has_its_token(places: Places) -> None:
     assert auxv[4] == (32 if places.width == 4 else 56)
     with procvm.open(places.pid) as process:
         assert len(process.vm.read_bytes(auxv[25], 16)) == 16
-        entry = process.maps().find(process.program_address())
+        entry = process.maps().find(auxv[procfs.AT_ENTRY])
         assert entry is not None
         assert entry.name.decode().endswith(places.program)
         assert str(entry.perms) == "r-xp"

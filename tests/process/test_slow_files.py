@@ -143,11 +143,12 @@ def test_names_of_a_library_on_a_served_file_system_are_known(
     with Told(built(tmp_path, "uses", source, *flags)) as child:
         with procvm.open(child.pid) as process:
             vma = process.maps().filter(name="libslow.so")[0]
-            assert process.may_hang(vma)
+            files = SlowFiles(child.pid)
+            assert files.is_slow(vma)
             assert process.symbol("value") == child.at["&value"]
             assert process.symbol("libslow.so!kept") == child.at["kept_at()"]
             assert process.describe(child.at["kept_at()"]) == "libslow.so!kept"
-            assert not process.may_hang(process.maps().filter(name="uses")[0])
+            assert not files.is_slow(process.maps().filter(name="uses")[0])
         slow = SlowFiles()
         assert slow.is_slow_path(str(place / "libslow.so"))
         assert not slow.is_slow_path(str(folder / "libslow.so"))
