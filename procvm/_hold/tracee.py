@@ -35,7 +35,7 @@ from procvm.errors import (
     WaitTimeoutError,
 )
 
-__all__ = ["Event", "Held", "Thread", "Tracee"]
+__all__ = ["Event", "Held", "Thread", "Tracee", "wait_for"]
 
 
 @final
@@ -272,12 +272,7 @@ class Tracee(Control):
         """Waits until the process has ended; a spawned one is reaped. See `Process.wait`."""
         if self._popen is None:
             return super().wait(timeout)
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise WaitTimeoutError(
-                f"process {self.pid} has not ended within {timeout} s", pid=self.pid
-            ) from None
+        return wait_for(self._popen, timeout)
 
     def __exit__(
         self,
@@ -296,3 +291,19 @@ class Tracee(Control):
                 self._popen.__exit__(kind, error, traceback)
         finally:
             self.close()
+
+
+def wait_for(popen: subprocess.Popen[Any], timeout: float | None) -> int:
+    """Waits until a child of the tool has ended, reaps it, and returns its exit status.
+
+    Raises:
+        WaitTimeoutError: It has not ended within `timeout` seconds.
+        ValueError: `timeout` is negative, infinite or nan.
+    """
+    timeout = as_timeout(timeout)
+    try:
+        return popen.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise WaitTimeoutError(
+            f"process {popen.pid} has not ended within {timeout} s", pid=popen.pid
+        ) from None

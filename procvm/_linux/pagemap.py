@@ -106,8 +106,7 @@ def is_copied(pagemap_fd: int, number: int) -> bool:
     Raises:
         OSError: The address space is gone, or cannot be accessed.
     """
-    data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
-    return int.from_bytes(data, sys.byteorder) & (_HERE | _OF_FILE) == _HERE
+    return _entry(pagemap_fd, number) & (_HERE | _OF_FILE) == _HERE
 
 
 def is_own(pagemap_fd: int, number: int) -> bool:
@@ -122,9 +121,13 @@ def is_own(pagemap_fd: int, number: int) -> bool:
     Raises:
         OSError: The address space is gone, or cannot be accessed.
     """
-    data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
-    entry = int.from_bytes(data, sys.byteorder)
+    entry = _entry(pagemap_fd, number)
     return bool(entry & _THERE) and not entry & _OF_FILE
+
+
+def _entry(pagemap_fd: int, number: int) -> int:
+    data = os.pread(pagemap_fd, _ENTRY_LEN, number * _ENTRY_LEN)
+    return int.from_bytes(data, sys.byteorder)
 
 
 def _append(runs: list[tuple[int, int]], start: int, end: int) -> None:

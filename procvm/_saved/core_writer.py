@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, final
 
 from procvm._base.address import PAGE_SIZE
+from procvm._linux.proc_maps import VmaEntry
 from procvm._saved.facts import Facts
 from procvm._space.maps import Kind, Maps
 from procvm._symbols.core_notes import (
@@ -26,7 +27,6 @@ from procvm._symbols.core_notes import (
     NT_SIGINFO,
     UNKNOWN_REGISTERS,
     FileNote,
-    MapsNote,
     Prpsinfo,
     Prstatus,
     pack_file_note,
@@ -239,5 +239,5 @@ def _notes(facts: Facts, maps: Maps) -> Iterator[bytes]:
                 if vma.kind is Kind.FILE
             ]
             yield pack_note(b"CORE", NT_FILE, pack_file_note(files, PAGE_SIZE, bits=bits))
-            rows = [MapsNote(vma.start, vma.end, int(vma.perms), *vma[3:]) for vma in maps]
+            rows = [VmaEntry(vma.start, vma.end, int(vma.perms), *vma[3:]) for vma in maps]
             yield pack_maps_note(rows)

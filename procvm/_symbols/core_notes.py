@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from procvm._linux.proc_maps import VmaEntry
 from procvm._symbols.elf_headers import Note
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "NT_SIGINFO",
     "UNKNOWN_REGISTERS",
     "FileNote",
-    "MapsNote",
     "Prpsinfo",
     "Prstatus",
     "by_kind",
@@ -305,18 +305,6 @@ def _named(
         yield row, name
 
 
-class MapsNote(NamedTuple):
-    """A mapping, as /proc/PID/maps tells it."""
-
-    start: int
-    end: int
-    flags: int
-    offset: int
-    dev: tuple[int, int]
-    inode: int
-    name: bytes
-
-
 # A core file names mapped files only. This note of procvm, which other tools ignore, keeps
 # the rest: [heap] and [stack], permissions, devices and inodes.
 MAPS_OWNER = b"procvm"
@@ -325,7 +313,7 @@ NT_MAPS = 0x50564D31
 _MAPS_ENTRY = struct.Struct("=QQIQIIQ")
 
 
-def pack_maps_note(rows: list[MapsNote]) -> bytes:
+def pack_maps_note(rows: list[VmaEntry]) -> bytes:
     """Returns the note that has the mappings."""
     parts = [_WORD.pack(len(rows))]
     parts += [_MAPS_ENTRY.pack(*row[:4], *row.dev, row.inode) for row in rows]
@@ -333,7 +321,7 @@ def pack_maps_note(rows: list[MapsNote]) -> bytes:
     return pack_note(MAPS_OWNER, NT_MAPS, b"".join(parts))
 
 
-def parse_maps_note(desc: memoryview) -> list[MapsNote]:
+def parse_maps_note(desc: memoryview) -> list[VmaEntry]:
     """Parses the note that has the mappings.
 
     Raises:
@@ -342,12 +330,12 @@ def parse_maps_note(desc: memoryview) -> list[MapsNote]:
     if len(desc) < _WORD.size:
         raise ValueError(f"mappings in {len(desc)} bytes")
     count = _WORD.unpack_from(desc)[0]
-    found: list[MapsNote] = []
+    found: list[VmaEntry] = []
     for row, name in _named(desc[_WORD.size :], count, _MAPS_ENTRY, "mappings"):
         start, end, flags, offset, major, minor, inode = row
         if flags > _ALL_PERMS:
             raise ValueError(f"a mapping of permissions {flags:#x} at {start:#x}")
-        found.append(MapsNote(start, end, flags, offset, (major, minor), inode, name))
+        found.append(VmaEntry(start, end, flags, offset, (major, minor), inode, name))
     return found
 
 

@@ -107,44 +107,33 @@ def hidepid(ours: Explanation) -> Finding:
     return Finding("hidepid", "warning", f"{evidence}: processes of other users are hidden", way)
 
 
-def _first_namespace(kind: str, number: int) -> tuple[bool | None, str]:
-    """Returns whether the tool is in the first namespace of a kind, with the evidence."""
-    path = f"/proc/self/ns/{kind}"
-    try:
-        link = os.readlink(path)
-    except OSError as error:
-        return None, f"not known: readlink({path}): {said(error)}"
-    return link == f"{kind}:[{number}]", f"{path} is {link}"
-
-
 def pid_namespace() -> Finding:
     """Returns in which pid namespace the tool is."""
     # Source of the numbers: the kernel's PROC_PID_INIT_INO and PROC_USER_INIT_INO.
-    first, evidence = _first_namespace("pid", 0xEFFFFFFC)
-    if first is None:
-        return Finding("pid namespace", "absent", evidence)
-    if first:
-        return Finding("pid namespace", "ok", f"{evidence}, the first one")
-    return Finding(
-        "pid namespace",
-        "ok",
-        f"{evidence}, not the first one: processes outside of it have no pid here",
-    )
+    return _namespace("pid", 0xEFFFFFFC, "ok", "processes outside of it have no pid here")
 
 
 def user_namespace() -> Finding:
     """Returns in which user namespace the tool is."""
-    first, evidence = _first_namespace("user", 0xEFFFFFFD)
-    if first is None:
-        return Finding("user namespace", "absent", evidence)
-    if first:
-        return Finding("user namespace", "ok", f"{evidence}, the first one")
-    return Finding(
-        "user namespace",
+    return _namespace(
+        "user",
+        0xEFFFFFFD,
         "warning",
-        f"{evidence}, not the first one: the tool has no capabilities outside of it",
+        "the tool has no capabilities outside of it",
         "to access a process outside of it, run the tool there",
     )
+
+
+def _namespace(kind: str, number: int, status: Verdict, limit: str, way: str = "") -> Finding:
+    """Returns whether the tool is in the first namespace of a kind; else what limits it."""
+    name, path = f"{kind} namespace", f"/proc/self/ns/{kind}"
+    try:
+        link = os.readlink(path)
+    except OSError as error:
+        return Finding(name, "absent", f"not known: readlink({path}): {said(error)}")
+    if link == f"{kind}:[{number}]":
+        return Finding(name, "ok", f"{path} is {link}, the first one")
+    return Finding(name, status, f"{path} is {link}, not the first one: {limit}", way)
 
 
 def sys_ptrace(ours: Explanation) -> Finding:

@@ -6,10 +6,10 @@ import contextlib
 import subprocess
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from procvm._base.address import as_timeout
+from procvm._hold.tracee import wait_for
 from procvm._live.image import open_image
 from procvm._live.process import Process
-from procvm.errors import ProcessExitedError, WaitTimeoutError
+from procvm.errors import ProcessExitedError
 
 __all__ = ["Spawned"]
 
@@ -90,13 +90,7 @@ class Spawned(Process):
             WaitTimeoutError: It has not ended within `timeout` seconds.
             ValueError: `timeout` is negative, infinite or nan.
         """
-        timeout = as_timeout(timeout)
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise WaitTimeoutError(
-                f"process {self.pid} has not ended within {timeout} s", pid=self.pid
-            ) from None
+        return wait_for(self._popen, timeout)
 
     def kill(self) -> None:
         """Kills the process with SIGKILL; does nothing if it has ended."""
