@@ -13,14 +13,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 from procvm._base import forks
 from procvm._base.address import PAGE_SIZE
 from procvm._base.fd import Fd
+from procvm._hold.line import Line
 from procvm._hold.server import protocol
-from procvm._hold.server.protocol import HELLO, Answers, Flags, Op
+from procvm._hold.server.protocol import HELLO, Flags, Op
 from procvm._linux.libc import errno_error
 from procvm.errors import NotTracedError, ProcvmError, StopTimeoutError, UnsupportedError, VmError
 
@@ -67,67 +67,7 @@ _START_TIME = 60.0
 _STARTS = 3
 
 
-class _Line:
-    """A socket to the tracer, with the answers received from it."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._number = HELLO
-        self._answers = Answers()
-        self._waiting: set[int] = set()
-
-    def ask(
-        self, op: Op, args: tuple[object, ...], fds: tuple[int, ...], limit: float | None
-    ) -> tuple[bool, Any]:
-        """Sends a request, and waits for its answer.
-
-        Returns:
-            True and the value, or False and the error.
-
-        Raises:
-            TimeoutError: No answer came within `limit` seconds.
-            EOFError: The tracer has ended.
-            OSError: As send and recv.
-        """
-        number = self._number = self._number + 1
-        self._waiting.add(number)
-        try:
-            protocol.send_request(self._line, number, op, args, fds)
-            return self.await_answer(number, limit)
-        finally:
-            self._waiting.discard(number)
-
-    def await_answer(self, number: int, limit: float | None) -> tuple[bool, Any]:
-        """Waits for the answer to a request that was sent; see `ask`."""
-        until = None if limit is None else time.monotonic() + limit
-        poll = select.poll()
-        poll.register(self._line, select.POLLIN)
-        while (found := self._answers.take(number)) is None:
-            left = None if until is None else max(until - time.monotonic(), 0) * 1000
-            if not poll.poll(left):
-                raise TimeoutError
-            whose = self._answers.receive(self._line)
-            if whose == number or whose is None:
-                continue
-            if whose in self._waiting:
-                # A signal handler makes this request in the middle of another one,
-                # which waits for something to arrive.
-                protocol.send_request(self._line, whose, Op.ECHO, ())
-            else:
-                self._answers.take(whose)
-        return found
-
-    @property
-    def closed(self) -> bool:
-        """Whether the socket was closed."""
-        return self._line.fileno() < 0
-
-    def close(self) -> None:
-        """Closes the socket. May be called twice."""
-        self._line.close()
-
-
-class _Tracer(_Line):
+class _Tracer(Line):
     """The running tracer, by its control socket.
 
     Attributes:
@@ -244,7 +184,7 @@ def _at_exit() -> None:
         _running.close()
 
 
-class Channel(_Line):
+class Channel(Line):
     """The socket of one tracee to its worker in the tracer."""
 
     def __init__(self, line: socket.socket, flags: Flags) -> None:
