@@ -16,7 +16,7 @@ from typing import (
     overload,
 )
 
-from procvm._base.address import as_address, as_count
+from procvm._base.address import as_count
 from procvm._base.perms import Perms
 from procvm._base.pods import C, Pod
 from procvm._space.access import Access
@@ -24,7 +24,7 @@ from procvm._space.condition import About, Wanted
 from procvm._space.engines import TextRuns
 from procvm._space.patterns import NOTHING, needle_of
 from procvm._space.pieces import CHUNK_LEN, nr_threads, tasks_of
-from procvm._space.ranges import Range, near_range, pairs_of, ranges_by_perms, ranges_of
+from procvm._space.ranges import Range, near_range, ranges_by_perms, ranges_of, span_of
 from procvm._space.scan import Scan, readings_of
 from procvm._space.search import Progress, Search
 from procvm._space.text_scan import FoundText, TextScan, needles_of
@@ -330,7 +330,7 @@ class Finder(Access):
             ValueError: A range is empty, or ends before it starts.
         """
         word = self._word()
-        low, high = _span_of(target)
+        low, high = span_of(target)
         most = (1 << 8 * word.size) - 1
         if low > most:
             raise ValueError(f"{low:#x} does not fit into a pointer of {word.size} bytes")
@@ -374,17 +374,6 @@ class Finder(Access):
             return found
         low, high = near_range(near)
         return clipped(found, low, high + reach)
-
-
-def _span_of(target: int | Range) -> tuple[int, int]:
-    """Returns an address or a range as a pair (start, end) that is not empty."""
-    if isinstance(target, int) or hasattr(target, "__index__"):
-        address = as_address(target)
-        return address, address + 1
-    ((low, high),) = pairs_of([target])
-    if low == high:
-        raise ValueError(f"the range at {low:#x} is empty, so no pointer leads into it")
-    return low, high
 
 
 def _what_of(what: Any, value: Any, text: object, encoding: object) -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "pairs_of",
     "ranges_by_perms",
     "ranges_of",
+    "span_of",
     "spans_of",
 ]
 
@@ -163,3 +164,14 @@ def spans_of(excluded: Iterable[int | Range]) -> list[tuple[int, int]]:
         if start < end:
             add_range(merged, start, end)
     return merged
+
+
+def span_of(target: int | Range) -> tuple[int, int]:
+    """Returns an address or a range as a pair (start, end) that is not empty."""
+    if isinstance(target, int) or hasattr(target, "__index__"):
+        address = as_address(target)
+        return address, address + 1
+    ((low, high),) = pairs_of([target])
+    if low == high:
+        raise ValueError(f"the range at {low:#x} is empty, so no pointer leads into it")
+    return low, high
