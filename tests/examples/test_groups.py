@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from tests.examples.test_examples import run
+from tests.examples.test_examples import command, run
 from tests.support.child import Child
 
 WORD = "a word of three children"
@@ -80,7 +80,10 @@ def test_triage_cores_counts_the_places_and_the_broken_files(tmp_path: Path) -> 
     for k in range(1, 20):
         os.link(tmp_path / "0.core", tmp_path / f"{k}.core")
     (tmp_path / "broken.core").write_bytes(b"\x7fELF")
-    lines = run("triage_cores", tmp_path, 2)
+    # dask tells on stderr what its workers do at their end.
+    argv = command("triage_cores", tmp_path, 2)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
+    lines = done.stdout.splitlines()
     places = [line for line in lines if not line.startswith("worker ")]
     assert places[0] == f"{20:>6}  no signal in {place}"
     assert re.fullmatch(r" {5}1  \w+Error", places[1])
