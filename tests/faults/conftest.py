@@ -1,4 +1,4 @@
-"""What must hold after every row of the catalogue, checked around every test here."""
+"""What must hold after every fault, checked around every test here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the catalogue share: targets, what must hold after each, who may run."""
+"""What the tests of faults share: targets, what must hold after each, who may run."""
 
 from __future__ import annotations
 

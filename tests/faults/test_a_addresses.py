@@ -1,12 +1,11 @@
-"""Part A of the catalogue, rows 1 to 7: addresses, lengths, pages.
+"""Accesses at bad addresses, with bad lengths, and over the edges of pages.
 
 Not provoked on this machine:
 
-*   row 2, a kernel that forbids forced access: ``proc_mem.force_override=`` is a boot parameter;
-*   row 3, addresses above 2^47 that user space has: no five-level paging (la57) here.
+*   a kernel that forbids forced access: ``proc_mem.force_override=`` is a boot parameter;
+*   addresses above 2^47 that user space has: no five-level paging (la57) here.
 
-Row 5's transfers of more than one call moves are tested in tests/linux/test_process_vm.py.
-Rows 8 and 9 belong to scans and to the choice of the backend, and are tested with these.
+tests/linux/test_process_vm.py tests transfers that take more than one call.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ BAD_TO_WRITE = ("hole", "none", "r", "xo", "eof", "guard", "fro", "sr")
 EMPTY = 0xEE
 
 
-# Row 1
+# From good pages into bad ones
 
 
 @pytest.mark.parametrize("bad", BAD_TO_READ)
 def test_a_read_delivers_the_bytes_before_a_bad_page(
     process: procvm.Process, playground: Playground, bad: str
 ) -> None:
-    """Row 1: a read from good pages into a bad one delivers exactly the bytes before it."""
+    """A read from good pages into a bad one delivers exactly the bytes before it."""
     base = playground.layout(f"rw rw {bad} rw")
     edge = base + 2 * PAGE
     for before in (0, 1, 7, 8, 15, 16, PAGE, PAGE + 3, 2 * PAGE):
@@ -68,7 +67,7 @@ def test_a_read_delivers_the_bytes_before_a_bad_page(
 def test_a_write_changes_the_bytes_before_a_bad_page(
     process: procvm.Process, playground: Playground, bad: str
 ) -> None:
-    """Row 1: a write from good pages into a bad one changes exactly the bytes before it."""
+    """A write from good pages into a bad one changes exactly the bytes before it."""
     base = playground.layout(f"rw rw {bad} rw")
     edge = base + 2 * PAGE
     there = playground.peek(edge, PAGE) if bad not in ("hole", "eof", "guard") else b""
@@ -90,7 +89,7 @@ def test_a_write_changes_the_bytes_before_a_bad_page(
 def test_every_way_to_read_tells_the_same_fault(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 1: whatever call reads over the edge, the count and the address are the same."""
+    """Whatever call reads over the edge, the count and the address are the same."""
     base = playground.layout("rw hole")
     edge = base + PAGE
     vm = process.vm
@@ -129,7 +128,7 @@ def test_every_way_to_read_tells_the_same_fault(
 def test_every_way_to_write_tells_the_same_fault(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 1: whatever call writes over the edge, the count, the address and the bytes are right."""
+    """Whatever call writes over the edge, the count, the address and the bytes are right."""
     base = playground.layout("rw r")
     edge = base + PAGE
     vm = process.vm
@@ -169,7 +168,7 @@ def test_every_way_to_write_tells_the_same_fault(
 def test_a_copy_between_two_targets_counts_what_was_read_and_written(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 1: of a copy from target to target what was written counts, whichever side faults."""
+    """Of a copy from target to target what was written counts, whichever side faults."""
     source = playground.layout("rw rw hole")
     with Playground() as other, procvm.open(other.pid) as other_process:
         sink = other.layout("rw hole")
@@ -196,7 +195,7 @@ def test_a_copy_between_two_targets_counts_what_was_read_and_written(
 def test_a_buffer_of_the_tool_that_faults_is_told_and_never_kills_it(
     playground: Playground, backend: str
 ) -> None:
-    """Row 1: never SIGBUS in the tool: its own cut-off mapping is a PageFaultError of its own."""
+    """Never SIGBUS in the tool: its own cut-off mapping is a PageFaultError of its own."""
     base = playground.layout("rw " * 4)
     with Tool() as tool:
         own_pid = tool.do("who")["pid"]
@@ -218,11 +217,11 @@ def test_a_buffer_of_the_tool_that_faults_is_told_and_never_kills_it(
         assert tool.do("read", base, 8) == pattern(base, 8).hex()
 
 
-# Row 2
+# Forced access
 
 
 def test_forced_reads_ignore_protections(process: procvm.Process, playground: Playground) -> None:
-    """Row 2: forced() reads what the target itself may not."""
+    """Forced() reads what the target itself may not."""
     base = playground.layout("none wo xo r rw")
     forced = process.vm.forced()
     assert forced.read_bytes(base, 5 * PAGE) == pattern(base, 5 * PAGE)
@@ -232,7 +231,7 @@ def test_forced_reads_ignore_protections(process: procvm.Process, playground: Pl
 def test_forced_writes_leave_the_file_on_disk(
     process: procvm.Process, playground: Playground, tmp_path: Path
 ) -> None:
-    """Row 2: a forced write to private memory is the target's alone: the file keeps its bytes."""
+    """A forced write to private memory is the target's alone: the file keeps its bytes."""
     base = playground.layout("none r fro xo")
     path = tmp_path / "file"
     path.write_bytes(b"\x11" * PAGE)
@@ -247,7 +246,7 @@ def test_forced_writes_leave_the_file_on_disk(
 def test_a_forced_write_to_the_program_leaves_its_file(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 2: as for a breakpoint: the text of the target changes, its executable does not."""
+    """As for a breakpoint: the text of the target changes, its executable does not."""
     program = Path(compiled("playground"))
     before = program.read_bytes()
     text = process.maps().filter(perms="x", name=os.fsencode(program))[0]
@@ -261,7 +260,7 @@ def test_a_forced_write_to_the_program_leaves_its_file(
 def test_a_forced_write_to_shared_read_only_memory_is_an_error(
     process: procvm.Process, playground: Playground, tmp_path: Path
 ) -> None:
-    """Row 2: shared read-only memory can not be forced: an error, and not a byte of it changes."""
+    """Shared read-only memory can not be forced: an error, and not a byte of it changes."""
     path = tmp_path / "file"
     path.write_bytes(b"\x11" * PAGE)
     file_at = playground.map_file(os.fsencode(path), PAGE, "sr")
@@ -278,7 +277,7 @@ def test_a_forced_write_to_shared_read_only_memory_is_an_error(
 def test_forced_accesses_stop_where_nothing_is(
     process: procvm.Process, playground: Playground, bad: str
 ) -> None:
-    """Row 2: where there is no page forced() faults too, with the same exact count."""
+    """Where there is no page forced() faults too, with the same exact count."""
     base = playground.layout(f"none {bad}")
     forced = process.vm.forced()
     for access in (
@@ -291,7 +290,7 @@ def test_forced_accesses_stop_where_nothing_is(
         assert (caught.value.copied_len, caught.value.address) == (9, base + PAGE)
 
 
-# Row 3
+# Addresses outside of the target's memory
 
 
 def _stack(pid: int) -> tuple[int, int]:
@@ -334,7 +333,7 @@ def _accesses(vm: procvm.VmSpace, address: int) -> dict[str, Callable[[], object
     ids=hex,
 )
 def test_addresses_that_are_nobodys(process: procvm.Process, address: int) -> None:
-    """Row 3: NULL, low, non-canonical and kernel addresses and [vsyscall] fault or are denied."""
+    """NULL, low, non-canonical and kernel addresses and [vsyscall] fault or are denied."""
     for vm in (process.vm, process.vm.forced()):
         for name, access in _accesses(vm, address).items():
             with pytest.raises((PageFaultError, AccessDeniedError)) as caught:
@@ -350,7 +349,7 @@ def test_addresses_that_are_nobodys(process: procvm.Process, address: int) -> No
 def test_a_range_that_leaves_user_space_touches_nothing(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 3: a range that begins in user space and leaves it is denied before it is touched."""
+    """A range that begins in user space and leaves it is denied before it is touched."""
     base = playground.layout("rw")
     n = process.vm.end - base + 1
     for access in (
@@ -365,7 +364,7 @@ def test_a_range_that_leaves_user_space_touches_nothing(
 
 
 def test_just_below_the_stack(process: procvm.Process, playground: Playground) -> None:
-    """Row 3: an access just below the stack faults, and the stack does not grow."""
+    """An access just below the stack faults, and the stack does not grow."""
     before = _stack(playground.pid)
     for vm in (process.vm, process.vm.forced()):
         for distance in (8, PAGE, 16 * PAGE):
@@ -380,7 +379,7 @@ def test_just_below_the_stack(process: procvm.Process, playground: Playground) -
 
 
 def test_the_kernels_own_pages(process: procvm.Process, playground: Playground) -> None:
-    """Row 3: [vvar] faults; [vdso] beside it can be read."""
+    """[vvar] faults; [vdso] beside it can be read."""
     vvar = _vvar(playground.pid)
     for vm in (process.vm, process.vm.forced()):
         for access in _accesses(vm, vvar).values():
@@ -391,7 +390,7 @@ def test_the_kernels_own_pages(process: procvm.Process, playground: Playground) 
     assert process.vm.read_bytes(vdso.start, 4) == b"\x7fELF"
 
 
-# Row 4
+# Arguments that are no addresses or lengths
 
 NOT_AN_ADDRESS = [
     -1,
@@ -480,13 +479,13 @@ def _assert_refused(calls: dict[str, Callable[[], object]], what: object) -> Non
     "address", NOT_AN_ADDRESS, ids=lambda value: repr(value).partition(" at ")[0]
 )
 def test_what_is_not_an_address_is_refused(process: procvm.Process, address: object) -> None:
-    """Row 4: what can not be an address is refused by every call, and nothing is allocated."""
+    """What can not be an address is refused by every call, and nothing is allocated."""
     _assert_refused(_by_address(process, address), address)
 
 
 @pytest.mark.parametrize("address", [2**64, 2**64 + 8, 2**200], ids=hex)
 def test_an_address_of_65_bits_is_an_overflow(process: procvm.Process, address: int) -> None:
-    """Row 4: an address past 2^64 is an AddressOverflowError, it is not cut to 64 bits."""
+    """An address past 2^64 is an AddressOverflowError, it is not cut to 64 bits."""
     for call in (process.vm.read_bytes, process.vm.reader, process.vm.fill_zeros):
         with pytest.raises(procvm.AddressOverflowError):
             call(address, 8)
@@ -498,7 +497,7 @@ def test_an_address_of_65_bits_is_an_overflow(process: procvm.Process, address: 
 def test_an_address_of_another_type_is_a_type_error(
     process: procvm.Process, address: object
 ) -> None:
-    """Row 4: a bool, a float, a string and None are a plain TypeError."""
+    """A bool, a float, a string and None are a plain TypeError."""
     for name, call in _by_address(process, address).items():
         with pytest.raises(TypeError) as caught:
             call()
@@ -509,7 +508,7 @@ def test_an_address_of_another_type_is_a_type_error(
 def test_what_is_not_a_length_is_refused(
     process: procvm.Process, playground: Playground, length: object
 ) -> None:
-    """Row 4: what can not be a length is refused by every call, and nothing is allocated."""
+    """What can not be a length is refused by every call, and nothing is allocated."""
     base = playground.layout("rw")
     calls = _by_length(process.vm, base, length)
     if length in TOO_LONG:
@@ -520,7 +519,7 @@ def test_what_is_not_a_length_is_refused(
 
 @pytest.mark.parametrize("length", NOT_A_LENGTH + TOO_LONG, ids=repr)
 def test_what_is_not_a_length_of_own_memory_is_refused(length: object) -> None:
-    """Row 4: own memory has no such length either: no object can have 2^63 bytes."""
+    """Own memory has no such length either: no object can have 2^63 bytes."""
     n: int = length  # type: ignore[assignment]  # as above
     _assert_refused(
         {
@@ -535,7 +534,7 @@ def test_what_is_not_a_length_of_own_memory_is_refused(length: object) -> None:
 def test_a_count_times_a_size_that_overflows_is_refused(
     process: procvm.Process, playground: Playground, count: int
 ) -> None:
-    """Row 4: count times size past 2^64 is refused, it does not wrap to a small length."""
+    """Count times size past 2^64 is refused, it does not wrap to a small length."""
     base = playground.layout("rw")
     big = ctypes.c_uint64 * 4096
     _assert_refused(
@@ -549,7 +548,7 @@ def test_a_count_times_a_size_that_overflows_is_refused(
 
 
 def test_the_end_of_a_range_past_2_to_the_64_is_an_overflow(process: procvm.Process) -> None:
-    """Row 4: a range that passes 2^64 is an AddressOverflowError."""
+    """A range that passes 2^64 is an AddressOverflowError."""
     for call in (
         lambda: process.vm.read_bytes(2**64 - 8, 9),
         lambda: process.vm.reader(2**64 - 1, 2),
@@ -564,7 +563,7 @@ def test_the_end_of_a_range_past_2_to_the_64_is_an_overflow(process: procvm.Proc
 def test_numpy_integers_are_integers(
     process: procvm.Process, playground: Playground, kind: Callable[[int], Any]
 ) -> None:
-    """Row 4: addresses and lengths out of a numpy array are accepted everywhere."""
+    """Addresses and lengths out of a numpy array are accepted everywhere."""
     base = playground.layout("rw")
     playground.poke(base + 7, b"\0")  # for the call that reads a string
     at, n = kind(base), kind(8)
@@ -587,7 +586,7 @@ def test_numpy_integers_are_integers(
 
 @pytest.mark.strace
 def test_what_is_refused_makes_no_system_call(playground: Playground) -> None:
-    """Row 4: a bad address or length is refused before any system call."""
+    """A bad address or length is refused before any system call."""
     base = playground.layout("rw")
     addresses: list[object] = [-1, 2**64, 2**64 + 8, True, 1.5, "0x10", None]
     lengths: list[object] = [-1, 2**64, True, None]
@@ -614,11 +613,11 @@ def test_what_is_refused_makes_no_system_call(playground: Playground) -> None:
     assert playground.peek(base, PAGE) == pattern(base, PAGE)
 
 
-# Row 5
+# Lengths
 
 
 def test_a_length_of_zero_is_a_success(process: procvm.Process, playground: Playground) -> None:
-    """Row 5: nothing is read or written anywhere in user space, whatever is there."""
+    """Nothing is read or written anywhere in user space, whatever is there."""
     base = playground.layout("rw hole none r")
     for at in (base, base + PAGE, base + 2 * PAGE, base + 3 * PAGE, base + 1, 0, process.vm.end):
         for vm in (process.vm, process.vm.forced()):
@@ -644,7 +643,7 @@ def test_a_length_of_zero_is_a_success(process: procvm.Process, playground: Play
 def test_far_more_than_memory_is_refused_or_streamed(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 5: a length far beyond memory is refused, or faults where the target's memory ends."""
+    """A length far beyond memory is refused, or faults where the target's memory ends."""
     base = 1 << 33
     playground.map(base, 2 * PAGE)
     playground.clear(base, 2 * PAGE)
@@ -667,14 +666,14 @@ def test_far_more_than_memory_is_refused_or_streamed(
     assert playground.peek(base, 2 * PAGE) == bytes(2 * PAGE)
 
 
-# Row 6
+# Many ranges in one call
 
 
 @pytest.mark.parametrize("nr", [1, 1023, 1024, 1025, 3000])
 def test_many_ranges_are_read_in_their_order(
     process: procvm.Process, playground: Playground, nr: int
 ) -> None:
-    """Row 6: overlapping, repeated and empty ranges arrive each with its own bytes, in order."""
+    """Overlapping, repeated and empty ranges arrive each with its own bytes, in order."""
     base = playground.layout("rw " * 4)
     ranges = [(base + k * 37 % (3 * PAGE), k * 7 % 23) for k in range(nr - 1)] + [(base, 4)]
     readers = [process.vm.reader(address, n) for address, n in ranges]
@@ -689,7 +688,7 @@ def test_many_ranges_are_read_in_their_order(
 def test_a_bad_range_among_many_tells_each_its_result(
     process: procvm.Process, playground: Playground, bad: int
 ) -> None:
-    """Row 6: the ranges before a bad one are whole, it has its own part, those after it nothing."""
+    """The ranges before a bad one are whole, it has its own part, those after it nothing."""
     base = playground.layout("rw none rw")
     ranges = [(base + k % 4000, 8) for k in range(1500)]
     ranges[bad] = (base + PAGE - 3, 8)
@@ -713,7 +712,7 @@ def test_a_bad_range_among_many_tells_each_its_result(
 def test_many_ranges_are_written_in_their_order(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 6: of overlapping writes the last one stays; a bad one ends the stream exactly."""
+    """Of overlapping writes the last one stays; a bad one ends the stream exactly."""
     base = playground.layout("rw r")
     data = bytes(k % 251 for k in range(3000))
     writers = [process.vm.writer(base + k, 2) for k in range(1500)]
@@ -733,7 +732,7 @@ def test_many_ranges_are_written_in_their_order(
 
 
 def test_array_of_200000_ranges_with_a_hole_gives_each_its_result(playground: Playground) -> None:
-    """Row 6: the ranges before the hole are whole, those after it have moved nothing."""
+    """The ranges before the hole are whole, those after it have moved nothing."""
     base = playground.layout("rw rw hole")
     nr = 200_000
     bad = 120_000
@@ -753,13 +752,13 @@ def test_array_of_200000_ranges_with_a_hole_gives_each_its_result(playground: Pl
     assert buffer[8 * bad + 2 :] == bytes(8 * (nr - bad) - 2)
 
 
-# Row 7
+# Strings at the edge of a page
 
 
 def test_a_string_that_ends_at_the_last_byte_before_a_hole(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 7: a NUL at the last byte before a hole: the string is whole."""
+    """A NUL at the last byte before a hole: the string is whole."""
     base = playground.layout("rw rw hole")
     end = base + 2 * PAGE
     playground.poke(end - 1, b"\0")
@@ -772,7 +771,7 @@ def test_a_string_that_ends_at_the_last_byte_before_a_hole(
 def test_a_string_without_an_end_before_a_hole(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 7: no NUL before a hole: a fault at the hole, with the count of what was before it."""
+    """No NUL before a hole: a fault at the hole, with the count of what was before it."""
     base = playground.layout("rw rw hole")
     end = base + 2 * PAGE
     for n in (1, 5, PAGE, PAGE + 5):
@@ -784,7 +783,7 @@ def test_a_string_without_an_end_before_a_hole(
 def test_a_string_without_an_end_within_the_most(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 7: no NUL within max_len is an error, and nothing behind it is read."""
+    """No NUL within max_len is an error, and nothing behind it is read."""
     base = playground.layout("rw hole")
     end = base + PAGE
     for n in (1, 5, PAGE):
@@ -799,7 +798,7 @@ def test_a_string_without_an_end_within_the_most(
 def test_an_empty_string_and_one_that_is_no_text(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 7: an empty string is empty; bytes that are no UTF-8 come as they are."""
+    """An empty string is empty; bytes that are no UTF-8 come as they are."""
     base = playground.layout("rw")
     playground.poke(base, b"\0\xff\xfe\x80\xc3\x28\x1b[31m\0")
     assert process.vm.read_cstring(base, 100) == b""

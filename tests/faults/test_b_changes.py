@@ -1,4 +1,4 @@
-"""Part B of the catalogue, rows 10 to 12: the address space changes under us.
+"""Accesses while the address space changes.
 
 A race counts what it really met and fails if that is too little.
 """
@@ -43,7 +43,7 @@ MANY = 150
 """How much of each kind a race is to meet, however long it takes."""
 
 
-# Row 10
+# Mappings that change during a transfer
 
 
 class Storm(Child):
@@ -94,7 +94,7 @@ def has_gap(backend: Backend, mode: str) -> bool:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", ["protect", "unmap", "poison"])
 def test_a_read_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str, backend: Backend) -> None:
-    """Row 10: every byte that counts is one the target could read, and the count is exact."""
+    """Every byte that counts is one the target could read, and the count is exact."""
     with Storm(mode) as storm, procvm.open(storm.pid, backend=backend) as process:
         base, n = storm.base, storm.n
         expected = pattern(base, n)
@@ -129,7 +129,7 @@ def test_a_read_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str, backend: B
 
 @pytest.mark.parametrize("mode", ["protect", "unmap", "poison"])
 def test_a_write_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str) -> None:
-    """Row 10: a write is whole, or a fault at a page edge with the exact count."""
+    """A write is whole, or a fault at a page edge with the exact count."""
     with Storm(mode) as storm, procvm.open(storm.pid) as process:
         base, n = storm.base, storm.n
         data = pattern(base, n)
@@ -155,7 +155,7 @@ def test_a_write_in_a_storm_is_whole_or_ends_at_a_page_edge(mode: str) -> None:
 
 
 def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only() -> None:
-    """Row 10: of pages that turn read-only all the time, few are written: one in thirty at most.
+    """Of pages that turn read-only all the time, few are written: one in thirty at most.
 
     A write looks the page up and then writes it by a descriptor that can reach no other program;
     a page that changes within the microsecond between the two is written. docs/architecture.md
@@ -184,7 +184,7 @@ def test_a_write_in_a_storm_seldom_reaches_a_page_that_has_just_turned_read_only
 def test_read_of_a_page_that_is_closed_at_any_system_call_gives_no_byte_of_later(
     playground: Playground, backend: Backend
 ) -> None:
-    """Row 10: what the target wrote and made inaccessible meanwhile never counts as read."""
+    """What the target wrote and made inaccessible meanwhile never counts as read."""
     base = playground.layout("rw rw")
     expected = pattern(base, PAGE)
     secret = bytes(byte ^ 0xFF for byte in expected)
@@ -216,7 +216,7 @@ def test_read_of_a_page_that_is_closed_at_any_system_call_gives_no_byte_of_later
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_small_values_in_a_storm(backend: Backend) -> None:
-    """Row 10: one value is right or a fault; a cursor stands still after the fault."""
+    """One value is right or a fault; a cursor stands still after the fault."""
     with Storm("poison") as storm, procvm.open(storm.pid, backend=backend) as process:
         base, n = storm.base, storm.n
         expected = pattern(base, n)
@@ -239,11 +239,11 @@ def test_small_values_in_a_storm(backend: Backend) -> None:
     assert slipped * 100 <= (k if has_gap(backend, "poison") else 0), f"{slipped} of {k}"
 
 
-# Row 11
+# Listings of mappings that change
 
 
 def test_maps_are_sorted_and_disjoint_under_churn() -> None:
-    """Row 11: every listing is sorted and disjoint, and has the mappings that never changed."""
+    """Every listing is sorted and disjoint, and has the mappings that never changed."""
     with Storm("churn") as storm, procvm.open(storm.pid) as process:
         still = [v for v in process.maps() if not storm.base <= v.start < storm.base + storm.n]
         still = [v for v in still if v.name]  # its stack, its program, its libraries
@@ -262,7 +262,7 @@ def test_maps_are_sorted_and_disjoint_under_churn() -> None:
 
 
 def test_a_mapping_is_found_under_churn() -> None:
-    """Row 11: the mapping of one address holds it, or there is none; what is still is found."""
+    """The mapping of one address holds it, or there is none; what is still is found."""
     with Storm("churn") as storm, procvm.open(storm.pid) as process:
         code = process.maps().filter(perms="x")[0]
         seen = Counter[str]()
@@ -279,7 +279,7 @@ def test_a_mapping_is_found_under_churn() -> None:
         storm.end()
 
 
-# Row 12
+# An exec between two accesses
 
 
 class Execer(Child):
@@ -309,7 +309,7 @@ class Execer(Child):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("who", ["main", "thread"])
 def test_after_an_exec_nothing_goes_to_the_new_image(who: str, backend: Backend) -> None:
-    """Row 12: after an exec, by the leader or another thread, every access says so and no more."""
+    """After an exec, by the leader or another thread, every access says so and no more."""
     with Execer(who, "step") as target, procvm.open(target.pid, backend=backend) as process:
         accesses = Accesses(process, target.at.words)
         accesses.assert_all_work()
@@ -333,7 +333,7 @@ def test_after_an_exec_nothing_goes_to_the_new_image(who: str, backend: Backend)
 @needs("setarch")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_that_was_never_read_before(backend: Backend) -> None:
-    """Row 12: the first access of all comes after the exec: it is refused too."""
+    """The first access of all comes after the exec: it is refused too."""
     with Execer("main", "step") as target:
         with procvm.open(target.pid, backend=backend) as process:
             target.run_again()
@@ -371,7 +371,7 @@ def _racing(who: str) -> Iterator[Execer]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("who", ["main", "thread"])
 def test_execs_at_full_speed(who: str, backend: Backend) -> None:
-    """Row 12: not one byte of another image is read or written while the target execs in a loop."""
+    """Not one byte of another image is read or written while the target execs in a loop."""
     with _racing(who) as target:
         exec_race(target.pid, target.at, NR_EXECS, backend, forced_too=True)
         _assert_raced(target)
@@ -380,7 +380,7 @@ def test_execs_at_full_speed(who: str, backend: Backend) -> None:
 @as_root
 @needs("setarch", "unshare")
 def test_execs_at_full_speed_where_proc_is_read_only() -> None:
-    """Row 12: the same where /proc is read-only, so that writes can not go by /proc/PID/mem."""
+    """The same where /proc is read-only, so that writes can not go by /proc/PID/mem."""
     with Tool(*in_mounts(PROC_READ_ONLY)) as tool, _racing("main") as target:
         tool.do("race_execs", target.pid, target.at, NR_EXECS, "auto")
         _assert_raced(target)
@@ -464,7 +464,7 @@ def _exec_at_every_call(
     ],
 )
 def test_an_exec_at_every_system_call(operation: str, backend: Backend) -> None:
-    """Row 12: whatever the tool was about to ask the kernel when the exec came, it is found out."""
+    """Whatever the tool was about to ask the kernel when the exec came, it is found out."""
     with GatedTool() as tool:
         assert _exec_at_every_call(tool, backend, operation) >= 1
 
@@ -473,7 +473,7 @@ def test_an_exec_at_every_system_call(operation: str, backend: Backend) -> None:
 @needs("setarch", "unshare")
 @pytest.mark.parametrize("operation", ["read", "write", "write_val", "fill"])
 def test_an_exec_at_every_system_call_where_proc_is_read_only(operation: str) -> None:
-    """Row 12: the same where writes can not go by /proc/PID/mem."""
+    """The same where writes can not go by /proc/PID/mem."""
     with GatedTool(*in_mounts(PROC_READ_ONLY)) as tool:
         nr = _exec_at_every_call(tool, "auto", operation, read_only=True)
         assert nr >= 1 or operation != "read"
@@ -491,7 +491,7 @@ def _sharer(target: Subject) -> Iterator[int]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Backend) -> None:
-    """Row 12: the process runs another program, though one that shared its memory still has it."""
+    """The process runs another program, though one that shared its memory still has it."""
     with (
         Subject() as target,
         _sharer(target),
@@ -509,7 +509,7 @@ def test_an_exec_is_told_though_another_process_keeps_the_old_memory(backend: Ba
 @needs("setarch", "setpriv")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exec_of_a_set_uid_program(backend: Backend) -> None:
-    """Row 12: after an exec of a set-uid program the tool of root is told of the exec."""
+    """After an exec of a set-uid program the tool of root is told of the exec."""
     program = public("subject")
     set_uid = public("subject", mode=0o4755)
     with Subject(prefix=run_as(NOBODY), program=program) as target:
@@ -526,7 +526,7 @@ def test_an_exec_of_a_set_uid_program(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("owner", [0, 1])
 def test_an_exec_of_a_set_uid_program_by_a_user_like_the_tool(owner: int, backend: Backend) -> None:
-    """Row 12: a tool without rights over the new program never reaches it, and is told why."""
+    """A tool without rights over the new program never reaches it, and is told why."""
     program = public("subject")
     set_uid = public("subject", owner=owner, mode=0o4755)
     with Subject(prefix=run_as(NOBODY), program=program) as target, Tool(*run_as(NOBODY)) as tool:
@@ -555,7 +555,7 @@ def test_an_exec_of_a_set_uid_program_by_a_user_like_the_tool(owner: int, backen
 
 
 def test_an_exec_to_another_program_and_its_end() -> None:
-    """Row 12: an exec is told as an exec while the new program runs, and as an end after it."""
+    """An exec is told as an exec while the new program runs, and as an end after it."""
     with subprocess.Popen(
         ["sh", "-c", 'echo old; read x; exec sh -c "echo new; read x"'],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""Part C of the catalogue, rows 13 to 15: identity, death, threads, for processes that are opened.
+"""The identity, the end and the threads of processes that are opened.
 
-Rows 16 to 18 belong to stops, and are tested with these; what they say of opened processes is here.
+tests/tracee/test_catalogue.py has the same for processes that are held.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def _speaks_of_permission(text: str) -> list[str]:
     return [word for word in PERMISSION_WORDS if word.lower() in text.lower()]
 
 
-# Row 13
+# The target ends at any instant
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_killed_at_any_instant(backend: Backend) -> None:
-    """Row 13: SIGKILL at any instant of open and access: an end, never anything else."""
+    """SIGKILL at any instant of open and access: an end, never anything else."""
     rng = random.Random(f"13 {backend}")
     seen: Counter[str] = Counter()
     wrong: list[str] = []
@@ -90,7 +90,7 @@ def _met_enough(seen: Counter[str]) -> bool:
 
 
 def test_a_kill_in_the_middle_of_a_large_transfer() -> None:
-    """Row 13: of a large transfer that the end cuts off only the bytes that did arrive count."""
+    """Of a large transfer that the end cuts off only the bytes that did arrive count."""
     rng = random.Random("13 large")
     cut = 0
     n = 8192 * PAGE
@@ -120,7 +120,7 @@ def test_a_kill_in_the_middle_of_a_large_transfer() -> None:
 
 @pytest.mark.parametrize("status", [0, 3, 255, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGABRT])
 def test_the_true_status(status: int) -> None:
-    """Row 13: wait gives the true status, before and after whoever started it has asked."""
+    """Wait gives the true status, before and after whoever started it has asked."""
     for popen_first in (False, True):
         with Subject() as target, procvm.open(target.pid) as process:
             if status < 0:
@@ -139,7 +139,7 @@ def test_the_true_status(status: int) -> None:
 
 @pytest.mark.parametrize("status", [0, 7, -signal.SIGKILL])
 def test_the_true_status_of_a_child_of_another(status: int, tmp_path: Path) -> None:
-    """Row 13: wait gives the true status of a process that somebody else reaps."""
+    """Wait gives the true status of a process that somebody else reaps."""
     # The shell reaps when it is told to: before that its child is a zombie.
     script = '"$0" <"$1" & echo $!; read x; wait $!; echo reaped; read x'
     fifo = tmp_path / "fifo"
@@ -163,7 +163,7 @@ def test_the_true_status_of_a_child_of_another(status: int, tmp_path: Path) -> N
 
 
 def test_waiting_in_vain() -> None:
-    """Row 13: a wait for a process that lives ends in time, and the process is unharmed."""
+    """A wait for a process that lives ends in time, and the process is unharmed."""
     with Subject() as target, procvm.open(target.pid) as process:
         for timeout in (0, 0.01, 0.0):
             with pytest.raises(TimeoutError) as caught:
@@ -185,7 +185,7 @@ def _ending(pid: int) -> bool:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_process_that_takes_long_to_end(backend: Backend) -> None:
-    """Row 13: a process whose memory is being taken down has ended: nothing else is said of it."""
+    """A process whose memory is being taken down has ended: nothing else is said of it."""
     met = 0
     for _ in range(200):
         if met >= 2:
@@ -209,7 +209,7 @@ def test_a_process_that_takes_long_to_end(backend: Backend) -> None:
 @as_root
 @needs("setpriv")
 def test_a_process_that_takes_long_to_end_of_a_user() -> None:
-    """Row 13: a user who opens his own ending process is told of the end, and of no permission."""
+    """A user who opens his own ending process is told of the end, and of no permission."""
     program = public("subject")
     met = 0
     with Tool(*run_as(NOBODY)) as tool:
@@ -231,7 +231,7 @@ def test_a_process_that_takes_long_to_end_of_a_user() -> None:
 @as_root
 @needs("setpriv")
 def test_a_user_opens_his_process_until_it_is_gone() -> None:
-    """Row 13: from SIGKILL to the zombie every try of its user to open it gives an end."""
+    """From SIGKILL to the zombie every try of its user to open it gives an end."""
     program = public("subject")
     with Tool(*run_as(NOBODY)) as tool:
         for _ in range(10):
@@ -241,12 +241,12 @@ def test_a_user_opens_his_process_until_it_is_gone() -> None:
                 assert answer["tries"] >= 1
 
 
-# Row 14
+# Zombies, kernel threads and special pids
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_zombie(backend: Backend) -> None:
-    """Row 14: a zombie has ended: it is not opened, and what was opened says the same."""
+    """A zombie has ended: it is not opened, and what was opened says the same."""
     with Subject() as target:
         with procvm.open(target.pid, backend=backend) as process:
             accesses = Accesses(process, target.address)
@@ -269,7 +269,7 @@ def test_a_zombie(backend: Backend) -> None:
 @as_root
 @needs("setpriv")
 def test_a_zombie_of_another_user() -> None:
-    """Row 14: a zombie of another user is a zombie: no word of permission."""
+    """A zombie of another user is a zombie: no word of permission."""
     with Subject() as parent, zombie_of(parent, 3) as pid, Tool(*run_as(NOBODY)) as tool:
         refusal = tool.refused("open", pid)
         assert refusal.name == "ProcessExitedError"
@@ -280,7 +280,7 @@ def test_a_zombie_of_another_user() -> None:
 @as_root
 @needs("setpriv")
 def test_a_zombie_leader_of_an_ordinary_user() -> None:
-    """Row 14: its files then belong to root, and those of its threads still to the user."""
+    """Its files then belong to root, and those of its threads still to the user."""
     with Subject(prefix=run_as(NOBODY), program=public("subject")) as target:
         assert target.ask("leader") == "ok"
         assert state_of(target.pid) == "Z"
@@ -292,7 +292,7 @@ def test_a_zombie_leader_of_an_ordinary_user() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("opened", ["before", "after"])
 def test_a_zombie_leader_with_live_threads(opened: str, backend: Backend) -> None:
-    """Row 14: a process whose leading thread has ended lives on: all accesses work."""
+    """A process whose leading thread has ended lives on: all accesses work."""
     with Subject() as target:
         if opened == "after":
             assert target.ask("leader") == "ok"
@@ -338,7 +338,7 @@ def _kernel_thread() -> int:
 
 
 def test_a_kernel_thread() -> None:
-    """Row 14: a kernel thread is refused as what it is."""
+    """A kernel thread is refused as what it is."""
     pid = _kernel_thread()
     for _ in range(2):
         with pytest.raises(AccessDeniedError) as caught:
@@ -352,7 +352,7 @@ def test_a_kernel_thread() -> None:
 @as_root
 @needs("setpriv")
 def test_a_kernel_thread_for_a_user() -> None:
-    """Row 14: a user is told the same of a kernel thread, which nobody could open."""
+    """A user is told the same of a kernel thread, which nobody could open."""
     pid = _kernel_thread()
     with Tool(*run_as(NOBODY)) as tool:
         refusal = tool.refused("open", pid)
@@ -363,7 +363,7 @@ def test_a_kernel_thread_for_a_user() -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, -(2**31), 2**31, 2**31 - 1, 2**32 + 1, 2**64, 2**64 + 1])
 def test_pids_of_nobody(pid: int) -> None:
-    """Row 14: a number that no process can have is no such process."""
+    """A number that no process can have is no such process."""
     with pytest.raises(NoSuchProcessError) as caught:
         procvm.open(pid)
     assert caught.value.pid == pid
@@ -372,13 +372,13 @@ def test_pids_of_nobody(pid: int) -> None:
 
 @pytest.mark.parametrize("pid", [True, 1.5, b"1", None], ids=repr)
 def test_open_of_neither_a_pid_nor_a_name_is_a_type_error(pid: object) -> None:
-    """Row 14: only an int is a pid, and only a str is a name."""
+    """Only an int is a pid, and only a str is a name."""
     with pytest.raises(TypeError):
         procvm.open(pid)  # type: ignore[arg-type]  # what is under test
 
 
 def test_a_thread_is_no_process() -> None:
-    """Row 14: the id of a thread is refused, and the message names its process."""
+    """The id of a thread is refused, and the message names its process."""
     with Subject() as target:
         tid = int(target.ask("thread"))
         with pytest.raises(NoSuchProcessError) as caught:
@@ -391,7 +391,7 @@ def test_a_thread_is_no_process() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_tool_itself(backend: Backend) -> None:
-    """Row 14: the tool opens itself: every access works, and it is the same memory."""
+    """The tool opens itself: every access works, and it is the same memory."""
     with procvm.Segment.alloc(2) as own, procvm.open(os.getpid(), backend=backend) as process:
         own.write_bytes(0, pattern(own.address, PAGE))
         accesses = Accesses(process, own.address)
@@ -410,7 +410,7 @@ def test_the_tool_itself(backend: Backend) -> None:
 @as_root
 @needs("unshare", "nsenter", "setpriv")
 def test_init() -> None:
-    """Row 14: an init can be accessed by root; to a user it is another user's process, no more."""
+    """An init can be accessed by root; to a user it is another user's process, no more."""
     # That of a pid namespace of our own: the machine's is nobody's to play with.
     alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with Subject(prefix=alone, program=public("subject")) as target:
@@ -434,7 +434,7 @@ def test_init() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_stopped_target_stays_stopped(backend: Backend) -> None:
-    """Rows 14 and 21: a target that job control has stopped can be accessed and stays stopped."""
+    """A target that job control has stopped can be accessed and stays stopped."""
     with Subject() as target, procvm.open(target.pid, backend=backend) as process:
         os.kill(target.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, target.pid, os.WSTOPPED | os.WNOWAIT)
@@ -449,7 +449,7 @@ def test_a_stopped_target_stays_stopped(backend: Backend) -> None:
 @pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_target_that_strace_traces(backend: Backend) -> None:
-    """Row 18: a traced target is opened, read and written like any other."""
+    """A traced target is opened, read and written like any other."""
     with Subject() as target, Strace(target.pid, "-e", "trace=none"):
         assert Path(f"/proc/{target.pid}/status").read_text().count("TracerPid:\t0\n") == 0
         with procvm.open(target.pid, backend=backend) as process:
@@ -457,7 +457,7 @@ def test_a_target_that_strace_traces(backend: Backend) -> None:
         assert target.ask(f"word {target.address:x}") == pattern(target.address, 8)[::-1].hex()
 
 
-# Row 15
+# Pids that are given again
 
 
 class Reuser(Child):
@@ -485,7 +485,7 @@ class Reuser(Child):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("used", ["used", "unused"])
 def test_a_pid_that_was_given_again(used: str, backend: Backend) -> None:
-    """Row 15: what was opened has ended, though a twin with the same bytes has its pid."""
+    """What was opened has ended, though a twin with the same bytes has its pid."""
     with Reuser() as server:
         pid = server.fork()
         opened: list[procvm.Process] = []
@@ -512,7 +512,7 @@ def test_a_pid_that_was_given_again(used: str, backend: Backend) -> None:
 @as_root
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pid_that_was_given_again_by_the_last_pid(backend: Backend) -> None:
-    """Row 15: the same where the number was made to come round by ns_last_pid."""
+    """The same where the number was made to come round by ns_last_pid."""
     reused = 0
     with Reuser() as server:
         for _ in range(10_000):
@@ -570,7 +570,7 @@ def _assert_gone(tool: Tool, calls: dict[str, list[object]], case: object) -> No
 @as_root
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pid_that_is_given_again_at_every_system_call(backend: Backend) -> None:
-    """Row 15: whatever the tool was about to ask when its pid went to a twin, it is found out."""
+    """Whatever the tool was about to ask when its pid went to a twin, it is found out."""
     with GatedTool() as tool, Reuser() as server:
         pid = server.fork()
         serial = 1
@@ -596,7 +596,7 @@ def test_a_pid_that_is_given_again_at_every_system_call(backend: Backend) -> Non
 @as_root
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pid_that_is_given_again_while_it_is_opened(backend: Backend) -> None:
-    """Row 15: what is opened is one process: the first, which has ended, or its twin."""
+    """What is opened is one process: the first, which has ended, or its twin."""
     opened = 0
     with GatedTool() as tool, Reuser() as server:
         pid = server.fork()
@@ -631,7 +631,7 @@ def test_a_pid_that_is_given_again_while_it_is_opened(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "zombie"])
 def test_an_end_at_every_system_call(backend: Backend, *, reaped: bool) -> None:
-    """Row 13: whatever the tool was about to ask when the target was killed: it has ended."""
+    """Whatever the tool was about to ask when the target was killed: it has ended."""
     with GatedTool() as tool:
         for operation in ("open", *_calls(0, 0)):
             for n in range(1, MOST_CALLS):
@@ -675,7 +675,7 @@ def _killed_at(
 @as_root
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pid_that_is_given_again_at_full_speed(backend: Backend) -> None:
-    """Row 15: 0 accesses succeed on another process while a pid goes from twin to twin."""
+    """0 accesses succeed on another process while a pid goes from twin to twin."""
     with Reuser() as server:
         pid = server.fork()
         server.end()

@@ -1,6 +1,4 @@
-"""Part E of the catalogue, rows 26 to 28: the tool's own life, with processes that are opened.
-
-Row 24 and 25 belong to stops and to spawned processes, and are tested with these.
+"""The tool's own life, with processes that are opened.
 
 Not provoked: a failing close (strace would leave the descriptor open, which the kernel never does).
 """
@@ -32,12 +30,12 @@ from tests.support.procfs import assert_unharmed, own_fds
 BACKENDS: list[Backend] = ["auto", "mem"]
 
 
-# Row 26
+# Threads and forks of the tool
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_threads_on_one_process(playground: Playground, backend: Backend) -> None:
-    """Row 26: threads on one process and one space get each its own bytes, never another's."""
+    """Threads on one process and one space get each its own bytes, never another's."""
     nr_threads, rounds = 12, 1500
     base = playground.layout("rw " * (nr_threads + 1) + "hole")
     hole = base + (nr_threads + 1) * PAGE
@@ -103,7 +101,7 @@ def test_many_threads_on_one_process(playground: Playground, backend: Backend) -
 def test_a_close_under_the_accesses_of_other_threads(
     playground: Playground, backend: Backend
 ) -> None:
-    """Rows 26 and 28: an access under way at the close is right, or a ClosedError."""
+    """An access under way at the close is right, or a ClosedError."""
     base = playground.layout("rw")
     expected = pattern(base, PAGE)
     zeros = bytes(64)
@@ -151,7 +149,7 @@ def test_a_close_under_the_accesses_of_other_threads(
 
 
 def test_a_forked_child_of_the_tool_is_refused(playground: Playground) -> None:
-    """Row 26: a child that the tool forks may not use what the tool opened; the tool still may."""
+    """A child that the tool forks may not use what the tool opened; the tool still may."""
     base = playground.layout("rw")
     calls: list[list[object]] = [
         ["read", base, 8],
@@ -189,7 +187,7 @@ def test_a_forked_child_of_the_tool_is_refused(playground: Playground) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_tool_and_its_forked_child_read_at_once(playground: Playground, backend: Backend) -> None:
-    """Row 26: a forked child that opens for itself and its parent do not mix their bytes."""
+    """A forked child that opens for itself and its parent do not mix their bytes."""
     n = 64 * PAGE
     addresses = [1 << 33, 1 << 34]
     for address in addresses:
@@ -203,7 +201,7 @@ def test_a_tool_and_its_forked_child_read_at_once(playground: Playground, backen
 
 
 def test_a_forked_child_can_not_open_the_tool_as_itself() -> None:
-    """Row 26: a child forked by a tool that opened itself does not read the tool as itself."""
+    """A child forked by a tool that opened itself does not read the tool as itself."""
     with Tool() as tool:
         own = tool.do("who")["pid"]
         tool.do("open", own)
@@ -215,7 +213,7 @@ def test_a_forked_child_can_not_open_the_tool_as_itself() -> None:
             assert answer is None or answer.name == "ClosedError", answer
 
 
-# Row 27
+# System calls of the tool that fail
 
 ERRORS = ("ENOMEM", "EINTR", "EAGAIN", "EPERM", "EACCES", "ENOSYS", "EIO", "ESRCH", "EMFILE")
 FAILING = (
@@ -369,7 +367,7 @@ def _sweep(backend: Backend, playground: Playground, syscalls: tuple[str, ...]) 
 @pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_failing_memory_call(playground: Playground, backend: Backend) -> None:
-    """Row 27: whichever call that moves bytes fails once: right results, or an error of ours."""
+    """Whichever call that moves bytes fails once: right results, or an error of ours."""
     calls = ("process_vm_readv",) if backend == "auto" else ()
     assert _sweep(backend, playground, (*calls, "pread64", "pwrite64", "ioctl")) >= 20
 
@@ -377,7 +375,7 @@ def test_one_failing_memory_call(playground: Playground, backend: Backend) -> No
 @pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_failing_call_of_another_kind(playground: Playground, backend: Backend) -> None:
-    """Row 27: whichever call around them fails once: right results, or an error of ours."""
+    """Whichever call around them fails once: right results, or an error of ours."""
     calls = ("openat", "pidfd_open", "poll", "readlink", "read", "newfstatat", "lseek")
     assert _sweep(backend, playground, calls) >= 20
 
@@ -385,7 +383,7 @@ def test_one_failing_call_of_another_kind(playground: Playground, backend: Backe
 @pytest.mark.strace
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_call_that_always_fails(playground: Playground, backend: Backend) -> None:
-    """Row 27: a call that fails every time: right results by another way, or an error of ours."""
+    """A call that fails every time: right results by another way, or an error of ours."""
     scenario = Scenario(playground, backend)
     with Tool() as tool:
         scenario.check(_run(tool, scenario), "before")
@@ -411,7 +409,7 @@ def test_a_call_that_always_fails(playground: Playground, backend: Backend) -> N
 @pytest.mark.strace
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_call_that_is_forbidden_after_a_while(playground: Playground, error: str) -> None:
-    """Row 27: process_vm_readv refused from its n-th call on: the results stay the same."""
+    """Process_vm_readv refused from its n-th call on: the results stay the same."""
     scenario = Scenario(playground, "auto")
     with Tool() as tool:
         scenario.check(_run(tool, scenario), "before")
@@ -428,7 +426,7 @@ def test_a_call_that_is_forbidden_after_a_while(playground: Playground, error: s
 
 @pytest.mark.strace
 def test_a_system_call_that_a_signal_interrupts(playground: Playground) -> None:
-    """Row 27: EINTR a few times over is asked again: the results are right."""
+    """EINTR a few times over is asked again: the results are right."""
     scenario = Scenario(playground, "auto")
     with Tool() as tool:
         scenario.check(_run(tool, scenario), "before")
@@ -446,7 +444,7 @@ def test_a_system_call_that_a_signal_interrupts(playground: Playground) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_signals_that_arrive_all_the_time(playground: Playground, backend: Backend) -> None:
-    """Row 27: a timer's signals at every moment: all results are right."""
+    """A timer's signals at every moment: all results are right."""
     scenario = Scenario(playground, backend)
     base = 1 << 33
     n = 4096 * PAGE
@@ -465,7 +463,7 @@ def test_signals_that_arrive_all_the_time(playground: Playground, backend: Backe
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_wait_that_signals_interrupt(backend: Backend) -> None:
-    """Row 27: a wait goes on after signals and gives the true status."""
+    """A wait goes on after signals and gives the true status."""
     with Subject() as target, Tool() as tool:
         tool.do("open", target.pid, backend)
         tool.do("interrupt_every", 200)
@@ -481,7 +479,7 @@ def test_a_wait_that_signals_interrupt(backend: Backend) -> None:
 
 
 def test_no_descriptors_left(playground: Playground) -> None:
-    """Row 27: where no descriptor is left opening says so, leaves none behind, and works later."""
+    """Where no descriptor is left opening says so, leaves none behind, and works later."""
     base = playground.layout("rw")
     with Tool() as tool:
         assert tool.do("open_read_close", playground.pid, base, 8) == pattern(base, 8).hex()
@@ -505,7 +503,7 @@ def test_no_descriptors_left(playground: Playground) -> None:
 @as_root
 @needs("setpriv")
 def test_no_descriptors_left_for_a_user_who_is_not_allowed(playground: Playground) -> None:
-    """Row 27: where no descriptor is left no other cause is made up."""
+    """Where no descriptor is left no other cause is made up."""
     with Tool(*run_as(65534)) as tool:
         assert tool.refused("open", playground.pid).name == "AccessDeniedError"
         for more in range(6):
@@ -518,7 +516,7 @@ def test_no_descriptors_left_for_a_user_who_is_not_allowed(playground: Playgroun
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_accesses_need_no_new_descriptor(backend: Backend) -> None:
-    """Row 27: what is open works on, and tells the end, where no descriptor is left."""
+    """What is open works on, and tells the end, where no descriptor is left."""
     with Subject() as target, Tool() as tool:
         tool.do("open", target.pid, backend)
         tool.do("limit_fds", 0)
@@ -537,7 +535,7 @@ SHORT = [(1, 1), (3, 1), (7, 2), (15, 1), (17, 1), (100, 2), (PAGE, 1), (PAGE + 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_short_counts(playground: Playground, backend: Backend) -> None:
-    """Row 27: calls that move less than was asked for: whole and right results, or an error."""
+    """Calls that move less than was asked for: whole and right results, or an error."""
     scenario = Scenario(playground, backend)
     with Tool(env={"LD_PRELOAD": compiled("short", "-shared", "-fPIC")}) as tool:
         for most, every in SHORT:
@@ -552,7 +550,7 @@ def test_short_counts(playground: Playground, backend: Backend) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_short_counts_of_maps(playground: Playground, backend: Backend) -> None:
-    """Row 27: a listing that comes in small pieces is the same listing."""
+    """A listing that comes in small pieces is the same listing."""
     playground.layout("rw r none rw " * 40)
     with Tool(env={"LD_PRELOAD": compiled("short", "-shared", "-fPIC")}) as tool:
         tool.do("open", playground.pid, backend)
@@ -566,7 +564,7 @@ def test_short_counts_of_maps(playground: Playground, backend: Backend) -> None:
 
 @pytest.mark.strace
 def test_maps_whose_read_fails(playground: Playground) -> None:
-    """Row 27: a listing whose read fails is an error of ours, or the whole listing."""
+    """A listing whose read fails is an error of ours, or the whole listing."""
     playground.layout("rw r none rw " * 40)
     problems = []
     with Tool() as tool:
@@ -591,7 +589,7 @@ def test_maps_whose_read_fails(playground: Playground) -> None:
 @pytest.mark.strace
 @pytest.mark.parametrize("syscall", ["poll", "waitid", "ioctl", "openat", "read"])
 def test_a_wait_whose_calls_fail(syscall: str) -> None:
-    """Row 27: a wait whose calls fail gives the true status, or an error of ours."""
+    """A wait whose calls fail gives the true status, or an error of ours."""
     problems = []
     with Tool() as tool:
         for error in ERRORS:
@@ -611,7 +609,7 @@ def test_a_wait_whose_calls_fail(syscall: str) -> None:
     assert problems == []
 
 
-# Row 28
+# Closed and forgotten objects
 
 
 def _uses(process: procvm.Process, address: int) -> dict[str, Callable[[], object]]:
@@ -642,7 +640,7 @@ def _uses(process: procvm.Process, address: int) -> dict[str, Callable[[], objec
 @pytest.mark.parametrize("used", ["used", "unused"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_use_after_close(playground: Playground, backend: Backend, used: str) -> None:
-    """Row 28: after the close every use of a process, its space, its cursors is a ClosedError."""
+    """After the close every use of a process, its space, its cursors is a ClosedError."""
     base = playground.layout("rw")
     fds = own_fds()
     process = procvm.open(playground.pid, backend=backend)
@@ -675,7 +673,7 @@ def test_use_after_close(playground: Playground, backend: Backend, used: str) ->
 
 
 def test_closing_twice(playground: Playground) -> None:
-    """Row 28: a second close is nothing, by hand, by the with statement, by another thread."""
+    """A second close is nothing, by hand, by the with statement, by another thread."""
     fds = own_fds()
     process = procvm.open(playground.pid)
     process.close()
@@ -696,7 +694,7 @@ def test_closing_twice(playground: Playground) -> None:
 
 
 def test_entering_what_is_closed(playground: Playground) -> None:
-    """Row 28: a with statement over a closed process does not open it again."""
+    """A with statement over a closed process does not open it again."""
     process = procvm.open(playground.pid)
     process.close()
     with pytest.raises(ClosedError), process as again:
@@ -704,7 +702,7 @@ def test_entering_what_is_closed(playground: Playground) -> None:
 
 
 def test_what_was_forgotten_warns_and_is_closed(playground: Playground) -> None:
-    """Row 28: a process that nobody closed gives a ResourceWarning, and its files are closed."""
+    """A process that nobody closed gives a ResourceWarning, and its files are closed."""
     fds = own_fds()
     process = procvm.open(playground.pid)
     assert own_fds() != fds
@@ -716,7 +714,7 @@ def test_what_was_forgotten_warns_and_is_closed(playground: Playground) -> None:
 
 
 def test_what_was_closed_does_not_warn(playground: Playground) -> None:
-    """Row 28: a process that was closed is let go in silence, and so is one that failed to open."""
+    """A process that was closed is let go in silence, and so is one that failed to open."""
     process = procvm.open(playground.pid)
     process.close()
     del process
@@ -726,7 +724,7 @@ def test_what_was_closed_does_not_warn(playground: Playground) -> None:
 
 
 def test_cursors_keep_no_process_open(playground: Playground) -> None:
-    """Row 28: cursors that outlive the with statement are ClosedError, their files are closed."""
+    """Cursors that outlive the with statement are ClosedError, their files are closed."""
     base = playground.layout("rw")
     fds = own_fds()
     with procvm.open(playground.pid) as process:
@@ -744,7 +742,7 @@ def test_cursors_keep_no_process_open(playground: Playground) -> None:
 
 
 def test_a_closed_error_pickles() -> None:
-    """Row 28: the error of a use after the close goes to another process and back."""
+    """The error of a use after the close goes to another process and back."""
     with Child([compiled("subject")]) as child:
         child.hexes()
         process = procvm.open(child.pid)

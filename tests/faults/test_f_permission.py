@@ -1,4 +1,4 @@
-"""Part F of the catalogue, row 29: the message of a refusal names the true cause and no other.
+"""The message of a refusal names the true cause and no other.
 
 Not provoked on this machine:
 
@@ -110,7 +110,7 @@ def nobody_first(nobody: Tool) -> None:
 
 
 def test_a_process_of_the_same_user(nobody: Tool, program: str) -> None:
-    """Row 29: what the tool's user owns is accessed without any capability."""
+    """What the tool's user owns is accessed without any capability."""
     with Subject(prefix=run_as(NOBODY), program=program) as target:
         for backend in ("auto", "mem"):
             assert_full_access(nobody, target, backend)
@@ -118,14 +118,14 @@ def test_a_process_of_the_same_user(nobody: Tool, program: str) -> None:
 
 @pytest.mark.parametrize("uid", [0, DAEMON])
 def test_a_process_of_another_user(nobody: Tool, program: str, uid: int) -> None:
-    """Row 29: another user's process, root's too, is refused as another user's."""
+    """Another user's process, root's too, is refused as another user's."""
     prefix = run_as(uid) if uid else []
     with Subject(prefix=prefix, program=program) as target:
         assert_refused(nobody, target, "another user")
 
 
 def test_a_process_of_another_group(nobody: Tool, program: str) -> None:
-    """Row 29: the same user with another group is refused for the ids, and for nothing else."""
+    """The same user with another group is refused for the ids, and for nothing else."""
     prefix = ["setpriv", f"--reuid={NOBODY}", "--regid=1", "--clear-groups", "--inh-caps=-all"]
     with Subject(prefix=prefix, program=program) as target:
         refusal = nobody.refused("open", target.pid)
@@ -138,14 +138,14 @@ def test_a_process_of_another_group(nobody: Tool, program: str) -> None:
 @pytest.mark.parametrize("owner", [0, DAEMON])
 @pytest.mark.parametrize("bit", [0o4000, 0o2000])
 def test_a_set_uid_program(nobody: Tool, owner: int, bit: int) -> None:
-    """Row 29: a set-uid or set-gid program that the same user started is refused as that."""
+    """A set-uid or set-gid program that the same user started is refused as that."""
     program = public("subject", owner=owner, mode=bit | 0o755)
     with Subject(prefix=run_as(NOBODY), program=program) as target:
         assert_refused(nobody, target, "set-uid")
 
 
 def test_a_set_uid_program_that_gains_nothing(nobody: Tool) -> None:
-    """Row 29: a set-uid bit that changes no id is no cause: it is accessed."""
+    """A set-uid bit that changes no id is no cause: it is accessed."""
     program = public("subject", owner=NOBODY, mode=0o4755)
     with Subject(prefix=run_as(NOBODY), program=program) as target:
         assert_full_access(nobody, target)
@@ -153,7 +153,7 @@ def test_a_set_uid_program_that_gains_nothing(nobody: Tool) -> None:
 
 @pytest.mark.parametrize("prefix", [[], run_as(NOBODY), run_as(DAEMON)], ids=["root", "me", "them"])
 def test_root_may_access_everybody(prefix: Sequence[str], program: str) -> None:
-    """Row 29: root with its capabilities accesses every user's process, dumpable or not."""
+    """Root with its capabilities accesses every user's process, dumpable or not."""
     with Tool() as tool:
         for arguments in ((), ("nodump",)):
             with Subject(*arguments, prefix=prefix, program=program) as target:
@@ -165,13 +165,13 @@ def test_root_may_access_everybody(prefix: Sequence[str], program: str) -> None:
 
 
 def test_a_process_that_is_not_dumpable(nobody: Tool, program: str) -> None:
-    """Row 29: the user's own process that asked not to be dumped is refused as that."""
+    """The user's own process that asked not to be dumped is refused as that."""
     with Subject("nodump", prefix=run_as(NOBODY), program=program) as target:
         assert_refused(nobody, target, "not dumpable")
 
 
 def test_a_program_that_may_not_be_read(nobody: Tool) -> None:
-    """Row 29: a program whose file its user may run and not read is not dumpable either."""
+    """A program whose file its user may run and not read is not dumpable either."""
     program = public("subject", mode=0o711)
     # By a shell: setpriv itself may still read everything when it runs a program.
     prefix = [*run_as(NOBODY), "sh", "-c", 'exec "$0" "$@"']
@@ -180,13 +180,13 @@ def test_a_program_that_may_not_be_read(nobody: Tool) -> None:
 
 
 def test_another_users_process_that_is_not_dumpable(nobody: Tool, program: str) -> None:
-    """Row 29: of two causes the one that the kernel meets first is named: the other user."""
+    """Of two causes the one that the kernel meets first is named: the other user."""
     with Subject("nodump", prefix=run_as(DAEMON), program=program) as target:
         assert_refused(nobody, target, "another user")
 
 
 def test_a_process_of_root_that_is_not_dumpable(program: str) -> None:
-    """Row 29: root without CAP_SYS_PTRACE and a process of root that is not dumpable."""
+    """Root without CAP_SYS_PTRACE and a process of root that is not dumpable."""
     with Tool(*ROOT_WITHOUT_PTRACE) as tool:
         with Subject("nodump", prefix=ROOT_WITHOUT_PTRACE, program=program) as target:
             assert_refused(tool, target, "not dumpable")
@@ -198,7 +198,7 @@ def test_a_process_of_root_that_is_not_dumpable(program: str) -> None:
 
 
 def test_root_without_the_capability_and_a_process_with_more(program: str) -> None:
-    """Row 29: root without CAP_SYS_PTRACE may not access a process with more capabilities."""
+    """Root without CAP_SYS_PTRACE may not access a process with more capabilities."""
     with Tool(*ROOT_WITHOUT_PTRACE) as tool, Subject(program=program) as target:
         assert not tool.do("who")["CapEff"] & 1 << 19
         refusal = assert_refused(tool, target, "capabilities")
@@ -206,7 +206,7 @@ def test_root_without_the_capability_and_a_process_with_more(program: str) -> No
 
 
 def test_root_without_the_capability_and_another_user(program: str) -> None:
-    """Row 29: root without CAP_SYS_PTRACE may not access another user's process."""
+    """Root without CAP_SYS_PTRACE may not access another user's process."""
     with (
         Tool(*ROOT_WITHOUT_PTRACE) as tool,
         Subject(prefix=run_as(NOBODY), program=program) as target,
@@ -216,7 +216,7 @@ def test_root_without_the_capability_and_another_user(program: str) -> None:
 
 
 def test_a_process_of_the_same_user_with_a_capability(nobody: Tool, program: str) -> None:
-    """Row 29: the user's own process that has a capability the tool lacks is refused as that."""
+    """The user's own process that has a capability the tool lacks is refused as that."""
     prefix = [
         "setpriv",
         f"--reuid={NOBODY}",
@@ -234,7 +234,7 @@ def test_a_process_of_the_same_user_with_a_capability(nobody: Tool, program: str
 
 @pytest.mark.parametrize("options", ["-Ur", "-U"])
 def test_a_tool_in_a_user_namespace(program: str, options: str) -> None:
-    """Row 29: the same user's process outside the tool's user namespace is refused for that."""
+    """The same user's process outside the tool's user namespace is refused for that."""
     with (
         Tool(*run_as(NOBODY), "unshare", options, python=everybodys_python()) as tool,
         Subject(prefix=run_as(NOBODY), program=program) as target,
@@ -243,14 +243,14 @@ def test_a_tool_in_a_user_namespace(program: str, options: str) -> None:
 
 
 def test_a_tool_of_root_in_a_user_namespace(program: str) -> None:
-    """Row 29: root of the machine in a user namespace of its own is refused for that too."""
+    """Root of the machine in a user namespace of its own is refused for that too."""
     with Tool("unshare", "-Ur") as tool, Subject(program=program) as target:
         assert tool.do("who")["CapEff"] & 1 << 19  # which counts in its namespace only
         assert_refused(tool, target, "namespace")
 
 
 def test_a_tool_in_a_user_namespace_and_another_user(program: str) -> None:
-    """Row 29: another user's process outside: one of the two is named, both are true."""
+    """Another user's process outside: one of the two is named, both are true."""
     with (
         Tool(*run_as(NOBODY), "unshare", "-Ur", python=everybodys_python()) as tool,
         Subject(prefix=run_as(DAEMON), program=program) as target,
@@ -263,7 +263,7 @@ def test_a_tool_in_a_user_namespace_and_another_user(program: str) -> None:
 
 
 def test_a_target_in_a_user_namespace_of_its_own(nobody: Tool, program: str) -> None:
-    """Row 29: who made a user namespace may access the processes in it."""
+    """Who made a user namespace may access the processes in it."""
     with Subject(prefix=[*run_as(NOBODY), "unshare", "-U"], program=program) as target:
         assert_full_access(nobody, target)
     with Tool() as tool, Subject(prefix=["unshare", "-Ur"], program=program) as target:
@@ -271,7 +271,7 @@ def test_a_target_in_a_user_namespace_of_its_own(nobody: Tool, program: str) -> 
 
 
 def test_both_in_one_user_namespace(program: str) -> None:
-    """Row 29: in its own user namespace the tool accesses what it may."""
+    """In its own user namespace the tool accesses what it may."""
     with Subject(prefix=[*run_as(NOBODY), "unshare", "-Ur"], program=program) as target:
         inside = ["nsenter", "-t", str(target.pid), "-U", "--preserve-credentials"]
         with Tool(*run_as(NOBODY), *inside, python=everybodys_python()) as tool:
@@ -330,7 +330,7 @@ def _results(tool: Tool, base: int) -> list[object]:
 def test_a_filter_on_system_calls(
     playground: Playground, refused: dict[str, int], when: str
 ) -> None:
-    """Row 29: where a filter refuses system calls the results are the same as without it."""
+    """Where a filter refuses system calls the results are the same as without it."""
     base = playground.layout("rw rw r none rw hole")
     there = playground.peek(base, 5 * PAGE)
     with Tool() as tool:
@@ -350,7 +350,7 @@ def test_a_filter_on_system_calls(
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS])
 def test_a_filter_on_the_opening(program: str, code: int) -> None:
-    """Row 29: where a filter refuses pidfd_open the message says so, and names no other cause."""
+    """Where a filter refuses pidfd_open the message says so, and names no other cause."""
     with Tool() as tool, Subject(program=program) as target:
         tool.do("seccomp", {"pidfd_open": code})
         refusal = tool.refused("open", target.pid)
@@ -362,7 +362,7 @@ def test_a_filter_on_the_opening(program: str, code: int) -> None:
 
 @pytest.mark.parametrize("prefix", [[], run_as(NOBODY)], ids=["root", "nobody"])
 def test_a_security_module(prefix: Sequence[str], program: str) -> None:
-    """Row 29: a tool in a Landlock domain is refused by a security module, and by nothing else."""
+    """A tool in a Landlock domain is refused by a security module, and by nothing else."""
     with Tool(*prefix) as tool, Subject(prefix=prefix, program=program) as target:
         assert_full_access(tool, target)
         tool.do("open", target.pid)
@@ -390,7 +390,7 @@ def test_a_security_module(prefix: Sequence[str], program: str) -> None:
 
 
 def test_a_read_only_proc(playground: Playground) -> None:
-    """Row 29: where /proc is read-only reads are as without it; a write too, or it says why."""
+    """Where /proc is read-only reads are as without it; a write too, or it says why."""
     base = playground.layout("rw rw r none rw hole")
     there = playground.peek(base, 5 * PAGE)
     with Tool() as tool:
@@ -415,7 +415,7 @@ def test_a_read_only_proc(playground: Playground) -> None:
 
 
 def test_a_read_only_proc_and_a_filter(playground: Playground) -> None:
-    """Row 29: where /proc is read-only and a filter refuses the calls, only writes do not work."""
+    """Where /proc is read-only and a filter refuses the calls, only writes do not work."""
     base = playground.layout("rw r")
     with Tool(*in_mounts(PROC_READ_ONLY)) as tool:
         tool.do("seccomp", REFUSED[0])
@@ -433,7 +433,7 @@ def test_a_read_only_proc_and_a_filter(playground: Playground) -> None:
 
 
 def test_a_read_only_proc_for_another_user(program: str) -> None:
-    """Row 29: a read-only /proc is not the cause where the process is another user's."""
+    """A read-only /proc is not the cause where the process is another user's."""
     with Tool(*in_mounts(PROC_READ_ONLY), *run_as(NOBODY)) as tool:
         with Subject(program=program) as target:
             assert_refused(tool, target, "another user")
@@ -448,7 +448,7 @@ HIDEPID = "mount -t proc -o hidepid={} proc /proc"
 
 @pytest.mark.parametrize("hidepid", [1, 2, 4])
 def test_hidepid_for_the_users_own(program: str, hidepid: int) -> None:
-    """Row 29: what the user may access is accessed whatever /proc hides of others."""
+    """What the user may access is accessed whatever /proc hides of others."""
     with (
         Tool(*in_mounts(HIDEPID.format(hidepid)), *run_as(NOBODY)) as tool,
         Subject(prefix=run_as(NOBODY), program=program) as target,
@@ -460,7 +460,7 @@ def test_hidepid_for_the_users_own(program: str, hidepid: int) -> None:
 @pytest.mark.parametrize("hidepid", [2, 4])
 @pytest.mark.parametrize("who", ["root", "daemon", "not dumpable"])
 def test_hidepid_for_others(program: str, hidepid: int, who: str) -> None:
-    """Row 29: a process that /proc hides is refused for hidepid; one that is not there is not."""
+    """A process that /proc hides is refused for hidepid; one that is not there is not."""
     prefix = {"root": [], "daemon": run_as(DAEMON), "not dumpable": run_as(NOBODY)}[who]
     arguments = ["nodump"] if who == "not dumpable" else []
     with Tool(*in_mounts(HIDEPID.format(hidepid)), *run_as(NOBODY)) as tool:
@@ -476,7 +476,7 @@ def test_hidepid_for_others(program: str, hidepid: int, who: str) -> None:
 
 
 def test_a_zombie_under_hidepid(program: str) -> None:
-    """Row 29: a zombie that /proc hides is a zombie, and hidepid is not named."""
+    """A zombie that /proc hides is a zombie, and hidepid is not named."""
     with (
         Tool(*in_mounts(HIDEPID.format(2)), *run_as(NOBODY)) as tool,
         Subject(program=program) as parent,
@@ -489,7 +489,7 @@ def test_a_zombie_under_hidepid(program: str) -> None:
 
 
 def test_the_proc_of_another_pid_namespace(program: str) -> None:
-    """Row 29: under another pid namespace's /proc nothing is opened, and the message says why."""
+    """Under another pid namespace's /proc nothing is opened, and the message says why."""
     with Tool("unshare", "--pid", "--fork", "--kill-child") as tool:
         assert tool.do("who")["pid"] == 1
         with Subject(program=program) as target:
@@ -502,7 +502,7 @@ def test_the_proc_of_another_pid_namespace(program: str) -> None:
 
 
 def test_the_proc_of_this_pid_namespace(program: str) -> None:
-    """Row 29: in a pid namespace with its own /proc the pids are those of the namespace."""
+    """In a pid namespace with its own /proc the pids are those of the namespace."""
     alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with Tool(*alone) as tool:
         assert tool.do("who")["pid"] == 1
@@ -515,7 +515,7 @@ def test_the_proc_of_this_pid_namespace(program: str) -> None:
 
 @pytest.mark.parametrize("script", ["mount -t tmpfs none /proc", "mount --bind /tmp /proc"])
 def test_no_proc(program: str, script: str) -> None:
-    """Row 29: without /proc nothing is opened, and the message says that it is missing."""
+    """Without /proc nothing is opened, and the message says that it is missing."""
     with Tool(*in_mounts(script)) as tool, Subject(program=program) as target:
         refusal = tool.refused("open", target.pid)
         assert refusal.name in ("UnsupportedError", "AccessDeniedError")
@@ -529,7 +529,7 @@ def test_no_proc(program: str, script: str) -> None:
 
 
 def test_a_zombie_is_not_a_matter_of_permission(nobody: Tool, program: str) -> None:
-    """Row 29: zombies of every kind have ended, and no message speaks of permission."""
+    """Zombies of every kind have ended, and no message speaks of permission."""
     set_uid = public("subject", mode=0o4755)
     for prefix, arguments, path in (
         ([], [], program),
@@ -551,14 +551,14 @@ def test_a_zombie_is_not_a_matter_of_permission(nobody: Tool, program: str) -> N
 
 
 def test_a_pid_of_nobody_is_not_a_matter_of_permission(nobody: Tool) -> None:
-    """Row 29: a user who opens what is not there is told that."""
+    """A user who opens what is not there is told that."""
     for pid in (0, -1, 2**31, 2**22 + 9, 2**64):
         assert nobody.refused("open", pid).name == "NoSuchProcessError"
 
 
 @pytest.mark.strace
 def test_a_traced_target_is_not_a_matter_of_permission(nobody: Tool, program: str) -> None:
-    """Row 29: a tracer is no obstacle for an opened process, and no message names one."""
+    """A tracer is no obstacle for an opened process, and no message names one."""
     strace = ["strace", "-o", "/dev/null", "-e", "trace=none"]
     with Subject(prefix=[*run_as(NOBODY), *strace], program=program) as tracer:
         children = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()
@@ -572,7 +572,7 @@ def test_a_traced_target_is_not_a_matter_of_permission(nobody: Tool, program: st
 
 
 def test_the_target_of_another_user_with_a_playground(nobody: Tool) -> None:
-    """Row 29: what a user may access faults where the target faults, as for root."""
+    """What a user may access faults where the target faults, as for root."""
     program = public("playground")
     with Playground(prefix=run_as(NOBODY), program=program) as playground:
         base = playground.layout("rw rw r none rw hole")

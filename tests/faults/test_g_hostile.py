@@ -1,7 +1,4 @@
-r"""Part G of the catalogue, rows 30 (names, maps) and 33: hostile text.
-
-Rows 31 and 32, and row 30's symbols and logs, belong to what writes files and reads programs, and
-are tested with these.
+r"""Hostile text: in names, in mappings, and in what memory holds.
 
 Not provoked: a file name with a NUL or a slash in it, which Linux has not.
 """
@@ -80,14 +77,14 @@ def _lines(text: str) -> list[str]:
     return text.split("\n")
 
 
-# Row 30
+# Hostile names
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
 def test_the_name_of_a_mapped_file(
     process: procvm.Process, playground: Playground, tmp_path: Path, name: bytes
 ) -> None:
-    """Row 30: the name of a mapped file is told byte by byte, by the listing and by one query."""
+    """The name of a mapped file is told byte by byte, by the listing and by one query."""
     path = os.path.join(os.fsencode(tmp_path), name)
     with open(path, "wb") as file:
         file.write(b"x" * PAGE)
@@ -115,7 +112,7 @@ def test_the_name_of_a_mapped_file(
 
 @pytest.mark.parametrize("name", [name[:200] for name in NAMES], ids=repr)
 def test_the_name_of_a_memfd(process: procvm.Process, playground: Playground, name: bytes) -> None:
-    """Row 30: the name of a memfd is told byte by byte, by the listing and by one query."""
+    """The name of a memfd is told byte by byte, by the listing and by one query."""
     at = playground.map_memfd(name, PAGE)
     for vma in (process.maps().find(at), process.find_vma(at)):
         assert vma is not None
@@ -127,7 +124,7 @@ def test_the_name_of_a_memfd(process: procvm.Process, playground: Playground, na
 def test_a_listing_of_hostile_names(
     process: procvm.Process, playground: Playground, tmp_path: Path
 ) -> None:
-    """Row 30: a listing with every hostile name is one printable line a mapping, none too many."""
+    """A listing with every hostile name is one printable line a mapping, none too many."""
     for name in NAMES:
         path = os.path.join(os.fsencode(tmp_path), name)
         with open(path, "wb") as file:
@@ -157,7 +154,7 @@ def test_a_listing_of_hostile_names(
 def test_the_name_of_a_process(
     process: procvm.Process, playground: Playground, name: bytes
 ) -> None:
-    """Row 30: whatever a process calls itself, it is opened, read and told about the same."""
+    """Whatever a process calls itself, it is opened, read and told about the same."""
     playground.set_comm(name)
     base = playground.layout("rw hole")
     assert len(process.vm.read_bytes(base, PAGE)) == PAGE
@@ -175,7 +172,7 @@ def test_the_name_of_a_process(
 @needs("setpriv")
 @pytest.mark.parametrize("cause", ["another user", "not dumpable", "set-uid"])
 def test_the_name_of_a_process_in_a_refusal(cause: str) -> None:
-    """Row 30: a refusal that tells the name of the process is printable, and has one line."""
+    """A refusal that tells the name of the process is printable, and has one line."""
     mode = 0o4755 if cause == "set-uid" else 0o755
     prefix = [] if cause == "another user" else run_as(NOBODY)
     program = public("playground" if cause != "not dumpable" else "subject", mode=mode)
@@ -203,7 +200,7 @@ def _assert_said(text: str, cause: str) -> None:
 @pytest.mark.parametrize("name", [") R 1 (x", "x) Z 0 0", "))))", "a b", ") S\n1 1", "(((", "Z"])
 @pytest.mark.parametrize("status", [3, -signal.SIGKILL])
 def test_the_status_of_a_process_with_a_hostile_name(name: str, status: int) -> None:
-    """Row 30: a name that looks like the fields of stat hides neither the state nor the status."""
+    """A name that looks like the fields of stat hides neither the state nor the status."""
     with Subject(f"comm={name}") as parent, zombie_of(parent, status) as pid:
         assert Path(f"/proc/{pid}/comm").read_text() == name[:15] + "\n"
         with pytest.raises(procvm.ProcessExitedError) as caught:
@@ -233,7 +230,7 @@ def _status_through(script: str, comm: str, status: int) -> None:
 
 
 def test_a_memory_full_of_hostile_text(process: procvm.Process, playground: Playground) -> None:
-    """Row 30: what memory holds comes as it is, and no error about it shows it."""
+    """What memory holds comes as it is, and no error about it shows it."""
     base = playground.layout("rw hole")
     text = b"\x1b[2J\x9b\n\r\xff) R 1 \xe2\x80\xae"
     playground.poke(base + PAGE - len(text), text)
@@ -250,7 +247,7 @@ def test_a_memory_full_of_hostile_text(process: procvm.Process, playground: Play
         assert_printable(texts_of(caught.value))
 
 
-# Row 33
+# Bytes of the target in messages
 
 SECRET = b"hunter2!"  # eight bytes, so that they are a number too
 
@@ -287,7 +284,7 @@ def assert_secret(shown: str) -> None:
 def test_no_byte_of_the_target_in_an_exception(
     process: procvm.Process, playground: Playground
 ) -> None:
-    """Row 33: no error of any access shows a byte that it read."""
+    """No error of any access shows a byte that it read."""
     base = playground.layout("rw rw hole")
     end = base + 2 * PAGE
     playground.poke(base, SECRET * (2 * PAGE // len(SECRET)))
@@ -328,7 +325,7 @@ def test_no_byte_of_the_target_in_an_exception(
 
 
 def test_no_byte_of_the_target_in_a_repr(process: procvm.Process, playground: Playground) -> None:
-    """Row 33: no repr or text of an object shows a byte that it stands for or has read."""
+    """No repr or text of an object shows a byte that it stands for or has read."""
     base = playground.layout("rw")
     playground.poke(base, SECRET * (PAGE // len(SECRET)))
     vm = process.vm
@@ -356,7 +353,7 @@ def test_no_byte_of_the_target_in_a_repr(process: procvm.Process, playground: Pl
 
 
 def test_no_byte_of_the_target_in_the_error_of_its_end() -> None:
-    """Row 33: the errors of an end and of a close show nothing that was read before."""
+    """The errors of an end and of a close show nothing that was read before."""
     with Subject() as target, procvm.open(target.pid) as process:
         process.vm.write_bytes(target.address, SECRET * 8)
         reader = process.vm.reader(target.address, 64)

@@ -80,7 +80,7 @@ def test_an_update_outside_a_hold_comes_to_an_end(threads: int) -> None:
 
 
 def test_threads_of_the_tool_lose_nothing_to_each_other() -> None:
-    """Row 26: Four threads exchange under holds and without, beside the target's own."""
+    """Four threads exchange under holds and without, beside the target's own."""
     added = [0] * 4
     with Cas(2, 8, work=SLOW) as target, procvm.attach(target.pid) as tracee:
         target.go()
@@ -221,7 +221,7 @@ def _end_peers(target: Work) -> None:
 
 
 def test_an_exchange_on_a_hold_that_died_with_its_tracer_loses_nothing() -> None:
-    """Row 24: The tracer is killed in a hold: exchanges are exact or raise."""
+    """The tracer is killed in a hold: exchanges are exact or raise."""
     added = refused = 0
     with Cas(2, 8, work=20) as target, procvm.attach(target.pid) as tracee:
         target.go()

@@ -19,7 +19,7 @@ from tests.tracee.witness import Work, sleeper
 
 
 def test_a_tool_can_not_hold_itself() -> None:
-    """Row 14: attach(os.getpid()) raises UnsupportedError at once and leaves no descriptor open."""
+    """Attach(os.getpid()) raises UnsupportedError at once and leaves no descriptor open."""
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(procvm.UnsupportedError):
         procvm.attach(os.getpid())
@@ -27,7 +27,7 @@ def test_a_tool_can_not_hold_itself() -> None:
 
 
 def test_a_process_that_is_gone_is_told_so() -> None:
-    """Row 14: A pid that nobody has: NoSuchProcessError; a zombie: ProcessExitedError."""
+    """A pid that nobody has: NoSuchProcessError; a zombie: ProcessExitedError."""
     child = subprocess.Popen(["true"])
     assert eventually(lambda: state_of(child.pid) == "Z")
     with pytest.raises(procvm.ProcessExitedError) as ended:
@@ -41,7 +41,7 @@ def test_a_process_that_is_gone_is_told_so() -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, -5, 1 << 31, 1 << 64])
 def test_a_number_that_is_no_pid_is_no_such_process(pid: int) -> None:
-    """Row 14: 0, negative, too large: NoSuchProcessError, and nothing is signalled."""
+    """0, negative, too large: NoSuchProcessError, and nothing is signalled."""
     with pytest.raises(procvm.NoSuchProcessError):
         procvm.attach(pid)
 
@@ -64,14 +64,14 @@ def test_a_thread_is_no_process() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="other users cannot even see it")
 def test_a_kernel_thread_is_refused_by_its_name() -> None:
-    """Row 14: A kernel thread: AccessDeniedError that says so."""
+    """A kernel thread: AccessDeniedError that says so."""
     assert status_field(2, "Kthread") == "1"
     with pytest.raises(procvm.AccessDeniedError, match="kernel thread"):
         procvm.attach(2)
 
 
 def test_a_zombie_leader_with_live_threads_is_held() -> None:
-    """Row 14: Its threads stop and run on, memory is read, `threads` tells Z for the leader."""
+    """Its threads stop and run on, memory is read, `threads` tells Z for the leader."""
     with Work("orphan", 3) as target:
         assert eventually(lambda: state_of(target.pid) == "Z")
         with procvm.attach(target.pid) as tracee:
@@ -127,7 +127,7 @@ def traced(request: pytest.FixtureRequest) -> Iterator[tuple[Work, int]]:
 
 
 def test_a_traced_process_names_its_tracer_and_can_be_opened(traced: tuple[Work, int]) -> None:
-    """Row 18: AlreadyTracedError with the debugger's pid; procvm.open reads and writes."""
+    """AlreadyTracedError with the debugger's pid; procvm.open reads and writes."""
     target, debugger = traced
     with pytest.raises(procvm.AlreadyTracedError) as caught:
         procvm.attach(target.pid)
@@ -140,7 +140,7 @@ def test_a_traced_process_names_its_tracer_and_can_be_opened(traced: tuple[Work,
 
 
 def test_a_tracee_that_a_debugger_took_is_told_so_at_its_next_hold() -> None:
-    """Row 18: Traced by strace after the attach: stop is AlreadyTracedError, and later works."""
+    """Traced by strace after the attach: stop is AlreadyTracedError, and later works."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     with Work("tick", 2) as target, procvm.attach(target.pid) as tracee:
@@ -165,7 +165,7 @@ def test_a_tracee_that_a_debugger_took_is_told_so_at_its_next_hold() -> None:
 
 
 def test_attaching_twice_is_fine() -> None:
-    """Row 18: Two tracees of one process hold it one after the other, closed in any order."""
+    """Two tracees of one process hold it one after the other, closed in any order."""
     with sleeper() as target:
         first = procvm.attach(target.pid)
         second = procvm.attach(target.pid)
@@ -181,7 +181,7 @@ def test_attaching_twice_is_fine() -> None:
 
 
 def test_a_forgotten_tracee_warns_and_lets_go() -> None:
-    """Row 28: Dropping a tracee that was never closed is a ResourceWarning, and ends its hold."""
+    """Dropping a tracee that was never closed is a ResourceWarning, and ends its hold."""
     with Work("tick", 2) as target:
         tracee = procvm.attach(target.pid, longest_hold=None)
         tracee.stop()

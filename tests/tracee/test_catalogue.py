@@ -1,7 +1,4 @@
-"""Rows 13 to 27 of the catalogue of faults, for tracees: what no other test here shows.
-
-Where a row is shown by another test of this folder, its docstring names the row.
-"""
+"""Held targets that end, race, nest and fail: what no other file of this folder shows."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ needs_strace = pytest.mark.strace
 ENDS = (procvm.ProcessExitedError, procvm.NoSuchProcessError, procvm.PageFaultError)
 
 
-# Row 13
+# The target ends at any instant
 
 
 def _exchange(vm: procvm.VmSpace, word: int) -> None:
@@ -76,7 +73,7 @@ def _use_until_it_ends(target: Work) -> tuple[str, BaseException]:
 
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_a_target_ends_at_any_instant(signo: signal.Signals) -> None:
-    """Row 13: killed at any instant of attach, stop, access, step, cont, detach: it has ended."""
+    """Killed at any instant of attach, stop, access, step, cont, detach: it has ended."""
     chance = random.Random(f"13 {signo}")
     seen: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
@@ -106,7 +103,7 @@ def test_a_target_ends_at_any_instant(signo: signal.Signals) -> None:
 
 
 def test_a_held_target_that_was_killed_is_told_to_have_ended() -> None:
-    """Row 13: every call on a target that was killed in a hold says that it has ended."""
+    """Every call on a target that was killed in a hold says that it has ended."""
     found: dict[str, str] = {}
     for name in ("registers", "step", "cont", "set_registers", "stop", "exchange", "read"):
         with Work("tick", 2) as target, procvm.attach(target.pid, longest_hold=None) as tracee:
@@ -131,7 +128,7 @@ def test_a_held_target_that_was_killed_is_told_to_have_ended() -> None:
 
 
 def test_a_target_that_exits_by_itself_about_a_hold_has_its_status() -> None:
-    """Row 13: targets that exit at any instant of stop cycles, held whole or ended, give it."""
+    """Targets that exit at any instant of stop cycles, held whole or ended, give it."""
     met = 0
     for k in range(2000):
         if k >= 25 and met:
@@ -151,7 +148,7 @@ def test_a_target_that_exits_by_itself_about_a_hold_has_its_status() -> None:
 
 
 def test_a_spawned_program_that_ends_at_once() -> None:
-    """Row 13: a program that ends or is killed at its first instruction leaves its true status."""
+    """A program that ends or is killed at its first instruction leaves its true status."""
     for k in range(6):
         with procvm.spawn(["true"], stopped=True) as tracee:
             if k % 2:
@@ -164,11 +161,11 @@ def test_a_spawned_program_that_ends_at_once() -> None:
         assert not os.path.exists(f"/proc/{tracee.pid}")
 
 
-# Row 14
+# Zombies, kernel threads and special pids
 
 
 def test_an_attached_process_that_became_a_zombie_says_so() -> None:
-    """Row 14: stop, stopped and atomics on a zombie raise ProcessExitedError; no permission."""
+    """Stop, stopped and atomics on a zombie raise ProcessExitedError; no permission."""
     with Work("tick", 2) as target, procvm.attach(target.pid) as tracee:
         target.signal(signal.SIGTERM)
         assert eventually(lambda: state_of(target.pid) == "Z")
@@ -182,7 +179,7 @@ def test_an_attached_process_that_became_a_zombie_says_so() -> None:
 
 @needs_root
 def test_an_init_is_held_like_any_other() -> None:
-    """Row 14: the init of a pid namespace is held, used atomically and let go, and runs on."""
+    """The init of a pid namespace is held, used atomically and let go, and runs on."""
     script = f"exec {compiled('trace_work')} tick $1 2"
     with contextlib.closing(Board()) as board:
         argv = ["unshare", "--pid", "--fork", "sh", "-c", script, "sh", str(board.fd)]
@@ -205,13 +202,13 @@ def test_an_init_is_held_like_any_other() -> None:
             unshare.popen.wait()
 
 
-# Row 17
+# Many threads, and targets that cannot stop
 
 
 @pytest.mark.parametrize("end", ["resume", "close", "longest time"])
 @pytest.mark.parametrize("threads", [1, 100, 1000])
 def test_a_target_of_many_threads_is_let_go_whole(threads: int, end: str) -> None:
-    """Row 17: 1, 100 and 1,000 threads are all held, and all let go, whatever ends the hold."""
+    """1, 100 and 1,000 threads are all held, and all let go, whatever ends the hold."""
     longest = 0.3 if end == "longest time" else None
     with (
         Work("mixed", threads) as target,
@@ -234,7 +231,7 @@ def _is_more(board: Board, at: int, before: int) -> bool:
 
 
 def test_io_uring_workers_are_held_too() -> None:
-    """Row 17: the kernel's threads that do a target's io_uring requests stop and run on."""
+    """The kernel's threads that do a target's io_uring requests stop and run on."""
     with contextlib.ExitStack() as stack:
         board = stack.enter_context(contextlib.closing(Board()))
         argv = [compiled("trace_uring"), str(board.fd)]
@@ -260,7 +257,7 @@ def test_io_uring_workers_are_held_too() -> None:
 
 
 def test_a_target_that_can_not_be_stopped_is_refused_by_every_way_to_hold_it() -> None:
-    """Row 17: a parent in vfork: stop, stopped, atomics: StopTimeoutError; reads go on."""
+    """A parent in vfork: stop, stopped, atomics: StopTimeoutError; reads go on."""
     with Work("vfork") as target:
         with procvm.open(target.pid) as process:
             image = process.vm.read_val(target.word, u64)
@@ -305,7 +302,7 @@ def group_of_v2() -> Iterator[Path]:
 
 @needs_root
 def test_a_target_frozen_by_its_control_group_is_not_stopped_later(group_of_v2: Path) -> None:
-    """Row 17: frozen by version 2 it is held or StopTimeoutError; thawed it runs, untraced."""
+    """Frozen by version 2 it is held or StopTimeoutError; thawed it runs, untraced."""
     frozen = group_of_v2 / "cgroup.freeze"
     events = group_of_v2 / "cgroup.events"
     with Work("tick", 3) as target, procvm.attach(target.pid) as tracee:
@@ -330,11 +327,11 @@ def test_a_target_frozen_by_its_control_group_is_not_stopped_later(group_of_v2: 
         (group_of_v2.parent / "cgroup.procs").write_text(str(target.pid))
 
 
-# Row 18
+# Targets that another tool traces
 
 
 def test_two_tools_race_for_one_target() -> None:
-    """Row 18: of two tools one holds and the other is told whose tracer does; it runs on after."""
+    """Of two tools one holds and the other is told whose tracer does; it runs on after."""
     with (
         Work("tick", 4) as target,
         Tool("race", target.pid) as one,
@@ -357,7 +354,7 @@ def test_two_tools_race_for_one_target() -> None:
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 def test_gdb_takes_a_target_in_the_middle_of_stop_cycles() -> None:
-    """Row 18: a debugger that comes while we stop and resume gets it, or is refused; it lives."""
+    """A debugger that comes while we stop and resume gets it, or is refused; it lives."""
     with Work("tick", 2) as target, procvm.attach(target.pid) as tracee:
         argv = ["gdb", "-q", "-nx", "-batch", "-p", str(target.pid), "-ex", "print 6 * 7"]
         gdb = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -379,7 +376,7 @@ def test_gdb_takes_a_target_in_the_middle_of_stop_cycles() -> None:
             target.assert_stands_still()
 
 
-# Row 22
+# Stops that nest and repeat
 
 
 def _of_itself(pid: int) -> dict[str, object]:
@@ -398,7 +395,7 @@ def _of_itself(pid: int) -> dict[str, object]:
 
 
 def test_a_target_is_what_it_was_after_2000_stops() -> None:
-    """Row 22: registers of every thread, masks, timers, descriptors, mappings after 2,000 stops."""
+    """Registers of every thread, masks, timers, descriptors, mappings after 2,000 stops."""
     with Child([compiled("trace_itself")]) as target:
         main, keeper, waiter, alarmed = target.hexes()
         assert set(states(target.pid)) == {main, keeper, waiter, alarmed}
@@ -434,7 +431,7 @@ def test_a_target_is_what_it_was_after_2000_stops() -> None:
         assert eventually(lambda: int(target.ask("look").split()[2]) > alarms), "no more alarms"
 
 
-# Row 23
+# System calls that a stop interrupts
 
 
 def _call_of(pid: int) -> int:
@@ -488,7 +485,7 @@ RESTARTED = [
 
 @pytest.mark.parametrize("call", [*INTERRUPTED, *INTERRUPTED_TOO])
 def test_a_call_that_returns_eintr_after_a_hold(call: str) -> None:
-    """Row 23: it returns -1 with EINTR after the first hold, and nothing else of it is done."""
+    """It returns -1 with EINTR after the first hold, and nothing else of it is done."""
     with Child([compiled("trace_blocked"), call]) as target:
         (number,) = target.hexes()
         assert eventually(lambda: _blocked_again(target.pid, {number})), call
@@ -504,7 +501,7 @@ RESTART_SYSCALL = 219
 
 @pytest.mark.parametrize("call", RESTARTED)
 def test_a_call_that_goes_on_after_holds(call: str) -> None:
-    """Row 23: it blocks on after three holds, and returns what it would have without them."""
+    """It blocks on after three holds, and returns what it would have without them."""
     with Child([compiled("trace_blocked"), call]) as target:
         (number,) = target.hexes()
         numbers = {number, RESTART_SYSCALL}
@@ -519,7 +516,7 @@ def test_a_call_that_goes_on_after_holds(call: str) -> None:
 
 
 def test_a_sleep_is_as_long_as_it_would_have_been() -> None:
-    """Row 23: nanosleep returns 0, and not before its time, with holds in the middle of it."""
+    """Nanosleep returns 0, and not before its time, with holds in the middle of it."""
     met = 0
     for _ in range(20):
         with Child([compiled("trace_blocked"), "nanosleep"]) as target:
@@ -534,7 +531,7 @@ def test_a_sleep_is_as_long_as_it_would_have_been() -> None:
     raise AssertionError(f"only {met} holds met the sleep")
 
 
-# Rows 20 and 24
+# The tool ends while it holds a target
 
 
 def _ended_or_counts(target: Work, before: int) -> bool:
@@ -543,7 +540,7 @@ def _ended_or_counts(target: Work, before: int) -> bool:
 
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_a_tool_that_is_killed_in_a_step_harms_nobody(signo: signal.Signals) -> None:
-    """Row 24: the target of a tool killed at random instants of its steps runs on, unharmed."""
+    """The target of a tool killed at random instants of its steps runs on, unharmed."""
     chance = random.Random(f"24 {signo}")
     dead: Counter[object] = Counter()
     for _ in range(5):
@@ -559,7 +556,7 @@ def test_a_tool_that_is_killed_in_a_step_harms_nobody(signo: signal.Signals) -> 
 
 
 def test_a_signal_that_cont_stopped_at_outlives_the_tool() -> None:
-    """Row 20: a tool is killed when cont has told it of a signal: its target handles it, once."""
+    """A tool is killed when cont has told it of a signal: its target handles it, once."""
     lost = 0
     for _ in range(4):
         with Recorder() as target, Tool("go_on", target.pid) as tool:
@@ -579,7 +576,7 @@ def test_a_signal_that_cont_stopped_at_outlives_the_tool() -> None:
 
 @pytest.mark.parametrize("what", ["held_at_exit", "in_del", "held_by_a_thread"])
 def test_an_interpreter_that_ends_with_a_hold_open(what: str) -> None:
-    """Row 24: a hold taken in atexit, in __del__ or by a daemon ends with the tool."""
+    """A hold taken in atexit, in __del__ or by a daemon ends with the tool."""
     with Work("tick", 3) as target, Tool(what, target.pid, stderr=subprocess.PIPE) as tool:
         assert tool.line() == "end"
         if what == "held_at_exit":
@@ -594,7 +591,7 @@ def test_an_interpreter_that_ends_with_a_hold_open(what: str) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "with"])
 def test_keys_of_a_terminal_reach_the_tool_and_not_its_tracer(how: str) -> None:
-    """Row 24: Ctrl-Z stops the tool alone: its hold ends at its time; fg and Ctrl-C then work."""
+    """Ctrl-Z stops the tool alone: its hold ends at its time; fg and Ctrl-C then work."""
     with Work("tick", 2) as target, Tool("hold", target.pid, "0.3", how) as tool:
         tracer = int(tool.line().split()[1])
         tool.send("wait")
@@ -611,11 +608,11 @@ def test_keys_of_a_terminal_reach_the_tool_and_not_its_tracer(how: str) -> None:
         target.assert_runs()
 
 
-# Row 25
+# Other waits of the tool beside a hold
 
 
 def test_holds_send_no_sigchld() -> None:
-    """Row 25: a handler of SIGCHLD in the tool hears of no hold of its child, and of its end."""
+    """A handler of SIGCHLD in the tool hears of no hold of its child, and of its end."""
     heard: list[int] = []
     old = signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
     try:
@@ -653,7 +650,7 @@ print("gone")
 
 
 def test_a_tool_that_ignores_sigchld_holds_and_leaves_no_zombie() -> None:
-    """Row 25: with SIGCHLD ignored holds work, and a child killed in one is gone at once."""
+    """With SIGCHLD ignored holds work, and a child killed in one is gone at once."""
     with Work("tick", 2) as target:
         found = subprocess.run(
             [sys.executable, "-c", IGNORING, str(target.pid)],
@@ -666,11 +663,11 @@ def test_a_tool_that_ignores_sigchld_holds_and_leaves_no_zombie() -> None:
         target.assert_runs()
 
 
-# Row 26
+# Threads and forks of the tool
 
 
 def test_answers_to_many_threads_are_not_mixed_up() -> None:
-    """Row 26: eight threads ask one held tracee different things; each gets its own answers."""
+    """Eight threads ask one held tracee different things; each gets its own answers."""
     wrong: list[object] = []
     with Work("sleep", 8) as target, procvm.attach(target.pid) as tracee:
         with tracee.stopped() as held:
@@ -706,7 +703,7 @@ def test_answers_to_many_threads_are_not_mixed_up() -> None:
         assert eventually(lambda: set(states(target.pid).values()) == {"S"})
 
 
-# Row 27
+# System calls of the tool that fail
 
 CALLS_OF_THE_TOOL = (
     ("sendmsg", "recvmsg", "mmap", "ioctl", "pwrite64"),
@@ -796,7 +793,7 @@ def sweep() -> Iterator[Sweep]:
 @needs_strace
 @pytest.mark.parametrize("calls", CALLS_OF_THE_TOOL, ids=" ".join)
 def test_a_call_of_the_tool_fails_now_and_then(sweep: Sweep, calls: tuple[str, ...]) -> None:
-    """Row 27: whichever call of the tool fails with whichever error: the target runs on."""
+    """Whichever call of the tool fails with whichever error: the target runs on."""
     for k in range(len(ERRORS)):
         errors = [ERRORS[(k + i) % len(ERRORS)] for i in range(len(calls))]
         whens = [f"{2 + (3 * i + k) % 7}+{(5, 7, 11)[(i + k) % 3]}" for i in range(len(calls))]
@@ -812,7 +809,7 @@ def test_a_call_of_the_tool_fails_now_and_then(sweep: Sweep, calls: tuple[str, .
 def test_a_call_of_the_tracer_fails_now_and_then(
     sweep: Sweep, call: str, when: str, errors: tuple[str, ...]
 ) -> None:
-    """Row 27: whichever call of the tracer fails: errors of ours alone, and the target runs on."""
+    """Whichever call of the tracer fails: errors of ours alone, and the target runs on."""
     for error in errors:
         sweep.provoke(sweep.tracer, [(call, error, when)])
     foreign = [what for what in sweep.raised if "foreign" in what]
@@ -823,7 +820,7 @@ def test_a_call_of_the_tracer_fails_now_and_then(
 
 @needs_strace
 def test_a_worker_whose_thread_dies_at_its_start_is_told_at_once(sweep: Sweep) -> None:
-    """Row 27: Python maps memory for a thread before its first line: if it cannot, the call fails.
+    """Python maps memory for a thread before its first line: if it cannot, the call fails.
 
     The error is not StopTimeoutError, which comes only after the time of the call and more.
     """
@@ -862,7 +859,7 @@ tracee.resume()
 
 
 def test_a_tool_without_descriptors_is_told_so_by_errors_of_ours() -> None:
-    """Row 27: where no descriptor is left stopped and attach raise errors of ours; stop works."""
+    """Where no descriptor is left stopped and attach raise errors of ours; stop works."""
     with Work("tick", 2) as target:
         found = subprocess.run(
             [sys.executable, "-c", WITHOUT, str(target.pid)],

@@ -101,7 +101,7 @@ def slow_ptrace(tracer: int, log: Path, where: str = "enter") -> Iterator[None]:
 
 @needs_strace
 def test_tracer_killed_between_seeing_a_signal_and_passing_it_on_loses_none(tmp_path: Path) -> None:
-    """Row 20: the signal came instead of the stop; the target handles it, once."""
+    """The signal came instead of the stop; the target handles it, once."""
     log = tmp_path / "log"
     with Recorder() as target, procvm.attach(target.pid, longest_hold=None) as tracee:
         with tracee.stopped():

@@ -676,7 +676,7 @@ def test_a_copy_within_the_target_is_seen_at_once(
 def test_threads_of_the_tool_see_each_others_writes(
     playground: Playground, tracee: procvm.Tracee
 ) -> None:
-    """Row 26: While a thread counts up, no other reads it go down; in the end all see it.
+    """While a thread counts up, no other reads it go down; in the end all see it.
 
     The writer sees each of its own writes; pages come and go meanwhile.
     """
@@ -722,7 +722,7 @@ def test_threads_of_the_tool_see_each_others_writes(
 def test_threads_that_read_through_one_space_read_right(
     playground: Playground, tracee: procvm.Tracee
 ) -> None:
-    """Row 26: Four threads over 24 pages of which 3 can be kept read each value right."""
+    """Four threads over 24 pages of which 3 can be kept read each value right."""
     pages = 24
     base = playground.layout(" ".join(["rw"] * pages))
     there = pattern(base, pages * PAGE)
@@ -1320,7 +1320,7 @@ def test_a_hold_whose_longest_time_was_over_is_told(playground: Playground) -> N
     ],
 )
 def test_the_tracer_is_killed_in_the_hold(playground: Playground, how: str) -> None:
-    """Row 24: No read gives what was before: NotStoppedError, or what the target has."""
+    """No read gives what was before: NotStoppedError, or what the target has."""
     base = playground.layout("rw rw")
     with procvm.attach(playground.pid, longest_hold=None) as tracee:
         with hold_that_ends_early(tracee) as held:
@@ -1346,7 +1346,7 @@ def test_the_tracer_is_killed_in_the_hold(playground: Playground, how: str) -> N
 
 
 def test_the_target_is_killed_in_the_hold(playground: Playground) -> None:
-    """Row 13: Never a byte that is not the target's; after the hold, that it ended."""
+    """Never a byte that is not the target's; after the hold, that it ended."""
     base = playground.layout("rw rw")
     with procvm.attach(playground.pid, longest_hold=None) as tracee:
         with tracee.stopped() as held:
@@ -1373,7 +1373,7 @@ _ENDED = (procvm.ProcessExitedError, procvm.NotStoppedError)
 def test_a_target_that_ended_in_the_hold_is_not_told_to_be_held_again(
     playground: Playground,
 ) -> None:
-    """Row 13: Once the hold ended with the target, the error is ProcessExitedError."""
+    """Once the hold ended with the target, the error is ProcessExitedError."""
     base = playground.layout("rw rw")
     with procvm.attach(playground.pid, longest_hold=None) as tracee, tracee.stopped() as held:
         held.vm.read_val(base, u64)
@@ -1385,7 +1385,7 @@ def test_a_target_that_ended_in_the_hold_is_not_told_to_be_held_again(
 
 
 def test_after_close_nothing_that_was_kept_is_read(playground: Playground) -> None:
-    """Row 28: After close() in the hold no read gives a value; after the with: ClosedError."""
+    """After close() in the hold no read gives a value; after the with: ClosedError."""
     base = playground.layout("rw rw")
     tracee = procvm.attach(playground.pid, longest_hold=None)
     with tracee.stopped() as held:
@@ -1407,7 +1407,7 @@ def test_after_close_nothing_that_was_kept_is_read(playground: Playground) -> No
 
 
 def test_a_closed_tracee_is_told_to_be_closed(playground: Playground) -> None:
-    """Row 28: tracee.close() in the hold: every read raises ClosedError at once."""
+    """Tracee.close() in the hold: every read raises ClosedError at once."""
     base = playground.layout("rw rw")
     tracee = procvm.attach(playground.pid, longest_hold=None)
     with tracee.stopped() as held:
@@ -1420,7 +1420,7 @@ def test_a_closed_tracee_is_told_to_be_closed(playground: Playground) -> None:
 def test_a_forked_child_of_the_tool_reads_nothing_that_was_kept(
     playground: Playground, tracee: procvm.Tracee
 ) -> None:
-    """Row 26: In a forked child of the tool a kept page is ClosedError; the tool reads on."""
+    """In a forked child of the tool a kept page is ClosedError; the tool reads on."""
     base = playground.layout("rw rw")
     with tracee.stopped() as held:
         expected = held.vm.read_val(base, u64)
@@ -1439,7 +1439,7 @@ def test_a_forked_child_of_the_tool_reads_nothing_that_was_kept(
 
 
 def test_another_tool_can_not_make_the_space_stale(playground: Playground) -> None:
-    """Row 18: What another tool wrote between two holds of ours is read."""
+    """What another tool wrote between two holds of ours is read."""
     base = playground.layout("rw")
     with procvm.attach(playground.pid, longest_hold=None) as tracee:
         with tracee.stopped() as held:

@@ -78,7 +78,7 @@ def test_a_hold_in_an_exit_stack_ends_with_it(work: Work, tracee: procvm.Tracee)
 
 
 def test_stops_are_counted(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 22: Only the first stop's resume lets the target go; one more is NotStoppedError."""
+    """Only the first stop's resume lets the target go; one more is NotStoppedError."""
     for _ in range(3):
         tracee.stop()
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_stops_are_counted(work: Work, tracee: procvm.Tracee) -> None:
 
 
 def test_with_and_stop_nest_in_any_order(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 22: A hold lasts until its last with and its last stop have ended."""
+    """A hold lasts until its last with and its last stop have ended."""
     with tracee.stopped():
         with tracee.stopped():
             tracee.stop()
@@ -110,7 +110,7 @@ def test_with_and_stop_nest_in_any_order(work: Work, tracee: procvm.Tracee) -> N
 
 
 def test_resume_does_not_end_a_with(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 22: In a with, a resume without a stop raises NotStoppedError; the hold goes on."""
+    """In a with, a resume without a stop raises NotStoppedError; the hold goes on."""
     with tracee.stopped():
         with pytest.raises(procvm.NotStoppedError):
             tracee.resume()
@@ -119,14 +119,14 @@ def test_resume_does_not_end_a_with(work: Work, tracee: procvm.Tracee) -> None:
 
 
 def test_a_hold_ends_with_an_exception_in_it(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 24: An exception leaves the with unchanged, and the target running."""
+    """An exception leaves the with unchanged, and the target running."""
     with pytest.raises(ZeroDivisionError), tracee.stopped():
         raise ZeroDivisionError
     work.assert_runs()
 
 
 def test_holds_of_several_threads_are_counted_together(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 26: 8 threads that each hold 50 times never see the target move."""
+    """8 threads that each hold 50 times never see the target move."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(8)
 
@@ -158,7 +158,7 @@ def test_holds_of_several_threads_are_counted_together(work: Work, tracee: procv
 
 
 def test_a_stop_of_one_thread_is_resumed_by_another(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 26: The count is the tracee's, not that of the thread that stopped it."""
+    """The count is the tracee's, not that of the thread that stopped it."""
     stopper = threading.Thread(target=tracee.stop)
     stopper.start()
     stopper.join()
@@ -172,7 +172,7 @@ def test_a_stop_of_one_thread_is_resumed_by_another(work: Work, tracee: procvm.T
 def test_a_signal_handler_may_use_the_tracee_in_the_middle_of_a_call(
     tracee: procvm.Tracee,
 ) -> None:
-    """Row 27: A handler's call in the middle of another mixes up neither answer."""
+    """A handler's call in the middle of another mixes up neither answer."""
     wrong: list[object] = []
     inside = ran = 0
     handled = False
@@ -314,7 +314,7 @@ def test_without_a_longest_time_a_hold_lasts(work: Work) -> None:
 
 @pytest.mark.parametrize("end", ["close", "detach", "with"])
 def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
-    """Row 28: close, detach and the end of the with let it go; afterwards ClosedError."""
+    """Close, detach and the end of the with let it go; afterwards ClosedError."""
     tracee = procvm.attach(work.pid, longest_hold=None)
     held = tracee.stopped()
     tracee.stop()
@@ -344,7 +344,7 @@ def test_the_end_of_a_tracee_ends_its_hold(work: Work, end: str) -> None:
 
 
 def test_closing_leaves_nothing_in_the_tool() -> None:
-    """Row 28: 30 held targets later, the tool has the descriptors, threads and children it had."""
+    """30 held targets later, the tool has the descriptors, threads and children it had."""
     before = own_fds(), sorted(os.listdir("/proc/self/task")), own_children()
     for k in range(30):
         with sleeper() as target:
@@ -400,7 +400,7 @@ def test_one_tracer_serves_every_tracee() -> None:
 
 
 def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> None:
-    """Row 18: A second tracee holds, or gets AlreadyTracedError; neither leaves it held."""
+    """A second tracee holds, or gets AlreadyTracedError; neither leaves it held."""
     with procvm.attach(work.pid) as first:
         with first.stopped():
             told = 0
@@ -417,7 +417,7 @@ def test_two_tracees_of_one_process_do_not_disturb_each_other(work: Work) -> Non
 
 
 def test_two_threads_that_attach_at_a_time_both_get_on(work: Work) -> None:
-    """Rows 18 and 26: Holding from 4 threads at a time raises AlreadyTracedError at most."""
+    """Holding from 4 threads at a time raises AlreadyTracedError at most."""
     wrong: list[BaseException] = []
     good = []
 
@@ -444,7 +444,7 @@ def test_two_threads_that_attach_at_a_time_both_get_on(work: Work) -> None:
 
 @pytest.mark.parametrize("held", [False, True])
 def test_the_tracer_is_killed(work: Work, held: bool) -> None:
-    """Row 24: The target runs on; a call raises NotTracedError, and the next one works."""
+    """The target runs on; a call raises NotTracedError, and the next one works."""
     with procvm.attach(work.pid) as tracee:
         tracee.stop()
         tracer = tracer_of(work.pid)
@@ -462,7 +462,7 @@ def test_the_tracer_is_killed(work: Work, held: bool) -> None:
 
 
 def test_a_tracer_ignores_the_signals_of_a_terminal(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 24: SIGINT, SIGTERM, SIGHUP and SIGTSTP to the tracer end no hold."""
+    """SIGINT, SIGTERM, SIGHUP and SIGTSTP to the tracer end no hold."""
     with tracee.stopped():
         tracer = tracer_of(work.pid)
         for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
@@ -473,7 +473,7 @@ def test_a_tracer_ignores_the_signals_of_a_terminal(work: Work, tracee: procvm.T
 
 
 def test_a_forked_child_of_the_tool_keeps_no_hold(work: Work) -> None:
-    """Rows 24 and 26: A child forked in a hold does not prolong it; its calls are ClosedError."""
+    """A child forked in a hold does not prolong it; its calls are ClosedError."""
     with procvm.attach(work.pid, longest_hold=None) as tracee:
         with tracee.stopped():
             end, ours = os.pipe()
@@ -499,7 +499,7 @@ def test_a_forked_child_of_the_tool_keeps_no_hold(work: Work) -> None:
 
 
 def test_a_forked_child_of_the_tool_can_attach_itself(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 26: A child of the tool holds the target by a tracer of its own."""
+    """A child of the tool holds the target by a tracer of its own."""
     with tracee.stopped():
         ours = tracer_of(work.pid)
     assert_free(work.pid)
@@ -522,7 +522,7 @@ def test_a_forked_child_of_the_tool_can_attach_itself(work: Work, tracee: procvm
 
 
 def test_a_hold_of_1000_threads_stops_all_of_them() -> None:
-    """Row 17: A target of 1,000 threads is held whole, each time, and let go whole."""
+    """A target of 1,000 threads is held whole, each time, and let go whole."""
     with Work("mixed", 1000) as target, procvm.attach(target.pid) as tracee:
         for _ in range(3):
             with tracee.stopped():
@@ -535,7 +535,7 @@ def test_a_hold_of_1000_threads_stops_all_of_them() -> None:
 
 
 def test_a_killed_target_is_not_held_any_more(work: Work) -> None:
-    """Row 13: Killed while held it ends at once: it is reaped, and calls say it has ended."""
+    """Killed while held it ends at once: it is reaped, and calls say it has ended."""
     with procvm.attach(work.pid, longest_hold=None) as tracee:
         tracee.stop()
         work.popen.kill()
@@ -552,7 +552,7 @@ def test_a_killed_target_is_not_held_any_more(work: Work) -> None:
 
 
 def test_a_zombie_leader_that_is_killed_while_held_is_not_stopped_any_more() -> None:
-    """Rows 13 and 14: After the leader's, the end of the last thread ends the hold."""
+    """After the leader's, the end of the last thread ends the hold."""
     with Work("orphan", 2) as target:
         assert eventually(lambda: state_of(target.pid) == "Z")
         with procvm.attach(target.pid, longest_hold=None) as tracee:
@@ -596,7 +596,7 @@ def test_a_tool_on_two_targets_holds_them_apart(work: Work, tracee: procvm.Trace
 
 
 def test_a_second_tool_is_told_who_traces(work: Work, tracee: procvm.Tracee) -> None:
-    """Row 18: Held by another tool: AlreadyTracedError with the pid of that one's tracer."""
+    """Held by another tool: AlreadyTracedError with the pid of that one's tracer."""
     with Tool("hold", work.pid) as tool:
         tool.line()
         tracer = tracer_of(work.pid)

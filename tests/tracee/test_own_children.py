@@ -18,7 +18,7 @@ from tests.tracee.witness import sleeper
 
 
 def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:
-    """Row 25: Popen.poll is None and wait times out while held; then they give the true status."""
+    """Popen.poll is None and wait times out while held; then they give the true status."""
     with sleeper() as child, procvm.attach(child.pid) as tracee:
         for _ in range(50):
             with tracee.stopped():
@@ -33,7 +33,7 @@ def test_poll_and_wait_of_a_held_child_say_that_it_lives() -> None:
 
 
 def test_a_child_that_is_killed_while_held_is_reaped_with_its_status() -> None:
-    """Rows 13 and 25: Popen.wait gives -9 for a child killed in a hold."""
+    """Popen.wait gives -9 for a child killed in a hold."""
     for k in range(10):
         with sleeper() as child, procvm.attach(child.pid, longest_hold=None) as tracee:
             with tracee.stopped():
@@ -43,7 +43,7 @@ def test_a_child_that_is_killed_while_held_is_reaped_with_its_status() -> None:
 
 
 def test_a_child_that_ends_by_itself_between_holds_has_its_status() -> None:
-    """Rows 13 and 25: 20 children that end in stop cycles give their own exit code."""
+    """20 children that end in stop cycles give their own exit code."""
     for code in range(20):
         command = [sys.executable, "-S", "-c", f"import os; os._exit({code})"]
         with subprocess.Popen(command) as child:
@@ -58,7 +58,7 @@ def test_a_child_that_ends_by_itself_between_holds_has_its_status() -> None:
 
 
 def test_asyncio_children_have_their_status() -> None:
-    """Row 25: asyncio sees no end of a held child, and the true one after or in a hold."""
+    """Asyncio sees no end of a held child, and the true one after or in a hold."""
 
     async def run() -> list[int | None]:
         found: list[int | None] = []
@@ -119,7 +119,7 @@ print(seen == [(child, -9 if k % 2 else -15) for k, child in enumerate(children)
 
 
 def test_a_loop_of_waitpid_for_any_child_sees_ends_only_and_all_of_them() -> None:
-    """Row 25: A SIGCHLD handler with waitpid(-1) gets each child's end once."""
+    """A SIGCHLD handler with waitpid(-1) gets each child's end once."""
     found = subprocess.run(
         [sys.executable, "-c", LOOP],
         check=False,
@@ -147,7 +147,7 @@ except ChildProcessError:
 
 
 def test_a_tool_has_no_children_but_its_own() -> None:
-    """Row 25: waitpid(-1) after the last child: ChildProcessError; the tracer is none."""
+    """Waitpid(-1) after the last child: ChildProcessError; the tracer is none."""
     found = subprocess.run(
         [sys.executable, "-c", LAST],
         check=False,
@@ -159,7 +159,7 @@ def test_a_tool_has_no_children_but_its_own() -> None:
 
 
 def test_a_stop_is_told_to_the_parent_as_ever() -> None:
-    """Row 25: WUNTRACED reports SIGSTOP and SIGCONT of an attached child, and no hold."""
+    """WUNTRACED reports SIGSTOP and SIGCONT of an attached child, and no hold."""
     with sleeper() as child, procvm.attach(child.pid) as tracee:
         flags = os.WUNTRACED | os.WCONTINUED | os.WNOHANG
         for _ in range(20):

@@ -23,7 +23,7 @@ IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_numbered_signals_arrive_once_in_order_with_their_payload(threads: int) -> None:
-    """Row 19: 6,000 queued signals across stops: none lost, doubled, reordered, changed."""
+    """6,000 queued signals across stops: none lost, doubled, reordered, changed."""
     found = races_met({"stops with a signal about": 15}, lambda: queued_signals(6000, threads))
     for harm in ("lost", "doubled", "out of order", "changed"):
         assert found[harm] == 0, found
@@ -31,14 +31,14 @@ def test_numbered_signals_arrive_once_in_order_with_their_payload(threads: int) 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_standard_signal_is_handled_once(threads: int) -> None:
-    """Row 19: Each signal sent before, in and between stops runs its handler once."""
+    """Each signal sent before, in and between stops runs its handler once."""
     found = standard_signals(6, threads)
     assert found["lost"] == 0, found
     assert found["doubled"] == 0, found
 
 
 def test_signals_sent_in_a_hold_arrive_after_it() -> None:
-    """Row 19: 500 signals queued while held are seen after it, all and in order."""
+    """500 signals queued while held are seen after it, all and in order."""
     with Recorder() as target, procvm.attach(target.pid) as tracee:
         program = compiled("trace_signals")
         with tracee.stopped():
@@ -50,7 +50,7 @@ def test_signals_sent_in_a_hold_arrive_after_it() -> None:
 
 @pytest.mark.parametrize("signo", sorted({*range(1, 32), *range(34, 65)} - {*STOPS}))
 def test_a_signal_has_its_default_effect_across_stops(signo: int) -> None:
-    """Row 19: It ends the target with that very status, or is ignored, as without a tracer."""
+    """It ends the target with that very status, or is ignored, as without a tracer."""
     with Child([compiled("trace_signals"), "default"]) as target:
         assert target.line() == "ready"
         with procvm.attach(target.pid) as tracee:
@@ -72,7 +72,7 @@ def test_a_signal_has_its_default_effect_across_stops(signo: int) -> None:
 
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGSEGV, signal.SIGKILL, 50])
 def test_a_signal_that_ends_the_target_races_with_stops(signo: int) -> None:
-    """Rows 13 and 19: Sent at random instants of cycles it ends 15 targets, as it would."""
+    """Sent at random instants of cycles it ends 15 targets, as it would."""
     for k in range(15):
         with Child([compiled("trace_signals"), "default"]) as target:
             assert target.line() == "ready"
@@ -95,7 +95,7 @@ def test_a_signal_that_ends_the_target_races_with_stops(signo: int) -> None:
 
 @pytest.mark.parametrize("signo", STOPS)
 def test_a_stopped_target_stays_stopped(signo: int) -> None:
-    """Row 21: A target that a signal stopped before the holds is T after each, until SIGCONT."""
+    """A target that a signal stopped before the holds is T after each, until SIGCONT."""
     found = cycles_of_stopped(signo, 100)
     assert found["left stopped"] == 0, found
     assert found["not T any more"] == 0, found
@@ -104,7 +104,7 @@ def test_a_stopped_target_stays_stopped(signo: int) -> None:
 @pytest.mark.parametrize("signo", STOPS)
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_stop_signal_in_a_hold_stops_after_it(signo: int, threads: int) -> None:
-    """Row 21: Sent while held, it makes all threads T after the detach; SIGCONT lets them run."""
+    """Sent while held, it makes all threads T after the detach; SIGCONT lets them run."""
     with Work("tick", threads) as target:
         with procvm.attach(target.pid) as tracee:
             with tracee.stopped():
@@ -124,7 +124,7 @@ def test_a_stop_signal_in_a_hold_stops_after_it(signo: int, threads: int) -> Non
 
 @pytest.mark.parametrize("signo", STOPS)
 def test_sigcont_in_a_hold_runs_after_it(signo: int) -> None:
-    """Row 21: Stopped, with SIGCONT while held, it stands still until the end, and runs then."""
+    """Stopped, with SIGCONT while held, it stands still until the end, and runs then."""
     with Work("tick", 4) as target, procvm.attach(target.pid) as tracee:
         target.signal(signo)
         assert eventually(lambda: set(states(target.pid).values()) == {"T"})
@@ -140,7 +140,7 @@ def test_sigcont_in_a_hold_runs_after_it(signo: int) -> None:
 
 
 def test_stops_and_conts_race_with_holds() -> None:
-    """Row 21: Of 300 SIGSTOPs and SIGCONTs in stop cycles the last one counts."""
+    """Of 300 SIGSTOPs and SIGCONTs in stop cycles the last one counts."""
     with Work("tick", 3) as target, procvm.attach(target.pid) as tracee:
         cycles = 0
         while cycles < 20:

@@ -273,7 +273,7 @@ def test_a_static_program_is_stopped_at_its_entry() -> None:
 
 
 def test_a_spawned_program_runs_untraced() -> None:
-    """Row 25: The program runs, traced by nobody; holds work as on an attached one."""
+    """The program runs, traced by nobody; holds work as on an attached one."""
     with procvm.spawn(["sleep", "1000"]) as tracee:
         assert_free(tracee.pid)
         assert tracee.poll() is None
@@ -325,7 +325,7 @@ def test_close_leaves_a_spawned_program_running() -> None:
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", -9)])
 def test_the_status_is_the_programs_own(script: str, status: int) -> None:
-    """Row 25: wait, poll and returncode give the exit code, or minus the signal."""
+    """Wait, poll and returncode give the exit code, or minus the signal."""
     with procvm.spawn(["sh", "-c", script], stopped=True) as tracee:
         assert tracee.poll() is None
         tracee.resume()
@@ -335,7 +335,7 @@ def test_the_status_is_the_programs_own(script: str, status: int) -> None:
 
 
 def test_threads_of_a_tool_spawn_side_by_side() -> None:
-    """Row 26: Four threads spawn 6 programs each, which outlive the threads."""
+    """Four threads spawn 6 programs each, which outlive the threads."""
     found: list[procvm.Tracee] = []
     wrong: list[BaseException] = []
 

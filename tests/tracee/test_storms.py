@@ -38,7 +38,7 @@ from tests.tracee.workloads import (
     ],
 )
 def test_cycles_leave_a_working_target_as_it_was(mode: str, threads: int, count: int) -> None:
-    """Rows 17 and 22: Every thread runs on after hundreds of stops, and moves in none."""
+    """Every thread runs on after hundreds of stops, and moves in none."""
     found = cycles_of_work(mode, threads, count)
     assert found["cycles"] == count
     assert found["moved while held"] == 0, found
@@ -46,13 +46,13 @@ def test_cycles_leave_a_working_target_as_it_was(mode: str, threads: int, count:
 
 
 def test_cycles_leave_a_plain_sleeper_asleep() -> None:
-    """Row 22: 500 stops of a process in one sleep: it sleeps on after each, in the same call."""
+    """500 stops of a process in one sleep: it sleeps on after each, in the same call."""
     found = plain_sleepers(500)
     assert found == {"cycles": 500, "threads": 1, "left stopped": 0}
 
 
 def test_no_thread_of_a_clone_storm_is_missed() -> None:
-    """Row 16: 3,000 threads are born about the stops; not a word is written while held."""
+    """3,000 threads are born about the stops; not a word is written while held."""
     found = clone_storm(3000)
     assert found["threads born"] >= 3000
     assert found["stops"] >= 10
@@ -61,7 +61,7 @@ def test_no_thread_of_a_clone_storm_is_missed() -> None:
 
 
 def test_children_of_a_target_are_not_touched() -> None:
-    """Row 16: Processes made in five ways about at least 300 stops all end as they would."""
+    """Processes made in five ways about at least 300 stops all end as they would."""
     found = races_met({"children": 50}, lambda: children_storm(300))
     assert found["still traced"] == 0, found
     assert found["timeouts"] == 0, found
@@ -69,7 +69,7 @@ def test_children_of_a_target_are_not_touched() -> None:
 
 @pytest.mark.parametrize("who", ["leader", "thread"])
 def test_a_target_that_execs_is_stopped_each_time(who: str) -> None:
-    """Row 16: a target that execs without end: no stop times out, and the target goes on.
+    """A target that execs without end: no stop times out, and the target goes on.
 
     The target execs every few milliseconds, so that most stops meet an exec and are refused.
     """
@@ -79,7 +79,7 @@ def test_a_target_that_execs_is_stopped_each_time(who: str) -> None:
 
 
 def test_an_exec_in_a_hold_waits_for_its_end() -> None:
-    """Row 16: While held the target begins no new image; it does afterwards."""
+    """While held the target begins no new image; it does afterwards."""
     with Execer("leader") as target:
         seen = 0
         while seen < 20:
@@ -95,14 +95,14 @@ def test_an_exec_in_a_hold_waits_for_its_end() -> None:
 
 
 def test_a_leader_may_leave_about_a_stop() -> None:
-    """Row 16: 40 targets whose leader ends at the stop: the threads left are held, and run on."""
+    """40 targets whose leader ends at the stop: the threads left are held, and run on."""
     found = races_met({"leader left about the stop": 3}, lambda: leaders_leave(40))
     assert found["timeouts"] == 0, found
     assert found["moved while held"] == 0, found
 
 
 def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:
-    """Row 16: Processes by clone() without a thread's flags run on when a hold ends."""
+    """Processes by clone() without a thread's flags run on when a hold ends."""
     with Work("raws") as target, procvm.attach(target.pid) as tracee:
         cycles = 0
         while cycles < 2000 or (target.board[18] < 200 and cycles < 40_000):
@@ -119,7 +119,7 @@ def test_a_child_by_clone_that_is_born_into_a_stop_runs() -> None:
 
 
 def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
-    """Row 17: StopTimeoutError; the parent runs on, untraced, when its child has ended."""
+    """StopTimeoutError; the parent runs on, untraced, when its child has ended."""
     with Work("vfork") as target:
         child = target.board[5]
         assert eventually(lambda: target.board[5] != 0)
@@ -138,7 +138,7 @@ def test_a_vfork_parent_can_not_be_stopped_and_does_not_stop_later() -> None:
 
 
 def test_the_deadline_of_a_stop_is_kept() -> None:
-    """Row 17: A stop of a vfork parent gives up, and not before its time; a later one works."""
+    """A stop of a vfork parent gives up, and not before its time; a later one works."""
     with Work("vfork") as target, procvm.open(target.pid) as process:
         assert process.is_alive()
         start = time.monotonic()
@@ -155,7 +155,7 @@ FREEZER = "/sys/fs/cgroup/freezer"
 
 
 def test_a_frozen_target_is_not_stopped_later() -> None:
-    """Row 17: In a frozen cgroup: StopTimeoutError; after the thaw it runs, and nobody holds it."""
+    """In a frozen cgroup: StopTimeoutError; after the thaw it runs, and nobody holds it."""
     group = f"{FREEZER}/procvm-test-{os.getpid()}"
     try:
         os.mkdir(group)
@@ -196,7 +196,7 @@ def _read(path: str) -> str:
 
 
 def test_a_target_that_dies_about_a_stop_ends_with_its_status() -> None:
-    """Row 13: 30 targets killed at random in cycles: ProcessExitedError, and -9 for all."""
+    """30 targets killed at random in cycles: ProcessExitedError, and -9 for all."""
     for k in range(30):
         with Work("mixed", 8) as target, procvm.attach(target.pid) as tracee:
             pid = os.fork()
@@ -217,7 +217,7 @@ def _read_in_holds(tracee: procvm.Tracee, address: int) -> None:
 
 
 def test_what_a_target_sees_of_itself_is_equal_after_many_stops() -> None:
-    """Row 22: Descriptors, mappings, masks, dispositions, timers: equal after 500 stops."""
+    """Descriptors, mappings, masks, dispositions, timers: equal after 500 stops."""
     with Child(["sleep", "1000"]) as target:
         assert eventually(lambda: _read(f"/proc/{target.pid}/comm") == "sleep\n")
         assert eventually(lambda: state_of(target.pid) == "S")
@@ -257,7 +257,7 @@ def _itself(pid: int) -> dict[str, object]:
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 def test_gdb_attaches_between_holds() -> None:
-    """Row 18: Between holds another tracer gets the target; then holds go on."""
+    """Between holds another tracer gets the target; then holds go on."""
     with Work("tick", 2) as target, procvm.attach(target.pid) as tracee:
         with tracee.stopped():
             pass

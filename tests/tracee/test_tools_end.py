@@ -40,7 +40,7 @@ def work() -> Iterator[Work]:
 def test_a_tool_that_ends_while_holding_lets_go(
     work: Work, ending: str, status: int | None, how: str
 ) -> None:
-    """Row 24: A hold without a longest time ends with the tool."""
+    """A hold without a longest time ends with the tool."""
     with Tool("hold", work.pid, "none", how, stderr=subprocess.DEVNULL) as tool:
         tool.line()
         work.assert_stands_still()
@@ -68,7 +68,7 @@ def _is_gone(pid: int) -> bool:
 def test_a_tool_that_is_killed_while_holding_lets_go(
     work: Work, signo: signal.Signals, how: str
 ) -> None:
-    """Row 24: A signal that ends the tool ends its hold."""
+    """A signal that ends the tool ends its hold."""
     with Tool("hold", work.pid, "none", how) as tool:
         tool.line()
         work.assert_stands_still()
@@ -80,7 +80,7 @@ def test_a_tool_that_is_killed_while_holding_lets_go(
 
 @pytest.mark.parametrize("how", ["stop", "with"])
 def test_a_fork_of_the_tool_keeps_nothing(work: Work, how: str) -> None:
-    """Row 24: A child left behind with all the descriptors does not keep the hold."""
+    """A child left behind with all the descriptors does not keep the hold."""
     with Tool("hold", work.pid, "none", how) as tool:
         tool.line()
         tool.send("fork")
@@ -93,7 +93,7 @@ def test_a_fork_of_the_tool_keeps_nothing(work: Work, how: str) -> None:
 
 
 def test_a_stopped_tool_holds_no_longer_than_the_longest_time(work: Work) -> None:
-    """Row 24: The tool is suspended: its target runs when the longest time is over."""
+    """The tool is suspended: its target runs when the longest time is over."""
     with Tool("hold", work.pid, "0.5") as tool:
         tool.line()
         tool.signal(signal.SIGSTOP)
@@ -107,7 +107,7 @@ def test_a_stopped_tool_holds_no_longer_than_the_longest_time(work: Work) -> Non
 
 
 def test_a_killed_tracer_lets_go(work: Work) -> None:
-    """Row 24: The end of the tracer itself ends the hold; the tool lives."""
+    """The end of the tracer itself ends the hold; the tool lives."""
     with Tool("hold", work.pid, "none") as tool:
         tool.line()
         os.kill(tracer_of(work.pid), signal.SIGKILL)
@@ -120,7 +120,7 @@ def test_a_killed_tracer_lets_go(work: Work) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
 def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
-    """Rows 20 and 24: 4 tools are killed: the target runs on, with every signal in order."""
+    """4 tools are killed: the target runs on, with every signal in order."""
     found = races_met({"held at that moment": 2}, lambda: tool_killed(4, signo))
     assert found["lost"] == 0, found
     assert found["out of order"] == 0, found
@@ -128,7 +128,7 @@ def test_tools_killed_at_random_instants_lose_nothing(signo: int) -> None:
 
 @pytest.mark.parametrize("how", ["with", "nested", "calls"])
 def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
-    """Row 24: 100 Ctrl-C at random instants: each is one KeyboardInterrupt, and the target runs."""
+    """100 Ctrl-C at random instants: each is one KeyboardInterrupt, and the target runs."""
     found = races_met({"inside the with": 2}, lambda: ctrl_c(100, how=how))
     assert found["surfaced"] == found["sent"], found
     assert found["swallowed"] == 0, found
@@ -137,7 +137,7 @@ def test_ctrl_c_in_and_around_holds_leaves_nothing_stopped(how: str) -> None:
 
 @pytest.mark.slow
 def test_a_tool_killed_in_the_middle_of_spawn_leaves_nothing_held() -> None:
-    """Row 24: No process that a killed tool was just spawning stays traced, or stopped."""
+    """No process that a killed tool was just spawning stays traced, or stopped."""
     for k in range(8):
         with Tool("spawner") as tool:
             assert tool.line() == "spawning"
@@ -167,7 +167,7 @@ def _kill(pid: int) -> None:
 
 
 def test_holds_end_with_the_interpreter_and_its_atexit_functions(work: Work) -> None:
-    """Row 24: A hold taken in an atexit function is over with the tool, which does not fail."""
+    """A hold taken in an atexit function is over with the tool, which does not fail."""
     with Tool("at_exit", work.pid, stderr=subprocess.PIPE) as tool:
         assert tool.line() == "end"
         assert tool.line() == "held at exit"
