@@ -146,11 +146,15 @@ def run_of(cursors: Sequence[Cursor[Any]], start: int, room: int) -> list[tuple[
     seen: set[int] = set()
     for k in range(start, len(cursors)):
         cursor = cursors[k]
+        # By the attributes: a call of a method takes as long as the rest for a cursor.
+        same = cursor._memory is memory  # pyright: ignore[reportPrivateUsage]
         # A cursor that is given twice has already moved at its second place.
-        if room == 0 or memory_of(cursor) is not memory or id(cursor) in seen:
+        if not room or not same or id(cursor) in seen:
             break
         seen.add(id(cursor))
-        n = min(cursor.left(), room)
+        n = cursor._end - cursor._cursor  # pyright: ignore[reportPrivateUsage]
+        if n > room:  # noqa: PLR1730 (`min` is a call)
+            n = room
         run.append((cursor, n))
         room -= n
     return run
