@@ -135,7 +135,8 @@ class _Within:
 
     def __call__(self, values: Any) -> Any:
         np: Any = numpy_or_none()
-        wide = values.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN, as random bytes may be, warns
+            wide = values.astype(np.float64)
         return (wide >= self.low) & (wide <= self.high)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import procvm
-from procvm import MalformedError, MismatchError, TextScan, u8, u32
+from procvm import MalformedError, MismatchError, TextScan, f32, u8, u32
 from tests.support.playground import PAGE, Playground
 
 
@@ -43,6 +43,15 @@ def test_scan_without_leaves_out_addresses_and_ranges(
         scan.without(["x"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ends"):
         scan.without([(5, 4)])
+
+
+def test_scan_about_passes_over_signalling_nans_in_silence(
+    playground: Playground, vm: procvm.VmSpace
+) -> None:
+    base = playground.layout("rw")
+    playground.poke(base, u32.to_bytes(0x7F9A1234) + f32.to_bytes(1.349))
+    found = vm.scan(f32, about=1.35, ranges=[(base, base + PAGE)])
+    assert list(found) == [base + 4]
 
 
 def test_text_scan_finds_each_encoding_and_narrows(
