@@ -23,6 +23,7 @@ from procvm.errors import (
     ClosedError,
     Hint,
     NotTracedError,
+    ProcvmError,
     VmError,
 )
 
@@ -209,7 +210,7 @@ class Calls:
             if self._channel is None or self.closed:
                 return -1
             answer = self._channel.attempt(self._image.pid, Op.WRITE, (ranges, data))
-        except VmError:
+        except ProcvmError:
             return -1  # perhaps they were written: the caller writes the same bytes again
         finally:
             self._lock.release()
