@@ -19,6 +19,7 @@ import procvm
 from procvm._linux import objects
 from tests.process.test_untouched import OPERATIONS, Target
 from tests.support.child import ROOT
+from tests.support.playground import PAGE, Playground
 
 LACK = ("open files", "descriptors")
 
@@ -119,3 +120,16 @@ def test_names_without_descriptors_are_right_or_an_error(tmp_path: Path) -> None
     assert len(found) == 4 * 8
     assert any(found)
     assert not all(found)
+
+
+def test_walk_of_private_memory_without_descriptors_fails_and_reads_no_page(
+    playground: Playground,
+) -> None:
+    """Only pagemap tells which pages there are; without it every one would be read."""
+    at = playground.reserve(64 * PAGE)
+    call = "looks(int(sys.argv[1]), json.loads(sys.argv[2]), 'search', Path())"
+    found = tool(call, playground.pid, json.dumps([(at, at + 64 * PAGE)]))
+    with open(f"/proc/{playground.pid}/pagemap", "rb") as pagemap:
+        pagemap.seek(at // PAGE * 8)
+        assert pagemap.read(64 * 8) == bytes(64 * 8)
+    assert (found[0], found[1], found[-1]) == ("done", "lack", "done")

@@ -7,8 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
+import procvm
 from procvm._hold.server.breakpoints import Breakpoints
 from procvm._hold.server.requests import SigInfo
+from procvm._linux.perf_event import is_exact
+from tests.process.test_own_means import free_descriptors
+from tests.tracee.witness import sleeper
 
 TID, SIGNO, FD = 77, 44, 9
 POLL_IN, POLL_HUP, SI_USER, SI_QUEUE, SI_SIGIO = 1, 6, 0, -1, -5
@@ -69,3 +73,19 @@ def test_is_left_signal_of_the_target_is_told(
     assert not breakpoints.is_left(TID, other)
     assert not breakpoints.is_left(TID + 1, info())
     assert breakpoints.is_left(TID, info())
+
+
+@pytest.mark.skipif(not is_exact(), reason="exact stops need x86-64")
+def test_arm_with_too_few_descriptors_says_so_and_leaves_none_armed() -> None:
+    """None would mean that the kernel refuses, and the task would be stepped by a trap."""
+    with sleeper() as child:
+        breakpoints = Breakpoints()
+        assert len(breakpoints.arm(child.pid, [0x1000])) == 1
+        breakpoints.close()
+        with (
+            free_descriptors(1),
+            pytest.raises(procvm.VmError, match="descriptors or raise RLIMIT_NOFILE"),
+        ):
+            breakpoints.arm(child.pid, [0x1000, 0x2000])
+        assert len(breakpoints.arm(child.pid, [0x1000, 0x2000])) == 2
+        breakpoints.close()

@@ -318,14 +318,15 @@ import ctypes, fcntl, os, signal, socket, sys
 taken = []
 signal.signal(signal.SIGUSR1, lambda *_: taken.append(1))
 word = ctypes.c_uint64(0)
-pairs = [socket.socketpair() for _ in range(80)]
-for one, _ in pairs:
+pairs = [socket.socketpair() for _ in range(40)]
+for one in [end for pair in pairs for end in pair]:
     fcntl.fcntl(one, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(one, 10, signal.SIGUSR1)  # F_SETSIG
     fcntl.fcntl(one, fcntl.F_SETFL, os.O_ASYNC)
 print(f"ready {ctypes.addressof(word):x}", flush=True)
 sys.stdin.readline()
-for _, other in pairs:
+for one, other in pairs:
+    one.send(b"x")
     other.send(b"x")
 print(len(taken), flush=True)
 sys.stdin.readline()
