@@ -64,11 +64,13 @@ import os, resource, signal
 import procvm
 from tests.support.build import compiled
 from tests.support.child import ROOT, Child
+from tests.support.patience import eventually
 from tests.support.procfs import tracer_of
 
 with Child([compiled("points")]) as child, procvm.attach(child.pid, longest_hold=None) as tracee:
-    child.hexes()
+    value, _ = child.hexes()
     child.send("forever")
+    assert eventually(lambda: tracee.vm.read_val(value, procvm.u64))  # it makes no calls there
     with tracee.stopped():
         tracer = tracer_of(child.pid)
     limits = resource.prlimit(tracer, resource.RLIMIT_NOFILE)
