@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
 import procvm
+from procvm._hold.server import requests, stepping
 from procvm._hold.server.breakpoints import Breakpoints
 from procvm._hold.server.requests import SigInfo
+from procvm._hold.server.step_outcomes import Progress, Way
+from procvm._hold.server.stepping import Step, Stepper
 from procvm._linux.perf_event import is_exact
+from procvm._linux.sigsets import SignalSets
 from tests.process.test_own_means import free_descriptors
 from tests.tracee.witness import sleeper
 
@@ -89,3 +94,18 @@ def test_arm_with_too_few_descriptors_says_so_and_leaves_none_armed() -> None:
             breakpoints.arm(child.pid, [0x1000, 0x2000])
         assert len(breakpoints.arm(child.pid, [0x1000, 0x2000])) == 2
         breakpoints.close()
+
+
+def test_step_whose_interrupt_overtook_the_signal_of_its_hit_fetches_the_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both came at one entry to the kernel, which reports the interrupt first."""
+    pending = SignalSets(1 << (SIGNO - 1), 0, 0, 0, 0, (0, 0, 0))
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(stepping, "read_signal_sets", lambda _tid: pending)
+    monkeypatch.setattr(requests, "cont", lambda tid, signo: told.append((tid, signo)))
+    step = Step(Stepper(lambda _address, _n: b""), TID)
+    step.way = Way.BREAKPOINT
+    step._armed = [Hit()]  # type: ignore[list-item]  # noqa: SLF001 (a stand-in without a descriptor)
+    assert step.stopped(signal.SIGTRAP, requests.EVENT_STOP) is Progress.RUNS
+    assert told == [(TID, 0)]
