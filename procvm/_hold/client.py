@@ -38,6 +38,12 @@ tool = os.getppid()
 if os.fork():
     os._exit(0)
 os.setsid()
+try:
+    # A search for a process by its name leaves the tracer out by this name.
+    with open("/proc/self/comm", "w") as comm:
+        comm.write("procvm-tracer")
+except OSError:
+    pass  # /proc is read-only or not mounted; the name only helps
 # If SIGCHLD stayed ignored, the kernel would reap the tracer, and waitid would fail.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 fd = int(sys.argv[1])

@@ -12,6 +12,10 @@ __all__ = ["NamedProcess", "named_process", "processes", "processes_called"]
 
 _DELETED = b" (deleted)"
 _ENDED = frozenset({b"Z", b"X"})
+_HELPERS = frozenset({b"procvm-tracer", b"procvm-keeper"})
+"""The names that procvm's own processes give themselves: the tracer with its watchdog, the keeper.
+
+They run the interpreter of the tool. Without these names "python3" would mean them too."""
 
 
 class NamedProcess(NamedTuple):
@@ -43,9 +47,12 @@ class NamedProcess(NamedTuple):
         """Returns whether `name` is its comm, or the base name of its argv[0] or its executable.
 
         A program that was started by a symlink, such as ``vi``, has the symlink's name in argv[0]
-        and the name of the file that the kernel runs in /proc/PID/exe.
+        and the name of the file that the kernel runs in /proc/PID/exe. A helper process of procvm
+        has no name but its comm.
         """
         wanted = os.fsencode(name)
+        if self.comm in _HELPERS:
+            return wanted == self.comm
         return wanted in (self.comm, self.program) or wanted == _executable(self.pid)
 
     def __str__(self) -> str:

@@ -366,7 +366,8 @@ def open(  # noqa: A001 (as users of files know it)
 
     Args:
         target: The process's pid; or its name, which is its comm, or the base name of its
-            executable or of its argv[0]. A name never means the tool itself.
+            executable or of its argv[0]. A name never means the tool itself, and
+            the interpreter's name never means procvm's own helper processes.
         backend: The system call that serves reads. ``"auto"`` is process_vm_readv, with
             /proc/PID/mem where that is refused. ``"mem"`` is /proc/PID/mem alone, which fails
             with a page fault at a page that may never be filled (userfaultfd); process_vm_readv

@@ -20,6 +20,7 @@ import pytest
 import procvm
 from procvm import u64
 from procvm._linux import procfs
+from procvm._linux.processes import processes
 from tests.support.patience import eventually
 from tests.support.playground import PAGE, Playground, pattern
 
@@ -190,6 +191,39 @@ def test_open_by_name_never_means_the_tool_itself(program: Path) -> None:
     env["PYTHONHOME"] = sys.base_prefix
     found = subprocess.run([python, "-c", code], env=env, capture_output=True, check=False)
     assert (found.stdout, found.stderr) == (b"none\n", b"")
+
+
+def test_open_by_the_name_of_the_interpreter_never_means_the_tracer(
+    start: Start, program: Path
+) -> None:
+    """The tracer and its watchdog run the tool's interpreter, and the name means the tool alone."""
+    python = program.with_name(f"py-{os.getpid()}")
+    python.symlink_to(os.path.realpath(sys.executable))
+    code = (
+        "import sys, procvm\n"
+        "with procvm.attach(int(sys.argv[1]), timeout=600):\n"
+        "    print(end='+', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = start(program)
+    with subprocess.Popen(
+        [python, "-c", code, str(child.pid)],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as tool:
+        assert tool.stdout is not None
+        assert tool.stdout.read(1) == b"+"
+        with procvm.open(python.name) as process:
+            assert process.pid == tool.pid
+        helpers = [
+            named
+            for named in processes()
+            if named.comm == b"procvm-tracer" and named.program == os.fsencode(python.name)
+        ]
+        assert len(helpers) >= 2
+        tool.communicate()
 
 
 @pytest.mark.parametrize("wrong", [b"sleep", 1.5, None, True, ["sleep"]])
