@@ -47,8 +47,10 @@ def process(request: pytest.FixtureRequest, playground: Playground) -> Iterator[
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test that needs what this machine or user does not have."""
-    if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.skip("needs root: other users, namespaces, or /proc/PID/map_files")
+    root = item.get_closest_marker("root")
+    if root and os.geteuid() != 0:
+        what = root.args[0] if root.args else "starts processes of other users, or in namespaces"
+        pytest.skip(f"needs root: {what}")
     if item.get_closest_marker("strace") and shutil.which("strace") is None:
         pytest.skip("strace is not installed")
 

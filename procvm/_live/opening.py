@@ -28,6 +28,10 @@ def is_absent(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ESRCH)
 
 
+def _is_denied(error: OSError) -> bool:
+    return error.errno in (errno.EACCES, errno.EPERM)
+
+
 def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
     """Opens the address space of a process, between two of its execs.
 
@@ -48,6 +52,12 @@ def open_settled(pid: int, pidfd: Fd) -> tuple[ProcMem, int]:
         try:
             files, token_address = open_address_space(pid)
         except OSError as error:
+            if naps and _is_denied(error) and access.explain(pid).cause is None:
+                # A thread execs: the leader has ended, and its files belong to root until then.
+                naps -= 1
+                looks -= 1
+                time.sleep(_A_MOMENT)
+                continue
             failure = access.denial(pid) if is_absent(error) else access.open_error(pid, error)
             # The cause was found by pid. It counts only if the process lives: another process
             # may have the pid by now, and the files of one that is about to end belong to root.
@@ -117,8 +127,7 @@ def open_address_space(pid: int) -> tuple[ProcMem, int | None]:
         return _open_at(pid, f"/proc/{pid}")
     except OSError as error:
         # The files of a leader that has ended belong to root (EACCES), those of its threads not.
-        denied = error.errno in (errno.EACCES, errno.EPERM)
-        if not is_absent(error) and not (denied and not procfs.task_has_memory(pid)):
+        if not is_absent(error) and not (_is_denied(error) and not procfs.task_has_memory(pid)):
             raise
         for tid in procfs.thread_ids(pid):
             try:

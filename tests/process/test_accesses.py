@@ -283,7 +283,7 @@ def test_trace_accesses_of_a_kernel_address_is_refused(touched: Touched) -> None
         touched.process.trace_accesses(0xFFFF_8000_0000_0000, u64)
 
 
-@pytest.mark.root
+@pytest.mark.root("starts a tool of another user")
 def test_trace_accesses_without_rights_names_the_setting(touched: Touched) -> None:
     script = (
         "import os, sys, procvm\n"

@@ -507,7 +507,7 @@ def on_file(pid: int, address: int) -> bool:
     return bool(entry >> 61 & 1)
 
 
-@pytest.mark.root  # for /proc/PID/map_files
+@pytest.mark.root("opens files of /proc/PID/map_files")
 def test_a_restore_puts_back_what_changed_and_writes_no_other_page(
     process: procvm.Process, playground: Playground
 ) -> None:

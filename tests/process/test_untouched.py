@@ -119,8 +119,10 @@ OPERATIONS: dict[str, Callable[[procvm.Process, list[Range], Path], object]] = {
 }
 
 
+map_files = pytest.mark.root("opens files of /proc/PID/map_files")
+
 WITH_MAP_FILES = [
-    pytest.param(name, marks=[pytest.mark.root] if name == "copy_to" else []) for name in OPERATIONS
+    pytest.param(name, marks=[map_files] if name == "copy_to" else []) for name in OPERATIONS
 ]
 """`copy_to` refuses a page that it cannot read without allocating it, as it must without
 /proc/PID/map_files; the others leave it out."""
@@ -166,7 +168,7 @@ def _expected(target: Target) -> dict[bytes, list[int]]:
     }
 
 
-@pytest.mark.root  # for /proc/PID/map_files
+@map_files
 def test_search_finds_what_others_wrote_to_pages_the_target_never_touched(
     target: Target, tmp_path: Path
 ) -> None:
@@ -192,7 +194,7 @@ def test_search_finds_what_others_wrote_to_pages_the_target_never_touched(
     assert data.count(0) == SIZE - 23
 
 
-@pytest.mark.root  # for /proc/PID/map_files
+@map_files
 def test_snapshot_of_untouched_objects_restores_what_is_written_later(target: Target) -> None:
     with procvm.open(target.pid) as process:
         for name in ("anonymous", "memfd", "filecopy"):

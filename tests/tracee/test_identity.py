@@ -23,6 +23,7 @@ from tests.support.procfs import assert_free, state_of, states, status_field, tr
 from tests.tracee.test_going_on import needs_strace, slow_ptrace
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+sets_pids = pytest.mark.root(f"writes {LAST_PID}")
 
 
 def bystander(pid: int) -> subprocess.Popen[bytes]:
@@ -65,6 +66,7 @@ REQUESTS = {
 }
 
 
+@sets_pids
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_after_pid_reuse_is_refused_and_touches_nothing(name: str) -> None:
     """ProcessExitedError, and the process with the number is neither stopped nor changed."""
@@ -77,6 +79,7 @@ def test_a_request_after_pid_reuse_is_refused_and_touches_nothing(name: str) -> 
         assert other.returncode == 0
 
 
+@sets_pids
 def test_a_stop_after_reuse_by_a_process_of_the_same_memory_is_refused() -> None:
     """Both run in the address space of their parent, so that only the process tells them apart."""
     with Child([compiled("sharer")]) as parent:
