@@ -45,6 +45,14 @@ def run(name: str, minutes: float, settings: str, tests: str, keep: bool) -> Non
     """Builds the guest NAME, boots it, and writes docs/reach.md again."""
     guest = GUESTS[name]
     image = Image(guest, _lab())
+    # Before the project is copied: a commit that is made meanwhile is not what was measured.
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     build(image)
     words = " ".join(
         f"{key}={value}" for key, value in (("settings", settings), ("tests", tests)) if value
@@ -59,9 +67,6 @@ def run(name: str, minutes: float, settings: str, tests: str, keep: bool) -> Non
         click.echo(json.dumps({key: value for key, value in record.items() if key != "results"}))
     if not keep:
         return
-    described = subprocess.run(
-        ["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     document = {
         "name": name,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
