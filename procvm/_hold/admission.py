@@ -49,9 +49,12 @@ def admission() -> Callable[[], None] | None:
 
 
 def to_admit() -> int:
-    """Returns the pid of the tracer where a child has to admit it; else 0.
+    """Returns the pid of the tracer where a child has to admit it, or may have to; else 0.
 
     Raises:
         UnsupportedError: As `allow_attach`, and so is VmError.
     """
-    return tracer_pid() if yama.scope() == _ONLY_DESCENDANTS else 0
+    scope = yama.scope()
+    if scope == _ONLY_DESCENDANTS or (scope is None and yama.is_unknown()):
+        return tracer_pid()
+    return 0

@@ -14,6 +14,7 @@ from procvm._base.fd import Fd
 from procvm._base.text import printable
 from procvm._linux import procfs, yama
 from procvm._linux.libc import errno_error
+from procvm._linux.mounts import hiding, proc_options
 from procvm.errors import AccessDeniedError, Hint, ProcessExitedError, ProcvmError
 
 __all__ = ["LSM", "WITHOUT_A_SAY", "Explanation", "denial", "explain", "is_ending", "open_error"]
@@ -125,6 +126,8 @@ def _maybe(found: Explanation) -> str:
         )
     elif active := [name for name in names.strip().split(",") if name not in WITHOUT_A_SAY]:
         causes.append(f"a security module ({', '.join(active)} {_is(active)} active)")
+    if yama.is_unknown() and not found.has_sys_ptrace:
+        causes.append("Yama (/proc does not show kernel.yama.ptrace_scope)")
     if found.seccomp:
         causes.append("the tool's own seccomp filter")
     return "it may be " + ", or ".join(causes or ["a policy of this kernel"])
@@ -204,11 +207,7 @@ def _cause(
                 f"the tool cannot open /proc/self/status ({refusal}): with too many open files, "
                 "close some or raise RLIMIT_NOFILE; else mount proc on /proc",
             )
-        return (
-            "hidden",
-            f"process {pid} lives but /proc does not show it: /proc is mounted with hidepid; "
-            "join its gid= group, or remount it without hidepid",
-        )
+        return "hidden", f"process {pid} lives but /proc does not show it{_hidden_by()}"
     if facts.zombie:
         return "zombie", f"process {pid} has ended and waits to be reaped by its parent"
     if facts.kernel_thread:
@@ -243,7 +242,8 @@ def _by_credentials(
             f"{who} belongs to another user ({theirs}; the tool has uid {ours.uids[0]}, gid "
             f"{ours.gids[0]}); run the tool as that user, as root, or with {_RIGHTS}",
         )
-    if facts.missing_capabilities:
+    # Capabilities of another namespace are compared with none of ours.
+    if facts.missing_capabilities and not _has_other_ids(pid):
         return (
             "capabilities",
             f"{who} has capabilities that the tool lacks ({facts.missing_capabilities:#x}); run "
@@ -298,6 +298,16 @@ def _why_not(path: str) -> str | None:
     return None
 
 
+def _hidden_by() -> str:
+    """Returns the option of /proc that hides processes, and what to do, as the rest of a text."""
+    hidden = hiding(proc_options() or [])
+    if hidden is None:
+        return "; its mount options do not say why"
+    ways = [f"add the user to group {hidden.group}"] if hidden.group is not None else []
+    ways += ["remount it without hidepid", "run the tool as root, or with CAP_SYS_PTRACE"]
+    return f": /proc is mounted with {printable(hidden.option)}; {', '.join(ways)}"
+
+
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -321,6 +331,15 @@ def _same_user_namespace(pid: int) -> bool | None:
     # another one the process is outside of the tool's namespace.
     ours = (procfs.read_text("/proc/self/uid_map") or "").split()
     return None if ours == ["0", "0", "4294967295"] else False
+
+
+def _has_other_ids(pid: int) -> bool:
+    """Returns whether a process is surely in another user namespace, as its map of uids differs.
+
+    Every user may read the map, also where the link of the namespace is denied.
+    """
+    theirs = procfs.read_text(f"/proc/{pid}/uid_map")
+    return theirs is not None and theirs != procfs.read_text("/proc/self/uid_map")
 
 
 def _is_descendant(pid: int) -> bool:

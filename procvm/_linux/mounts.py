@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 from procvm._linux import procfs
 
-__all__ = ["Mount", "kinds_by_device", "parse_mountinfo", "read_mounts"]
+__all__ = [
+    "Hiding",
+    "Mount",
+    "hiding",
+    "kinds_by_device",
+    "parse_mountinfo",
+    "proc_options",
+    "read_mounts",
+]
 
 
 class Mount(NamedTuple):
@@ -58,6 +66,40 @@ def kinds_by_device(data: bytes) -> dict[tuple[int, int], str]:
 def _text(field: bytes) -> str:
     # The kernel writes a space, tab, newline or backslash as a backslash and three octal digits.
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+
+
+class Hiding(NamedTuple):
+    """The option of /proc that hides processes of other users.
+
+    Attributes:
+        option: The option, such as ``hidepid=invisible``.
+        group: The group whose members see all processes; None without one.
+    """
+
+    option: str
+    group: int | None
+
+
+def proc_options() -> list[str] | None:
+    """Returns the options of the proc file system on /proc; None if no mount of it is shown."""
+    here = [mount for mount in read_mounts() if mount.point == "/proc" and mount.kind == "proc"]
+    return here[-1].options if here else None
+
+
+def hiding(options: list[str]) -> Hiding | None:
+    """Returns how a proc file system with these options hides processes; None if it does not.
+
+    Source:
+        proc(5), hidepid. The kernel ignores the group of the strictest kind, ``ptraceable``.
+    """
+    option = next((option for option in options if option.startswith("hidepid=")), "hidepid=off")
+    value = option.partition("=")[2]
+    if value in ("0", "off"):
+        return None
+    group = next((option[4:] for option in options if option.startswith("gid=")), "")
+    if value in ("4", "ptraceable") or not group.isdecimal():
+        return Hiding(option, None)
+    return Hiding(option, int(group))
 
 
 def read_mounts(pid: int | str = "self") -> list[Mount]:

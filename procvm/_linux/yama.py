@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 
 from procvm._base.c_library import c_function
 from procvm._linux import procfs
 
-__all__ = ["ADMIT", "RIGHTS_OF_ROOT", "admission", "reason", "scope"]
+__all__ = ["ADMIT", "RIGHTS_OF_ROOT", "admission", "is_unknown", "reason", "scope"]
 
-_SCOPE = "/proc/sys/kernel/yama/ptrace_scope"
+_SETTINGS = "/proc/sys"
+_SCOPE = f"{_SETTINGS}/kernel/yama/ptrace_scope"
 
 ADMIT = 0x59616D61
 """The option of prctl that lets one more process trace the caller. Source: PR_SET_PTRACER."""
@@ -31,6 +33,11 @@ def scope() -> int | None:
     """
     text = procfs.read_text(_SCOPE)
     return int(text) if text and text.isdecimal() else None
+
+
+def is_unknown() -> bool:
+    """Returns whether /proc shows no settings of the kernel (it is mounted with subset=pid)."""
+    return scope() is None and not os.path.isdir(_SETTINGS)
 
 
 def admission(tracer_pid: int) -> Callable[[], None]:

@@ -8,8 +8,9 @@ import resource
 
 from procvm._base.fd import Fd
 from procvm._linux import procfs
+from procvm._linux import yama as settings
 from procvm._linux.access import Explanation
-from procvm._linux.mounts import read_mounts
+from procvm._linux.mounts import hiding, proc_options
 from procvm.doctor.finding import Finding, Verdict, said
 from procvm.errors import UnsupportedError
 
@@ -83,25 +84,23 @@ def descriptors() -> Finding:
 
 def hidepid(ours: Explanation) -> Finding:
     """Returns whether /proc hides processes of other users."""
-    here = [mount for mount in read_mounts() if mount.point == "/proc" and mount.kind == "proc"]
-    if not here:
+    options = proc_options()
+    if options is None:
         return Finding(
             "hidepid", "absent", "not known: /proc/self/mountinfo does not show a proc on /proc"
         )
-    options = here[-1].options
-    hidden = next((option for option in options if option.startswith("hidepid=")), "hidepid=off")
-    value = hidden.partition("=")[2]
-    evidence = f"{hidden} in /proc/self/mountinfo"
-    if value in ("0", "off"):
+    hidden = hiding(options)
+    if hidden is None:
         return Finding("hidepid", "ok", f"no hidepid in /proc/self/mountinfo: {','.join(options)}")
+    evidence = f"{hidden.option} in /proc/self/mountinfo"
     if ours.has_sys_ptrace:
         return Finding("hidepid", "ok", f"{evidence}, and the tool has CAP_SYS_PTRACE")
-    group = next((option[4:] for option in options if option.startswith("gid=")), "")
-    # The kernel ignores the group for the strictest kind.
-    if value not in ("4", "ptraceable") and group.isdecimal():
-        if int(group) in {os.getegid(), *os.getgroups()}:
-            return Finding("hidepid", "ok", f"{evidence}, and the tool is in its group {group}")
-        way = f"add the user to group {group}, or remount /proc without hidepid"
+    if hidden.group is not None:
+        if hidden.group in {os.getegid(), *os.getgroups()}:
+            return Finding(
+                "hidepid", "ok", f"{evidence}, and the tool is in its group {hidden.group}"
+            )
+        way = f"add the user to group {hidden.group}, or remount /proc without hidepid"
     else:
         way = "remount /proc without hidepid, or run the tool with CAP_SYS_PTRACE"
     return Finding("hidepid", "warning", f"{evidence}: processes of other users are hidden", way)
@@ -158,6 +157,9 @@ def yama(ours: Explanation) -> Finding:
     """Returns whether Yama allows the tool to trace."""
     scope, name = ours.yama_scope, "kernel.yama.ptrace_scope"
     if scope is None:
+        if settings.is_unknown():
+            evidence = "not known: /proc has no folder sys (mounted with subset=pid)"
+            return Finding("yama", "absent", f"{name}: {evidence}")
         return Finding("yama", "absent", f"{name}: this kernel has no such setting")
     evidence = f"{name} is {scope}"
     if scope == 3:

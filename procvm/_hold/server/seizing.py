@@ -186,7 +186,7 @@ class Seizer:
         """Raises the error of a refused seize, or leaves the task for another try."""
         tasks = self._tasks
         if error.errno != errno.EPERM:
-            raise open_error(tasks.pid, error) from None
+            raise (_filtered(tasks.pid, error) or open_error(tasks.pid, error)) from None
         # /proc is read by number: its answer is about this process only while the pidfd lives.
         tasks.proof.require_process()
         status = procfs.read_status(f"{tasks.pid}/task/{tid}")
@@ -232,15 +232,20 @@ class Seizer:
 
 def _refusal(pid: int, error: OSError) -> ProcvmError:
     """Returns the error for a seize that the kernel refuses, with the check that comes first."""
-    if _is_filtered():
-        return AccessDeniedError(
-            f"the tool's own seccomp filter refuses ptrace, so process {pid} cannot be held; allow "
-            "ptrace in it (in a container, by the capability SYS_PTRACE)",
-            pid=pid,
-            hint=Hint("open"),
-            errno=error.errno or errno.EPERM,
-        )
-    return denial(pid, holds=True) or open_error(pid, error)
+    return _filtered(pid, error) or denial(pid, holds=True) or open_error(pid, error)
+
+
+def _filtered(pid: int, error: OSError) -> AccessDeniedError | None:
+    """Returns the error for a seize that a seccomp filter refuses, with whatever errno."""
+    if not _is_filtered():
+        return None
+    return AccessDeniedError(
+        f"the tool's own seccomp filter refuses ptrace, so process {pid} cannot be held; allow "
+        "ptrace in it (in a container, by the capability SYS_PTRACE)",
+        pid=pid,
+        hint=Hint("open"),
+        errno=error.errno or errno.EPERM,
+    )
 
 
 def _is_filtered() -> bool:
@@ -248,6 +253,9 @@ def _is_filtered() -> bool:
 
     The kernel answers ESRCH to a request about a task that is not traced; a filter answers first.
     """
+    ours = procfs.read_status("self")
+    if ours is not None and not ours.seccomp:
+        return False
     try:
         requests.interrupt(os.getpid())
     except Gone:
