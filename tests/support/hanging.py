@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def _flags() -> list[str]:
 
 
 @contextmanager
-def hanging(folder: Path) -> Iterator[Child]:
+def hanging(folder: Path) -> Generator[Child]:
     """Mounts a file system whose one file is never read."""
     with Child([compiled("hanging", *_flags()), "-f", str(folder)]) as server:
         assert server.line() == "ready"
