@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, final
 
+from procvm._base.spellings import is_mangled, plain, spelling_of, words_of
 from procvm._base.text import printable
 from procvm._linux.own_means import require_own_means
 from procvm._symbols.elf_dynamic import DT_STRSZ, DT_STRTAB, DT_SYMTAB, DT_VERSYM, Dynamic
 from procvm._symbols.elf_headers import PT_LOAD, Elf, Section, Segment, build_id_of, string_at
-from procvm._symbols.spellings import is_mangled, plain, spelling_of, words_of
 from procvm.errors import MalformedError, UnsupportedError
 
 __all__ = ["ElfSymbol", "SymbolTable", "debug_symbols_of", "symbols_in_memory", "symbols_of"]

@@ -9,6 +9,7 @@ from fnmatch import translate
 
 from procvm._base.address import page_end
 from procvm._base.optional import required
+from procvm._base.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm._space.maps import Kind
 from procvm._space.ranges import ranges_of
 from procvm._symbols.elf_headers import PT_LOAD
@@ -17,7 +18,6 @@ from procvm._symbols.layout import LoadedFile
 from procvm._symbols.loaded import LIBRARY, Loaded
 from procvm._symbols.modules import Binding, Module, Modules, Symbol
 from procvm._symbols.names import RESOLVER, Names, encoded
-from procvm._symbols.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm.errors import MalformedError, UnsupportedError
 
 __all__ = ["modules_in", "symbols_in"]

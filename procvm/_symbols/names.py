@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, final
 
 from procvm._base.optional import is_installed, required
+from procvm._base.spellings import file_and_symbol, spelling_of
 from procvm._base.text import printable
 from procvm._space.maps import Kind, Vma
 from procvm._symbols.elf_symbols import SymbolTable
@@ -17,7 +18,6 @@ from procvm._symbols.loaded import LIBRARY, Finder, Loaded
 from procvm._symbols.lookup import Meant, Search, reasons
 from procvm._symbols.module_files import ModuleReader
 from procvm._symbols.modules import Location
-from procvm._symbols.spellings import file_and_symbol, spelling_of
 from procvm._symbols.thread_blocks import NoBlockError, ThreadBlocks
 from procvm.errors import (
     AmbiguousSymbolError,

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
+from procvm._base.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm._base.text import printable
 from procvm._symbols.names import Names
-from procvm._symbols.spellings import file_and_symbol, plain, spelling_of, words_of
 from procvm.errors import NoSuchSymbolError
 
 __all__ = ["near_names", "with_near"]

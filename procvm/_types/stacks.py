@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, final
 
+from procvm._base.spellings import without_templates
 from procvm._base.text import printable
 from procvm._types.engine import Engine
 from procvm._types.sources import ThreadState
@@ -32,8 +33,9 @@ class Frame:
     """A call that a thread is in, or an inlined part of one.
 
     Attributes:
-        function: The name of the function; None if neither debug information nor a symbol
-            tells it.
+        function: The name of the function, of C++ and Rust with namespace and class; None if
+            neither debug information nor a symbol tells it. An inlined function has the last
+            part only.
         file: The path of the source, as the compiler was given it; None if it is not known.
         line: The line there; None if it is not known.
         column: The column there; None if it is not known.
@@ -130,5 +132,17 @@ def _frame(engine: Engine, frame: Any, state: ThreadState, reader: Reader) -> Fr
     source = engine.source_at(inside)
     if source is not None:
         made.module = source.name
-        made.function = made.function or reader.symbol_at(inside)
+        made.function = _qualified(made, reader.symbol_at(inside))
     return made
+
+
+def _qualified(frame: Frame, symbol: str | None) -> str | None:
+    """Returns the name of a function with its namespace and class, which drgn leaves out."""
+    short = frame.function
+    if short is None:
+        return symbol
+    if frame.is_inline or symbol is None:
+        return short
+    # Debug information writes the arguments of a template in another way.
+    is_same = without_templates(symbol).endswith(f"::{without_templates(short)}")
+    return symbol if is_same else short

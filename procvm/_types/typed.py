@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, final
 
 from procvm._base.pods import Pod
+from procvm._base.spellings import spelling_of
 from procvm._base.text import printable
 from procvm._space.view import Address, is_overlay, view_of_kind
 from procvm._types.engine import Engine, Owner
@@ -100,9 +102,10 @@ class Typed:
         return found
 
     def symbol_at(self, address: int) -> str | None:
-        """Returns the name of the symbol that an address lies in, or None."""
+        """Returns the name of the symbol that an address lies in, without arguments, or None."""
         found: str | None = getattr(self._owner.describe(address), "symbol", None)
-        return found
+        spelling = None if found is None else spelling_of(os.fsencode(found))
+        return found if spelling is None else spelling.qualified
 
     def locals_of(self, frame: Any, state: ThreadState) -> dict[str, Any]:
         """Returns the local variables of a frame of drgn by name; see `Frame.locals`."""

@@ -13,7 +13,7 @@ import pytest
 import procvm
 from procvm import AmbiguousSymbolError, NoSuchSymbolError
 from procvm._base import optional
-from procvm._symbols.spellings import file_and_symbol, spelling_of
+from procvm._base.spellings import file_and_symbol, spelling_of
 from tests.support.child import Child
 
 _CPP = """

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 from procvm._base.optional import optional
 
-__all__ = ["Spelling", "file_and_symbol", "is_mangled", "plain", "spelling_of", "words_of"]
+__all__ = [
+    "Spelling",
+    "file_and_symbol",
+    "is_mangled",
+    "plain",
+    "spelling_of",
+    "without_templates",
+    "words_of",
+]
 
 _BLANKS = re.compile(r"\s+(?!\w)|(?<!\w)\s+")
 _WORDS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -20,7 +28,8 @@ _ABBREVIATED = frozenset(
     std allocator string basic_string basic_istream basic_ostream basic_iostream istream ostream
     iostream char_traits operator new delete co_await anonymous namespace abi const volatile
     restrict noexcept decltype auto true false nullptr_t void bool char wchar_t char8_t char16_t
-    char32_t short int long signed unsigned float double half lambda unnamed enum vtable VTT
+    char32_t __int128 __float80 __float128 _Float16 _Float32 _Float64
+    _Float128 short int long signed unsigned float double half lambda unnamed enum vtable VTT
     typeinfo name for guard variable construction in virtual non thunk to covariant return
     reference temporary transaction clone closure shim impl as dyn mut fn str usize isize
     u8 u16 u32 u64 u128 i8 i16 i32 i64 i128 f16 f32 f64 f128 extern unsafe
@@ -49,7 +58,7 @@ class Spelling(NamedTuple):
         if wanted == plain(self.whole):
             return 0
         short = plain(self.qualified)
-        for rank, one in enumerate((short, _TAG.sub("", short), _without_templates(short)), 1):
+        for rank, one in enumerate((short, _TAG.sub("", short), without_templates(short)), 1):
             if wanted == one:
                 return rank
         return None
@@ -89,7 +98,7 @@ def plain(text: str) -> str:
     return _BLANKS.sub("", text.strip())
 
 
-def _without_templates(text: str) -> str:
+def without_templates(text: str) -> str:
     """Returns a name without what is in angle brackets, except the signs of operators."""
     text = _TAG.sub("", text)
     if "operator" in text:
