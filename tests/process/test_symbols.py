@@ -493,16 +493,21 @@ print("done")
 """
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that any user may enter: each run of pytest closes that of tmp_path to others."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
 @as_root
 @pytest.mark.parametrize("how", ["there", "deleted", "replaced"])
-def test_an_unprivileged_tool_has_the_names(tmp_path: Path, how: str) -> None:
+def test_an_unprivileged_tool_has_the_names(open_folder: Path, how: str) -> None:
     """Who may not read map_files goes by the paths, by exe and by memory, and closes all of it."""
-    tmp_path.chmod(0o777)
-    for folder in tmp_path.parents:
-        if Path(tempfile.gettempdir()) in folder.parents:
-            folder.chmod(0o755)
-    path, lib = copied(tmp_path / "prog"), library(tmp_path / "libone.so", "one")
-    other = other_program(tmp_path / "other")
+    path, lib = copied(open_folder / "prog"), library(open_folder / "libone.so", "one")
+    other = other_program(open_folder / "other")
     for one in (path, lib):
         os.chown(one, 1234, 1234)
         one.chmod(0o755)
@@ -513,7 +518,7 @@ def test_an_unprivileged_tool_has_the_names(tmp_path: Path, how: str) -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(open_folder)},
     )
     if "Permission denied" in done.stderr and "python" in done.stderr.splitlines()[0]:
         pytest.skip("another user can not run this Python")

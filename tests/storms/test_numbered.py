@@ -21,7 +21,7 @@ def test_signals_between_holds_are_told_or_delivered_once() -> None:
     """The tool lets go, steps and reads between events: no signal is lost, doubled, reordered."""
     tally = numbered_signals(3000, 6, gaps=True)
     assert not tally.harms, tally.report()
-    assert tally.done["told"] >= 300, tally.report()
+    assert tally.done["told"] >= 100, tally.report()
 
 
 def test_signals_with_killed_tools_are_told_or_delivered_once() -> None:
