@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -89,10 +90,14 @@ def token_address(path: str) -> int | None:
     The result is None while an exec is under way.
 
     Raises:
-        OSError: As open and read.
+        OSError: As open and read; ESRCH for a task without memory.
     """
     with Fd.open(f"{path}/auxv", os.O_RDONLY) as file:
-        auxv = parse_auxv(os.read(file.number, 4096))
+        data = os.read(file.number, 4096)
+    if not data:
+        # Linux 6.1 opens the files of a leader that has ended before its threads.
+        raise ProcessLookupError(errno.ESRCH, "the task has no memory", f"{path}/auxv")
+    auxv = parse_auxv(data)
     return auxv.get(AT_RANDOM, 0) if any(auxv) else None
 
 

@@ -259,3 +259,13 @@ def test_a_setting_that_is_absent_is_none(tmp_path: Path) -> None:
 def test_our_own_proc_is_accepted() -> None:
     """Where /proc/self is our pid nothing is raised."""
     procfs.require_own_proc()
+
+
+def test_an_empty_auxv_is_that_of_a_task_without_memory(tmp_path: Path) -> None:
+    """As Linux 6.1 has it for a leader that ended before its threads: not an exec under way."""
+    auxv = tmp_path / "auxv"
+    auxv.write_bytes(b"")
+    with pytest.raises(ProcessLookupError):
+        procfs.token_address(str(tmp_path))
+    auxv.write_bytes(bytes(16))
+    assert procfs.token_address(str(tmp_path)) is None
