@@ -279,10 +279,9 @@ _KEYS = (
 )
 
 _COLORS = """\
-?? is a byte that cannot be read, .. one whose page has not come yet. A
-byte that changed since the last read is marked, then coloured for two
-seconds. A held process is resumed after the time in the first line, and
-when the viewer ends."""
+?? cannot be read, .. has not come yet. A changed byte is marked, then
+coloured for two seconds. A held process is resumed after the time in the
+first line, and when the viewer ends."""
 
 
 class Help(Dialog):

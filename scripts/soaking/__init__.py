@@ -5,4 +5,4 @@ A storm loads the machine, so its stops may take longer than the two seconds of 
 
 import procvm
 
-procvm.Tracee.default_timeout = 60.0
+procvm.Tracee.default_timeout = max(procvm.Tracee.default_timeout or 0.0, 60.0)

@@ -220,8 +220,8 @@ def test_stacks_of_all_threads_are_as_gdb_has_them(pid: int) -> None:
     for tid, frames in said.items():
         # drgn finds inlined functions of C only, and goes on to the start of a thread.
         own = [one for one in mine[tid] if not one.is_inline]
-        theirs = [one for one in frames if not one[2]]
-        # gdb ends at main, and guesses where a stack has no more frames.
+        theirs = [one for one in frames if one[0] and not one[2]]
+        # gdb ends at main, and guesses where a stack has no more frames: one at 0 is none.
         for frame, (address, name, _) in zip(own, theirs, strict=False):
             if frame.address == address and _is_same(frame.function, name):
                 same += 1

@@ -12,11 +12,12 @@ from procvm._hold.server.proof import Proof
 from procvm._hold.server.requests import EVENT_EXEC, Gone
 from procvm._hold.server.seizing import NAP, Seizer
 from procvm._hold.server.tasks import Tasks, TaskState
+from procvm._hold.server.yields import Yields
 from procvm.errors import ProcessExitedError, StopTimeoutError
 
 __all__ = ["LONGEST_NAP", "Hold"]
 
-_SPINS = 200
+_YIELDS = 200
 LONGEST_NAP = 1e-3
 _LOOK_EVERY = 64
 
@@ -59,10 +60,12 @@ class Hold(Tasks):
         Raises:
             ProcessExitedError: As `stop`, and so are the other errors.
         """
-        spins, nap = 0, NAP
+        looks, nap = 0, NAP
+        # On one processor the target cannot stop before we yield.
+        yields = Yields(_YIELDS)
         while True:
             self.collect()
-            look_again = spins % _LOOK_EVERY == _LOOK_EVERY - 1
+            look_again = looks % _LOOK_EVERY == _LOOK_EVERY - 1
             all_stopped = TaskState.SEIZED not in self.states.values()
             if all_stopped and self._none_is_missing():
                 return
@@ -72,10 +75,8 @@ class Hold(Tasks):
                 self._seizer.look_again()
             if all_stopped or look_again:
                 self._seizer.seize_new()
-            spins += 1
-            if spins <= _SPINS:
-                os.sched_yield()  # on one processor the target cannot stop before we yield
-            else:
+            looks += 1
+            if not yields.again():
                 if time.monotonic() > deadline or given_up():
                     raise self._timeout()
                 time.sleep(nap)

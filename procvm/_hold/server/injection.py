@@ -25,6 +25,7 @@ from procvm._hold.server.regsets import system_call_of
 from procvm._hold.server.requests import EVENT_EXEC, EVENT_STOP, SYSCALL_EXIT, SYSCALL_STOP, Gone
 from procvm._hold.server.seizing import NAP
 from procvm._hold.server.tasks import TaskState
+from procvm._hold.server.yields import Yields
 from procvm._linux.sigsets import bit
 from procvm.errors import ProcessExitedError, StopTimeoutError, UnsupportedError, VmError
 
@@ -46,7 +47,7 @@ _CODE_32 = 0x23
 _DIRECTION = 1 << 10
 _CALL_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _SYSCALL_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-_SPINS = 400
+_YIELDS = 400
 
 
 def inject(
@@ -154,7 +155,7 @@ class _Run:
         hold.states[tid] = TaskState.SEIZED
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         requests.syscall(tid)
-        spins = 0
+        yields = Yields(_YIELDS)
         while True:
             if not self._late and (time.monotonic() > deadline or given_up()):
                 # Also while its own system calls stop it all the time.
@@ -162,9 +163,7 @@ class _Run:
                 requests.interrupt(tid)
             event = requests.wait_for(tid)
             if event is None:
-                spins += 1
-                if spins <= _SPINS:
-                    os.sched_yield()
+                if yields.again():
                     continue
                 hold.collect_ends(tid)
                 time.sleep(NAP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from procvm._hold.server.seizing import NAP
 from procvm._hold.server.step_outcomes import Progress, StepRefusedError
 from procvm._hold.server.stepping import Step
 from procvm._hold.server.tasks import Pending, TaskState
+from procvm._hold.server.yields import Yields
 from procvm.errors import (
     NotStoppedError,
     ProcessExitedError,
@@ -24,7 +24,7 @@ from procvm.errors import (
 
 __all__ = ["cont", "deliver", "step"]
 
-_SPINS = 400
+_YIELDS = 400
 _STEP_TIME = 0.02
 
 
@@ -168,13 +168,11 @@ def _await_step(
     begun = time.monotonic()
     soon = begun + _STEP_TIME
     deadline = math.inf if timeout is None else begun + timeout
-    spins, late = 0, False
+    yields, late = Yields(_YIELDS), False  # a step takes microseconds
     while True:
         event = requests.wait_for(tid)
         if event is None:
-            spins += 1
-            if spins <= _SPINS:
-                os.sched_yield()  # a step takes microseconds
+            if yields.again():
                 continue
             if not late and time.monotonic() > (min(soon, deadline) if given_up() else deadline):
                 late = True
@@ -205,8 +203,10 @@ def _await_step(
 def _park(hold: Hold, tid: int) -> None:
     """Discards the signal of a signal-delivery-stop; the task runs no instruction."""
     hold.swallow(tid)
+    yields = Yields(_YIELDS)
     while (event := requests.wait_for(tid)) is None:
-        os.sched_yield()
+        if not yields.again():
+            time.sleep(NAP)
     hold.take(event)
 
 
