@@ -7,11 +7,11 @@ import time
 
 __all__ = ["Yields"]
 
-_LONGEST = 2e-3
+_LONGEST = 5e-3
 
 
 class Yields:
-    """Gives the CPU away a number of times, within two milliseconds in all.
+    """Gives the CPU away a number of times, within five milliseconds in all.
 
     A yield lets every other thread of the CPU run first. Without the bound, 200 of them take
     minutes among a thousand busy threads, and no deadline is looked at meanwhile.
